@@ -1,0 +1,183 @@
+"""``vk.DiagonalGaussian``: the posterior of a VAE, with any event dims."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from vaekernels.ops import gaussian_kl, gaussian_nll, randn, rsample_kl
+
+
+class DiagonalGaussian:
+    r"""A Gaussian with diagonal covariance, given by its moments.
+
+    .. math::
+        p(z) = \prod_i \mathcal N(z_i;\ \mu_i,\ e^{\ell_i})
+
+    The methods are those of diffusers' ``DiagonalGaussianDistribution`` (``sample``, ``mode``,
+    ``kl``, ``nll``) and of ``torch.distributions`` (``rsample``, ``log_prob``, ``entropy``).
+    Everything is summed over all dims but the first.
+
+    Args:
+        moments: (B, 2C, ...): mean and log variance, concatenated in dim 1. The halves are
+            views; no copy is made.
+        deterministic: the variance is zero: samples are the mean, the KL is zero.
+        logvar_clamp: bounds of the log variance; None: unbounded.
+
+    Raises:
+        TypeError: ``moments`` is not a floating tensor.
+        ValueError: ``moments`` has fewer than two dims, or an odd size in dim 1.
+    """
+
+    def __init__(
+        self,
+        moments: Tensor,
+        deterministic: bool = False,
+        logvar_clamp: tuple[float, float] | None = (-30.0, 20.0),
+    ) -> None:
+        if not isinstance(moments, Tensor) or not moments.is_floating_point():
+            got = moments.dtype if isinstance(moments, Tensor) else type(moments).__name__
+            raise TypeError(f"DiagonalGaussian: moments must be a floating tensor; got {got}")
+        if moments.ndim < 2 or moments.shape[1] % 2:
+            raise ValueError(
+                "DiagonalGaussian: moments must have shape (B, 2C, ...); "
+                f"got {tuple(moments.shape)}"
+            )
+        mean, logvar = moments.chunk(2, dim=1)
+        self._init(mean, logvar, deterministic, logvar_clamp)
+
+    @classmethod
+    def from_mean_logvar(
+        cls,
+        mean: Tensor,
+        logvar: Tensor,
+        deterministic: bool = False,
+        logvar_clamp: tuple[float, float] | None = (-30.0, 20.0),
+    ) -> DiagonalGaussian:
+        """The distribution with this mean and log variance, two tensors of one shape."""
+        if mean.shape != logvar.shape:
+            raise ValueError(
+                "DiagonalGaussian: logvar must have the shape of mean, "
+                f"{tuple(mean.shape)}; got {tuple(logvar.shape)}"
+            )
+        self = cls.__new__(cls)
+        self._init(mean, logvar, deterministic, logvar_clamp)
+        return self
+
+    def _init(
+        self,
+        mean: Tensor,
+        logvar: Tensor,
+        deterministic: bool,
+        logvar_clamp: tuple[float, float] | None,
+    ) -> None:
+        self.mean = mean
+        self.deterministic = deterministic
+        self.logvar_clamp = logvar_clamp
+        self._unclamped_logvar = logvar
+
+    @property
+    def logvar(self) -> Tensor:
+        """Clamped log variance."""
+        if self.logvar_clamp is None:
+            return self._unclamped_logvar
+        return self._unclamped_logvar.clamp(*self.logvar_clamp)
+
+    @property
+    def var(self) -> Tensor:
+        """Variance; zero in deterministic mode."""
+        return torch.zeros_like(self.mean) if self.deterministic else self.logvar.exp()
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation; zero in deterministic mode."""
+        return torch.zeros_like(self.mean) if self.deterministic else (0.5 * self.logvar).exp()
+
+    def rsample_kl(
+        self,
+        *,
+        seed: int | Tensor | None = None,
+        step: int = 0,
+        sample_ids: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """A reparameterised sample and the KL to the standard normal; see :func:`vk.rsample_kl`."""
+        if self.deterministic:
+            return self.mean, self.kl()
+        return rsample_kl(
+            self.mean,
+            self._unclamped_logvar,
+            seed=seed,
+            step=step,
+            sample_ids=sample_ids,
+            generator=generator,
+            logvar_clamp=self.logvar_clamp,
+        )
+
+    def rsample(
+        self,
+        generator: torch.Generator | None = None,
+        *,
+        seed: int | Tensor | None = None,
+        step: int = 0,
+        sample_ids: Tensor | None = None,
+    ) -> Tensor:
+        """A reparameterised sample: gradients flow to the moments."""
+        return self.rsample_kl(
+            seed=seed, step=step, sample_ids=sample_ids, generator=generator
+        )[0]
+
+    def sample(
+        self,
+        generator: torch.Generator | None = None,
+        *,
+        seed: int | Tensor | None = None,
+        step: int = 0,
+        sample_ids: Tensor | None = None,
+    ) -> Tensor:
+        """A sample, differentiable as in diffusers (wrap in ``torch.no_grad()`` if unwanted)."""
+        return self.rsample(generator, seed=seed, step=step, sample_ids=sample_ids)
+
+    def mode(self) -> Tensor:
+        """The mean."""
+        return self.mean
+
+    def kl(self, other: DiagonalGaussian | None = None) -> Tensor:
+        """KL divergence from ``other``, or from the standard normal: (B,) in nats."""
+        if self.deterministic:
+            return self.mean.new_zeros(self.mean.shape[:1], dtype=self._sum_dtype)
+        if other is None:
+            return gaussian_kl(self.mean, self.logvar)
+        return gaussian_kl(self.mean, self.logvar, other.mean, other.logvar)
+
+    def nll(self, sample: Tensor) -> Tensor:
+        """Negative log-likelihood of ``sample``: (B,) in nats; zero in deterministic mode."""
+        if self.deterministic:
+            return self.mean.new_zeros(self.mean.shape[:1], dtype=self._sum_dtype)
+        return gaussian_nll(self.mean, sample, self.logvar)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density of ``value``: (B,) in nats."""
+        return -self.nll(value)
+
+    def entropy(self) -> Tensor:
+        """Differential entropy: (B,) in nats."""
+        per_element = 0.5 * (math.log(2.0 * math.pi) + 1.0 + self.logvar.to(self._sum_dtype))
+        return per_element.flatten(1).sum(1)
+
+    def to_torch(self) -> torch.distributions.Independent:
+        """The same distribution in ``torch.distributions``."""
+        normal = torch.distributions.Normal(self.mean, (0.5 * self.logvar).exp())
+        return torch.distributions.Independent(normal, self.mean.ndim - 1)
+
+    @property
+    def _sum_dtype(self) -> torch.dtype:
+        return torch.promote_types(self.mean.dtype, torch.float32)
+
+    def __repr__(self) -> str:
+        return (
+            f"DiagonalGaussian(shape={tuple(self.mean.shape)}, dtype={self.mean.dtype}, "
+            f"device={self.mean.device}, deterministic={self.deterministic})"
+        )

@@ -1,0 +1,84 @@
+"""Argument checks shared by the ops: each names the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FLOATING = frozenset({torch.float64, torch.float32, torch.bfloat16, torch.float16})
+
+
+def check_rows(op: str, name: str, tensor: object) -> None:
+    """``tensor`` is a floating tensor with at least a batch dim."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{op}: {name} must be a tensor; got {type(tensor).__name__}")
+    if tensor.dtype not in FLOATING:
+        raise TypeError(
+            f"{op}: {name} must be float64, float32, bfloat16 or float16; got {tensor.dtype}"
+        )
+    if tensor.ndim == 0:
+        raise ValueError(f"{op}: {name} must have a batch dim, shape (B, ...); got a scalar")
+
+
+def check_like(op: str, name: str, tensor: object, other_name: str, other: Tensor) -> None:
+    """``tensor`` is a floating tensor with the shape and device of ``other``."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{op}: {name} must be a tensor; got {type(tensor).__name__}")
+    if tensor.dtype not in FLOATING:
+        raise TypeError(
+            f"{op}: {name} must be float64, float32, bfloat16 or float16; got {tensor.dtype}"
+        )
+    if tensor.shape != other.shape:
+        raise ValueError(
+            f"{op}: {name} must have the shape of {other_name}, {tuple(other.shape)}; "
+            f"got {tuple(tensor.shape)}"
+        )
+    if tensor.device != other.device:
+        raise ValueError(
+            f"{op}: {name} must be on the device of {other_name}, {other.device}; "
+            f"got {tensor.device}"
+        )
+
+
+def broadcast(
+    op: str, name: str, value: float | Tensor, other_name: str, other: Tensor
+) -> Tensor:
+    """``value`` as a floating tensor: one element, or expanded to the shape of ``other``."""
+    if isinstance(value, (int, float)):
+        return torch.full((), value, dtype=torch.promote_types(other.dtype, torch.float32))
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{op}: {name} must be a float or a tensor; got {type(value).__name__}")
+    if value.dtype not in FLOATING:
+        raise TypeError(
+            f"{op}: {name} must be float64, float32, bfloat16 or float16; got {value.dtype}"
+        )
+    if value.device != other.device and value.ndim > 0:
+        raise ValueError(
+            f"{op}: {name} must be on the device of {other_name}, {other.device}; "
+            f"got {value.device}"
+        )
+    if value.numel() == 1:
+        return value.reshape(())
+    try:
+        return value.expand(other.shape)
+    except RuntimeError:
+        raise ValueError(
+            f"{op}: {name} must broadcast to the shape of {other_name}, {tuple(other.shape)}; "
+            f"got {tuple(value.shape)}"
+        ) from None
+
+
+def check_sample_ids(op: str, sample_ids: object, batch: int) -> None:
+    if not isinstance(sample_ids, Tensor) or sample_ids.dtype != torch.int64:
+        got = sample_ids.dtype if isinstance(sample_ids, Tensor) else type(sample_ids).__name__
+        raise TypeError(f"{op}: sample_ids must be an int64 tensor; got {got}")
+    if sample_ids.shape != (batch,):
+        raise ValueError(
+            f"{op}: sample_ids must have shape ({batch},), one id per row; "
+            f"got {tuple(sample_ids.shape)}"
+        )
+
+
+def check_step(op: str, step: int) -> None:
+    if not 0 <= step < 2**32:
+        raise ValueError(f"{op}: step must be in [0, 2**32); got {step}")

@@ -1,0 +1,116 @@
+"""Registration of an op: schema, fake and autograd, once for every compiled backend.
+
+An op ``X`` is two torch ops, ``X`` and ``X_backward``. The backward takes the gradients of
+``X``'s outputs, then the inputs of ``X``, then ``mask``: which of the differentiable inputs
+want a gradient. It returns one tensor per differentiable input, an empty one where the mask
+is false. That convention lets one piece of code register autograd for all of them.
+
+Two namespaces hold the same ops: ``vaekernels`` (the C++ and CUDA kernels; their autograd is
+in C++, csrc/bindings.cpp) and ``vaekernels_triton`` (registered from Python).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NAMESPACES = ("vaekernels", "vaekernels_triton")
+_libraries = {name: torch.library.Library(name, "DEF") for name in NAMESPACES}
+
+
+@dataclass(frozen=True)
+class OpDefinition:
+    """What the torch dispatcher must know of an op."""
+
+    name: str
+    schema: str
+    fake: Callable[..., Any]
+    backward_schema: str | None = None
+    differentiable: Sequence[str] = ()
+
+
+DEFINITIONS: dict[str, OpDefinition] = {}
+
+
+def define(definition: OpDefinition) -> None:
+    """Declare the op and its backward, with fakes, in both namespaces."""
+    name = definition.name
+    DEFINITIONS[name] = definition
+    for namespace, library in _libraries.items():
+        library.define(name + definition.schema, tags=(torch.Tag.pt2_compliant_tag,))
+        torch.library.register_fake(f"{namespace}::{name}", definition.fake, lib=library)
+        if definition.backward_schema is None:
+            continue
+        library.define(
+            f"{name}_backward" + definition.backward_schema, tags=(torch.Tag.pt2_compliant_tag,)
+        )
+        torch.library.register_fake(
+            f"{namespace}::{name}_backward", _backward_fake(definition), lib=library
+        )
+        if namespace == "vaekernels_triton":
+            _register_autograd(definition, namespace, library)
+
+
+def _differentiable_positions(definition: OpDefinition, namespace: str) -> list[int]:
+    arguments = getattr(getattr(torch.ops, namespace), definition.name).default._schema.arguments
+    names = [argument.name for argument in arguments]
+    return [names.index(name) for name in definition.differentiable]
+
+
+def _backward_fake(definition: OpDefinition) -> Callable[..., Any]:
+    positions: list[int] = []
+
+    def fake(*arguments: Any) -> Any:
+        if not positions:
+            positions.extend(_differentiable_positions(definition, "vaekernels"))
+        forward_arity = len(
+            getattr(torch.ops.vaekernels, definition.name).default._schema.arguments
+        )
+        inputs, mask = arguments[-1 - forward_arity : -1], arguments[-1]
+        grads = tuple(
+            torch.empty_like(inputs[position]) if wanted else inputs[0].new_empty(0)
+            for position, wanted in zip(positions, mask, strict=True)
+        )
+        return grads
+
+    return fake
+
+
+def _register_autograd(definition: OpDefinition, namespace: str, library: Any) -> None:
+    qualified = f"{namespace}::{definition.name}"
+    positions = _differentiable_positions(definition, namespace)
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*(value for value in inputs if isinstance(value, Tensor)))
+        ctx.inputs = [None if isinstance(value, Tensor) else (value,) for value in inputs]
+        ctx.set_materialize_grads(False)
+
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        saved = iter(ctx.saved_tensors)
+        inputs = [next(saved) if value is None else value[0] for value in ctx.inputs]
+        mask = [bool(ctx.needs_input_grad[position]) for position in positions]
+        op = getattr(getattr(torch.ops, namespace), f"{definition.name}_backward").default
+        computed = op(*grads, *inputs, mask)
+        result: list[Tensor | None] = [None] * len(inputs)
+        for position, wanted, grad in zip(positions, mask, computed, strict=True):
+            result[position] = grad if wanted else None
+        return tuple(result)
+
+    torch.library.register_autograd(qualified, backward, setup_context=setup_context, lib=library)
+    _refuse_double_backward(definition, namespace, library)
+
+
+def _refuse_double_backward(definition: OpDefinition, namespace: str, library: Any) -> None:
+    qualified = f"{namespace}::{definition.name}_backward"
+
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        raise RuntimeError(
+            f"{definition.name}: double backward is not implemented by the fused backends; "
+            'use backend="reference"'
+        )
+
+    torch.library.register_autograd(qualified, backward, lib=library)

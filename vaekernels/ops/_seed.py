@@ -1,0 +1,34 @@
+"""Seeds: an integer, a tensor, or one drawn from the torch generator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def seed_tensor(
+    op: str, seed: int | Tensor | None, generator: torch.Generator | None, device: torch.device
+) -> Tensor:
+    """The 64-bit seed as a 0-dim int64 tensor.
+
+    An integer in [-2**63, 2**64) keeps its 64 bits. Without a seed one is drawn from
+    ``generator``, or from the default generator of ``device``, and stays on that device: no
+    synchronisation, and a CUDA graph draws a new one at each replay.
+    """
+    if seed is None:
+        where = device if generator is None else generator.device
+        return torch.empty((), dtype=torch.int64, device=where).random_(generator=generator)
+    if generator is not None:
+        raise ValueError(f"{op}: expected seed or generator, got both")
+    if isinstance(seed, Tensor):
+        if seed.dtype != torch.int64 or seed.numel() != 1:
+            raise TypeError(
+                f"{op}: seed must be an integer or an int64 tensor with one element; "
+                f"got {seed.dtype} of shape {tuple(seed.shape)}"
+            )
+        return seed.reshape(())
+    if not isinstance(seed, int):
+        raise TypeError(f"{op}: seed must be an integer or a tensor; got {type(seed).__name__}")
+    if not -(2**63) <= seed < 2**64:
+        raise ValueError(f"{op}: seed must fit into 64 bits, [-2**63, 2**64); got {seed}")
+    return torch.tensor(seed - 2**64 if seed >= 2**63 else seed, dtype=torch.int64)
