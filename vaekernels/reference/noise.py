@@ -82,7 +82,8 @@ def box_muller(radius_word: Tensor, angle_word: Tensor) -> tuple[Tensor, Tensor]
     angle is ``2 pi w1 2^-32``; its octant reduction is exact because it is done on integers.
     """
     u = _fma((radius_word >> 1).float(), 2.0**-31, 2.0**-32)
-    radius = torch.sqrt(-2.0 * _log(u))
+    # Through float64, which rounds correctly: MKL's float32 square root does not.
+    radius = torch.sqrt((-2.0 * _log(u)).double()).float()
     quadrant = ((angle_word + 0x20000000) & MASK32) >> 30
     remainder = angle_word - (quadrant << 30)
     remainder = torch.where(remainder >= 2**31, remainder - 2**32, remainder)

@@ -1,0 +1,20 @@
+// One autograd kernel for every op. An op X has a companion X_backward that takes the gradients of
+// X's outputs, then X's inputs, then a mask of the differentiable inputs that want a gradient, and
+// returns one tensor per differentiable input (vaekernels/ops/_define.py states the convention).
+#pragma once
+
+#include <torch/library.h>
+
+#include <string>
+#include <vector>
+
+namespace vaekernels {
+
+// The kernel of X on the Autograd key; differentiable names the inputs that get a gradient.
+torch::CppFunction autograd_kernel(std::string op, std::vector<std::string> differentiable);
+
+// The kernel of X_backward on the Autograd key: differentiating its result again says clearly that
+// this is not implemented.
+torch::CppFunction refuse_double_backward(std::string op);
+
+}  // namespace vaekernels

@@ -1,0 +1,46 @@
+// The only file that registers with torch and pybind11. Schemas and fakes are declared in Python
+// (vaekernels/ops/), so that they exist once for every backend.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <torch/library.h>
+
+#include "autograd.h"
+#include "cpu/capability.h"
+#include "cpu/ops.h"
+
+namespace cpu = vaekernels::cpu;
+using vaekernels::autograd_kernel;
+using vaekernels::refuse_double_backward;
+
+TORCH_LIBRARY_IMPL(vaekernels, CPU, m) {
+  m.impl("randn", &cpu::randn_forward);
+  m.impl("rsample_kl", &cpu::rsample_kl_forward);
+  m.impl("rsample_kl_backward", &cpu::rsample_kl_backward);
+  m.impl("gaussian_kl", &cpu::gaussian_kl_forward);
+  m.impl("gaussian_kl_backward", &cpu::gaussian_kl_backward);
+  m.impl("bernoulli_nll", &cpu::bernoulli_nll_forward);
+  m.impl("bernoulli_nll_backward", &cpu::bernoulli_nll_backward);
+  m.impl("gaussian_nll", &cpu::gaussian_nll_forward);
+  m.impl("gaussian_nll_backward", &cpu::gaussian_nll_backward);
+  m.impl("laplace_nll", &cpu::laplace_nll_forward);
+  m.impl("laplace_nll_backward", &cpu::laplace_nll_backward);
+}
+
+TORCH_LIBRARY_IMPL(vaekernels, Autograd, m) {
+  m.impl("rsample_kl", autograd_kernel("rsample_kl", {"mean", "logvar"}));
+  m.impl("gaussian_kl",
+         autograd_kernel("gaussian_kl", {"mean", "logvar", "prior_mean", "prior_logvar"}));
+  m.impl("bernoulli_nll", autograd_kernel("bernoulli_nll", {"logits", "target"}));
+  m.impl("gaussian_nll", autograd_kernel("gaussian_nll", {"mean", "target", "logvar"}));
+  m.impl("laplace_nll", autograd_kernel("laplace_nll", {"mean", "target", "scale"}));
+  for (const char* op :
+       {"rsample_kl", "gaussian_kl", "bernoulli_nll", "gaussian_nll", "laplace_nll"}) {
+    m.impl((std::string(op) + "_backward").c_str(), refuse_double_backward(op));
+  }
+}
+
+PYBIND11_MODULE(_C, m) {
+  m.def("cpu_capability", [] { return cpu::name_of(cpu::capability()); });
+  m.def("cpu_capabilities", &cpu::supported_capabilities);
+  m.def("set_cpu_capability", &cpu::set_capability);
+}

@@ -1,0 +1,49 @@
+// Which compilation of the kernels runs: chosen at run time by what the processor can do.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace vaekernels::cpu {
+
+enum class Capability { kBaseline, kAvx2, kAvx512 };
+
+// The one in force: VAEKERNELS_CPU_CAPABILITY if set, else the best supported.
+Capability capability();
+
+const char* name_of(Capability capability);
+
+// Those compiled in that this processor supports, slowest first.
+std::vector<std::string> supported_capabilities();
+
+// Throws std::invalid_argument when the name is unknown or unsupported here.
+void set_capability(const std::string& name);
+
+}  // namespace vaekernels::cpu
+
+// Calls the compilation of a kernel for the capability in force. VAEKERNELS_X86 is set by
+// CMakeLists.txt where the AVX2 and AVX-512 compilations exist.
+#ifdef VAEKERNELS_X86
+#define VK_CPU_DISPATCH(function, ...)                        \
+  (::vaekernels::cpu::capability() == Capability::kAvx512     \
+       ? ::vaekernels::cpu::avx512::function(__VA_ARGS__)     \
+   : ::vaekernels::cpu::capability() == Capability::kAvx2     \
+       ? ::vaekernels::cpu::avx2::function(__VA_ARGS__)       \
+       : ::vaekernels::cpu::baseline::function(__VA_ARGS__))
+#define VK_CPU_DECLARE(declaration) \
+  namespace avx512 {                \
+  declaration;                      \
+  }                                 \
+  namespace avx2 {                  \
+  declaration;                      \
+  }                                 \
+  namespace baseline {              \
+  declaration;                      \
+  }
+#else
+#define VK_CPU_DISPATCH(function, ...) ::vaekernels::cpu::baseline::function(__VA_ARGS__)
+#define VK_CPU_DECLARE(declaration) \
+  namespace baseline {              \
+  declaration;                      \
+  }
+#endif

@@ -1,0 +1,132 @@
+// The ops that sum a formula of common/formulas.h over each row: gaussian_kl, bernoulli_nll,
+// gaussian_nll, laplace_nll.
+#include "cpu/ops.h"
+#include "cpu/tensors.h"
+
+namespace vaekernels::cpu {
+namespace {
+
+template <size_t N>
+using Inputs = std::array<at::Tensor, N>;
+
+// Every input has the shape of the first, or is one number.
+template <size_t N>
+void check_shapes(const char* op, const Inputs<N>& inputs) {
+  for (const at::Tensor& input : inputs) {
+    TORCH_CHECK_VALUE(input.dim() == 0 || input.sizes() == inputs[0].sizes(), op,
+                      ": expected inputs of shape ", inputs[0].sizes(), " or numbers; got ",
+                      input.sizes());
+  }
+}
+
+template <size_t N>
+bool any_float64(const Inputs<N>& inputs) {
+  return std::any_of(inputs.begin(), inputs.end(),
+                     [](const at::Tensor& t) { return t.scalar_type() == at::kDouble; });
+}
+
+template <size_t N>
+at::Tensor forward(const char* op, Formula formula, const Inputs<N>& inputs) {
+  check_shapes(op, inputs);
+  RowReductionForward args;
+  args.formula = formula;
+  args.partition = partition_of(inputs[0]);
+  for (size_t k = 0; k < N; ++k) args.inputs[k] = rows_of(inputs[k]);
+  args.in_float64 = any_float64(inputs);
+  std::vector<double> sums(args.partition.items());
+  args.sums = sums.data();
+  parallel_items(args.partition, [&](int64_t first, int64_t last) {
+    VK_CPU_DISPATCH(row_reduction_forward, args, first, last);
+  });
+  const auto type = args.in_float64 ? at::kDouble : at::kFloat;
+  return sum_items(args.partition, sums.data(), inputs[0].options().dtype(type));
+}
+
+template <size_t N>
+Inputs<N> backward(const char* op, Formula formula, const std::optional<at::Tensor>& grad,
+                   const Inputs<N>& inputs, const std::array<bool, N>& mask) {
+  check_shapes(op, inputs);
+  RowReductionBackward args;
+  args.formula = formula;
+  args.partition = partition_of(inputs[0]);
+  for (size_t k = 0; k < N; ++k) args.inputs[k] = rows_of(inputs[k]);
+  TORCH_CHECK_VALUE(grad.has_value(), op, ": expected a gradient");
+  args.grad = rows_of(*grad);
+  args.in_float64 = any_float64(inputs);
+
+  Inputs<N> grads;
+  std::vector<double> sums[N];
+  for (size_t k = 0; k < N; ++k) {
+    if (mask[k] && inputs[k].dim() == 0) {
+      sums[k].resize(args.partition.items());
+      args.scalar_sums[k] = sums[k].data();
+    } else if (mask[k]) {
+      grads[k] = at::empty_like(inputs[k]);
+      args.grads[k] = rows_of(grads[k]);
+    } else {
+      grads[k] = at::empty({0}, inputs[0].options());
+    }
+  }
+  parallel_items(args.partition, [&](int64_t first, int64_t last) {
+    VK_CPU_DISPATCH(row_reduction_backward, args, first, last);
+  });
+  for (size_t k = 0; k < N; ++k) {
+    if (args.scalar_sums[k] == nullptr) continue;
+    double sum = 0.0;
+    for (double item : sums[k]) sum += item;
+    grads[k] = at::full({}, sum, inputs[k].options());
+  }
+  return grads;
+}
+
+}  // namespace
+
+at::Tensor gaussian_kl_forward(const at::Tensor& mean, const at::Tensor& logvar,
+                               const at::Tensor& prior_mean, const at::Tensor& prior_logvar) {
+  return forward<4>("gaussian_kl", Formula::kGaussianKl, {mean, logvar, prior_mean, prior_logvar});
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> gaussian_kl_backward(
+    const std::optional<at::Tensor>& grad, const at::Tensor& mean, const at::Tensor& logvar,
+    const at::Tensor& prior_mean, const at::Tensor& prior_logvar, std::array<bool, 4> mask) {
+  return std::tuple_cat(backward<4>("gaussian_kl", Formula::kGaussianKl, grad,
+                                    {mean, logvar, prior_mean, prior_logvar}, mask));
+}
+
+at::Tensor bernoulli_nll_forward(const at::Tensor& logits, const at::Tensor& target) {
+  return forward<2>("bernoulli_nll", Formula::kBernoulliNll, {logits, target});
+}
+
+std::tuple<at::Tensor, at::Tensor> bernoulli_nll_backward(const std::optional<at::Tensor>& grad,
+                                                          const at::Tensor& logits,
+                                                          const at::Tensor& target,
+                                                          std::array<bool, 2> mask) {
+  return std::tuple_cat(
+      backward<2>("bernoulli_nll", Formula::kBernoulliNll, grad, {logits, target}, mask));
+}
+
+at::Tensor gaussian_nll_forward(const at::Tensor& mean, const at::Tensor& target,
+                                const at::Tensor& logvar) {
+  return forward<3>("gaussian_nll", Formula::kGaussianNll, {mean, target, logvar});
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> gaussian_nll_backward(
+    const std::optional<at::Tensor>& grad, const at::Tensor& mean, const at::Tensor& target,
+    const at::Tensor& logvar, std::array<bool, 3> mask) {
+  return std::tuple_cat(
+      backward<3>("gaussian_nll", Formula::kGaussianNll, grad, {mean, target, logvar}, mask));
+}
+
+at::Tensor laplace_nll_forward(const at::Tensor& mean, const at::Tensor& target,
+                               const at::Tensor& scale) {
+  return forward<3>("laplace_nll", Formula::kLaplaceNll, {mean, target, scale});
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> laplace_nll_backward(
+    const std::optional<at::Tensor>& grad, const at::Tensor& mean, const at::Tensor& target,
+    const at::Tensor& scale, std::array<bool, 3> mask) {
+  return std::tuple_cat(
+      backward<3>("laplace_nll", Formula::kLaplaceNll, grad, {mean, target, scale}, mask));
+}
+
+}  // namespace vaekernels::cpu

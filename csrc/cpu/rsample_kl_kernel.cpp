@@ -1,0 +1,111 @@
+// A reparameterised sample and its KL to the standard normal in one pass; backward recomputes the
+// noise. Also the noise alone. Compiled once per capability; VK_CAPABILITY is its namespace.
+#include "cpu/items.h"
+#include "cpu/noise_chunk.h"
+
+namespace vaekernels::cpu {
+namespace {
+
+template <class T>
+VK_INLINE T clamped(T x, T low, T high) {
+  x = x < low ? low : x;  // comparisons in this form keep NaN
+  return x > high ? high : x;
+}
+
+template <class T>
+void forward(const RsampleKlForward& args, int64_t first, int64_t last) {
+  const T low = static_cast<T>(args.logvar_min), high = static_cast<T>(args.logvar_max);
+  alignas(64) T mean_scratch[kChunk], logvar_scratch[kChunk], z_scratch[kChunk], terms[kChunk];
+  alignas(64) float eps[kChunk];
+  for_each_item(args.partition, first, last,
+                [&](int64_t row, int64_t begin, int64_t end, int64_t item) {
+    const NoiseKey key = noise_key(args.noise, row);
+    double sum = 0.0;
+    for_each_chunk(begin, end, [&](int64_t chunk, int64_t n) {
+      normals_chunk(chunk, n, key, eps);
+      const T* mean = read(args.mean, row, chunk, n, mean_scratch);
+      const T* logvar = read(args.logvar, row, chunk, n, logvar_scratch);
+      T* z = target(args.z, row, chunk, z_scratch);
+      for (int64_t i = 0; i < n; ++i) {
+        const T lv = clamped(logvar[i], low, high);
+        const T std = exponential(T(0.5) * lv);
+        z[i] = fused(std, static_cast<T>(eps[i]), mean[i]);
+        terms[i] = mean[i] * mean[i] + (std * std - T(1) - lv);
+      }
+      write(args.z, row, chunk, n, z);
+      sum += sum_chunk(terms, n);
+    });
+    args.sums[item] = 0.5 * sum;
+  });
+}
+
+template <class T>
+void backward(const RsampleKlBackward& args, int64_t first, int64_t last) {
+  const T low = static_cast<T>(args.logvar_min), high = static_cast<T>(args.logvar_max);
+  alignas(64) T mean_scratch[kChunk], logvar_scratch[kChunk], grad_z_scratch[kChunk] = {};
+  alignas(64) T grad_mean_scratch[kChunk], grad_logvar_scratch[kChunk];
+  alignas(64) float eps[kChunk] = {};
+  for_each_item(args.partition, first, last,
+                [&](int64_t row, int64_t begin, int64_t end, int64_t) {
+    const NoiseKey key = noise_key(args.noise, row);
+    T grad_kl_scratch = T(0);
+    const T grad_kl = args.grad_kl.present() ? *read(args.grad_kl, row, 0, 1, &grad_kl_scratch)
+                                             : T(0);
+    for_each_chunk(begin, end, [&](int64_t chunk, int64_t n) {
+      const T* mean = read(args.mean, row, chunk, n, mean_scratch);
+      // Without a gradient of z the scratch of zeros stands in for it, and no noise is needed.
+      const T* grad_z = grad_z_scratch;
+      if (args.grad_z.present()) grad_z = read(args.grad_z, row, chunk, n, grad_z_scratch);
+      if (args.grad_mean.present()) {
+        T* grad_mean = target(args.grad_mean, row, chunk, grad_mean_scratch);
+        for (int64_t i = 0; i < n; ++i) grad_mean[i] = fused(grad_kl, mean[i], grad_z[i]);
+        write(args.grad_mean, row, chunk, n, grad_mean);
+      }
+      if (args.grad_logvar.present()) {
+        if (args.grad_z.present()) normals_chunk(chunk, n, key, eps);
+        const T* logvar = read(args.logvar, row, chunk, n, logvar_scratch);
+        T* grad_logvar = target(args.grad_logvar, row, chunk, grad_logvar_scratch);
+        for (int64_t i = 0; i < n; ++i) {
+          const T lv = clamped(logvar[i], low, high);
+          const T std = exponential(T(0.5) * lv);
+          const T from_z = grad_z[i] * (static_cast<T>(eps[i]) * std);
+          const T grad = T(0.5) * (from_z + grad_kl * (std * std - T(1)));
+          grad_logvar[i] = lv == logvar[i] || lv != lv ? grad : T(0);
+        }
+        write(args.grad_logvar, row, chunk, n, grad_logvar);
+      }
+    });
+  });
+}
+
+}  // namespace
+
+namespace VK_CAPABILITY {
+
+void rsample_kl_forward(const RsampleKlForward& args, int64_t first, int64_t last) {
+  args.in_float64 ? forward<double>(args, first, last) : forward<float>(args, first, last);
+}
+
+void rsample_kl_backward(const RsampleKlBackward& args, int64_t first, int64_t last) {
+  args.in_float64 ? backward<double>(args, first, last) : backward<float>(args, first, last);
+}
+
+void randn(const Randn& args, int64_t first, int64_t last) {
+  alignas(64) float normals[kChunk];
+  for_each_item(args.partition, first, last,
+                [&](int64_t row, int64_t begin, int64_t end, int64_t) {
+    const NoiseKey key = noise_key(args.noise, row);
+    for_each_chunk(begin, end, [&](int64_t chunk, int64_t n) {
+      normals_chunk(chunk, n, key, normals);
+      if (args.out.kind == Kind::kFloat32 && args.out.dense()) {
+        float* out = address<float>(args.out, row, chunk);
+        for (int64_t i = 0; i < n; ++i) out[i] = normals[i];
+      } else {
+        write(args.out, row, chunk, n, normals);
+      }
+    });
+  });
+}
+
+}  // namespace VK_CAPABILITY
+}  // namespace vaekernels::cpu

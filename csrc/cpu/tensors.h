@@ -1,0 +1,95 @@
+// From tensors to what the kernels take. Included by the op files, which are compiled once.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+
+#include "cpu/kernels.h"
+
+namespace vaekernels::cpu {
+
+inline Kind kind_of(const at::Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case at::kDouble: return Kind::kFloat64;
+    case at::kFloat: return Kind::kFloat32;
+    case at::kBFloat16: return Kind::kBFloat16;
+    case at::kHalf: return Kind::kFloat16;
+    default:
+      TORCH_CHECK_TYPE(false, "expected float64, float32, bfloat16 or float16; got ",
+                       tensor.scalar_type());
+  }
+}
+
+// (B, ...) as rows; a tensor with one element as that number in every row. The view borrows the
+// tensor's memory.
+inline Rows rows_of(const at::Tensor& tensor) {
+  Rows rows;
+  rows.kind = kind_of(tensor);
+  // An empty tensor may have no memory; nothing of it is read, but it is there.
+  static char nothing;
+  rows.data = tensor.numel() == 0 ? &nothing
+                                  : const_cast<char*>(static_cast<const char*>(tensor.const_data_ptr()));
+  if (tensor.dim() == 0) return rows;
+  rows.row_stride = tensor.stride(0);
+  for (int64_t d = 1; d < tensor.dim(); ++d) {
+    const int64_t size = tensor.size(d), stride = tensor.stride(d);
+    if (size == 1) continue;
+    if (rows.dims > 0 && rows.strides[rows.dims - 1] == size * stride) {
+      rows.sizes[rows.dims - 1] *= size;
+      rows.strides[rows.dims - 1] = stride;
+      continue;
+    }
+    TORCH_CHECK_VALUE(rows.dims < kMaxEventDims, "expected at most ", kMaxEventDims,
+                      " event dims that are not contiguous; got shape ", tensor.sizes());
+    rows.sizes[rows.dims] = size;
+    rows.strides[rows.dims] = stride;
+    ++rows.dims;
+  }
+  return rows;
+}
+
+inline Rows rows_of(const std::optional<at::Tensor>& tensor) {
+  return tensor.has_value() && tensor->defined() ? rows_of(*tensor) : Rows{};
+}
+
+inline Partition partition_of(const at::Tensor& tensor) {
+  TORCH_CHECK_VALUE(tensor.dim() >= 1, "expected a batch dim, shape (B, ...); got a scalar");
+  Partition partition;
+  partition.rows = tensor.size(0);
+  partition.length = 1;
+  for (int64_t d = 1; d < tensor.dim(); ++d) partition.length *= tensor.size(d);
+  partition.segments = std::max<int64_t>(1, (partition.length + kSegment - 1) / kSegment);
+  return partition;
+}
+
+// Runs body(first, last) over the items in ATen's thread pool. The grain keeps small work on the
+// calling thread: waking another costs about what 4,096 elements do.
+template <class Body>
+void parallel_items(const Partition& partition, const Body& body) {
+  const int64_t length = std::max<int64_t>(1, std::min(partition.length, kSegment));
+  at::parallel_for(0, partition.items(), std::max<int64_t>(1, 4096 / length), body);
+}
+
+inline bool any_float64(std::initializer_list<at::Tensor> tensors) {
+  return std::any_of(tensors.begin(), tensors.end(),
+                     [](const at::Tensor& t) { return t.scalar_type() == at::kDouble; });
+}
+
+// Sums the items of each row in order.
+inline at::Tensor sum_items(const Partition& partition, const double* sums,
+                            const at::TensorOptions& options) {
+  at::Tensor out = at::empty({partition.rows}, options);
+  AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "sum_items", [&] {
+    scalar_t* data = out.mutable_data_ptr<scalar_t>();
+    for (int64_t row = 0; row < partition.rows; ++row) {
+      double sum = 0.0;
+      for (int64_t s = 0; s < partition.segments; ++s) sum += sums[row * partition.segments + s];
+      data[row] = static_cast<scalar_t>(sum);
+    }
+  });
+  return out;
+}
+
+}  // namespace vaekernels::cpu
