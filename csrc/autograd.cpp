@@ -76,6 +76,11 @@ struct OpFunction : Function<OpFunction> {
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const auto* info = reinterpret_cast<const OpInfo*>(ctx->saved_data["info"].toInt());
     const variable_list saved = ctx->get_saved_variables();
+    // One result per argument of forward(): info, inputs, then the tensors.
+    variable_list result(2 + saved.size());
+    if (std::none_of(grads.begin(), grads.end(), [](const Variable& g) { return g.defined(); })) {
+      return result;
+    }
     const auto& rest = ctx->saved_data["rest"].toTupleRef().elements();
     const auto is_tensor = ctx->saved_data["is_tensor"].toBoolList();
 
@@ -96,8 +101,6 @@ struct OpFunction : Function<OpFunction> {
     stack.emplace_back(mask);
     info->backward->callBoxed(stack);
 
-    // One result per argument of forward(): info, inputs, then the tensors.
-    variable_list result(2 + saved.size());
     for (size_t k = 0; k < info->positions.size(); ++k) {
       if (mask[k]) result[2 + ordinal[info->positions[k]]] = stack[k].toTensor();
     }

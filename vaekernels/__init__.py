@@ -8,6 +8,7 @@ Importing the package touches neither CUDA, nor Triton, nor the compiled extensi
 
 from __future__ import annotations
 
+from vaekernels import models
 from vaekernels.distributions import DiagonalGaussian
 from vaekernels.nonfinite import NonFiniteError, detect_nonfinite
 from vaekernels.ops import (
@@ -32,6 +33,7 @@ __all__ = [
     "gaussian_kl",
     "gaussian_nll",
     "laplace_nll",
+    "models",
     "randn",
     "rsample_kl",
     "use_backend",

@@ -9,19 +9,19 @@ not refuse.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vaekernels import _extension
+from vaekernels import _extension, reference
 
 log = logging.getLogger("vaekernels")
 
@@ -67,16 +67,8 @@ def use_backend(backend: str) -> Iterator[None]:
         _requested.reset(token)
 
 
-@torch.compiler.assume_constant_result
-def _requested_backend() -> str | None:
-    # Dynamo cannot trace a context variable: a compiled function keeps the backend that was
-    # in force when it was traced.
-    return _requested.get()
-
-
-def refusals(backend: str, op: str, tensor: Tensor) -> list[str]:
-    """Why ``backend`` will not run ``op`` on tensors like ``tensor``; empty if it will."""
-    device = tensor.device.type
+def refusals(backend: str, op: str, device: str, dtype: torch.dtype) -> list[str]:
+    """Why ``backend`` will not run ``op`` on such tensors; empty if it will."""
     if backend == "reference":
         return []
     if backend == "cpu":
@@ -89,77 +81,79 @@ def refusals(backend: str, op: str, tensor: Tensor) -> list[str]:
         if device != "cuda":
             reasons.append(f"tensors are on {device}, expected cuda")
         return reasons
-    return _triton_refusals(op, tensor)
+    return _triton_refusals(op, device, dtype)
 
 
-def _triton_refusals(op: str, tensor: Tensor) -> list[str]:
-    module = _triton_module()
-    if isinstance(module, str):
-        return [module]
-    return module.refusals(op, tensor)
-
-
-def _triton_module() -> ModuleType | str:
+def _triton_refusals(op: str, device: str, dtype: torch.dtype) -> list[str]:
     try:
-        return importlib.import_module("vaekernels.triton")
+        triton = importlib.import_module("vaekernels.triton")
     except ModuleNotFoundError as error:
-        if error.name is None or not error.name.startswith("triton"):
+        if error.name is None or error.name.partition(".")[0] != "triton":
             raise
-        return "the package triton is not installed (pip install triton)"
+        return ["the package triton is not installed (pip install triton)"]
+    return triton.refusals(op, device, dtype)
 
 
-# (op, device) -> implementation chosen automatically; a refusal does not change in a process
-# except through a dtype, which only the Triton backend looks at.
-_automatic: dict[tuple[str, str, torch.dtype], Callable[..., Any]] = {}
-
-
-def implementation(op: str, tensor: Tensor, backend: str | None = None) -> Callable[..., Any]:
-    """The callable that runs ``op`` on tensors like ``tensor`` (all ops' normalised signature).
+# Dynamo cannot trace a context variable, an import or a library being loaded: a compiled function
+# keeps the backend that was in force when it was traced.
+@torch.compiler.assume_constant_result
+def select(op: str, device: str, dtype: torch.dtype, backend: str | None = None) -> str:
+    """The name of the backend that runs ``op`` on such tensors, loaded and ready.
 
     Raises:
         ValueError: ``backend`` is not a backend's name.
         BackendError: an explicitly chosen backend refuses; every reason is in the message.
     """
-    requested = backend if backend is not None else _requested_backend()
-    if requested is not None:
-        _checked(requested, "backend")
-        reasons = refusals(requested, op, tensor)
-        if reasons:
-            raise BackendError(
-                f"{op}: backend {requested!r} cannot run on a {tensor.dtype} tensor of shape "
-                f"{tuple(tensor.shape)} on {tensor.device}: " + "; ".join(reasons)
-            )
-        return load(op, requested)
-    key = (op, tensor.device.type, tensor.dtype)
-    chosen = _automatic.get(key)
-    if chosen is None:
-        chosen = _automatic[key] = load(op, choose(op, tensor))
-    return chosen
+    requested = backend if backend is not None else _requested.get()
+    if requested is None:
+        return _automatic(op, device, dtype)
+    return _explicit(op, device, dtype, requested)
 
 
-def choose(op: str, tensor: Tensor) -> str:
-    """The name of the backend that runs ``op`` on tensors like ``tensor`` when none is asked for."""
-    device = tensor.device.type
+@functools.cache
+def _explicit(op: str, device: str, dtype: torch.dtype, backend: str) -> str:
+    reasons = refusals(_checked(backend, "backend"), op, device, dtype)
+    if reasons:
+        raise BackendError(
+            f"{op}: backend {backend!r} cannot run {dtype} tensors on {device}: "
+            + "; ".join(reasons)
+        )
+    return _ready(op, backend)
+
+
+@functools.cache
+def _automatic(op: str, device: str, dtype: torch.dtype) -> str:
     for name in RANKING.get(device, ("reference",)):
-        reasons = refusals(name, op, tensor)
+        reasons = refusals(name, op, device, dtype)
         if not reasons:
             break
         log.debug("%s: backend %s refused: %s", op, name, "; ".join(reasons))
     if name == "reference" and device == "cuda":
         warnings.warn(
-            f"{op}: no compiled backend runs on this CUDA device; plain PyTorch is used "
+            f"{op}: no fused backend runs on this CUDA device; plain PyTorch is used "
             "(`vaekernels info` says why)",
             stacklevel=4,
         )
-    return name
+    return _ready(op, name)
 
 
-def load(op: str, backend: str) -> Callable[..., Any]:
-    """The implementation of ``op`` by ``backend``, which must not have refused."""
-    if backend == "reference":
-        return getattr(importlib.import_module(f"vaekernels.reference.{op}"), op)
+def _ready(op: str, backend: str) -> str:
     if backend == "triton":
         importlib.import_module(f"vaekernels.triton.{op}")
-        return getattr(torch.ops.vaekernels_triton, op).default
-    _extension.load()
-    return getattr(torch.ops.vaekernels, op).default
+    elif backend != "reference":
+        _extension.load()
+    return backend
+
+
+def implementation(op: str, tensor: Tensor, backend: str | None = None) -> Callable[..., Any]:
+    """The callable that runs ``op`` on tensors like ``tensor``; it takes the schema's arguments.
+
+    Raises:
+        ValueError: ``backend`` is not a backend's name.
+        BackendError: an explicitly chosen backend refuses; every reason is in the message.
+    """
+    name = select(op, tensor.device.type, tensor.dtype, backend)
+    if name == "reference":
+        return getattr(reference, op)
+    namespace = torch.ops.vaekernels_triton if name == "triton" else torch.ops.vaekernels
+    return getattr(namespace, op).default

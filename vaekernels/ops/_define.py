@@ -90,6 +90,8 @@ def _register_autograd(definition: OpDefinition, namespace: str, library: Any) -
         ctx.set_materialize_grads(False)
 
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        if all(grad is None for grad in grads):
+            return (None,) * len(ctx.inputs)
         saved = iter(ctx.saved_tensors)
         inputs = [next(saved) if value is None else value[0] for value in ctx.inputs]
         mask = [bool(ctx.needs_input_grad[position]) for position in positions]

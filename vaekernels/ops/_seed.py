@@ -17,7 +17,7 @@ def seed_tensor(
     """
     if seed is None:
         where = device if generator is None else generator.device
-        return torch.empty((), dtype=torch.int64, device=where).random_(generator=generator)
+        return torch.randint(-(2**63), 2**63 - 1, (), generator=generator, device=where)
     if generator is not None:
         raise ValueError(f"{op}: expected seed or generator, got both")
     if isinstance(seed, Tensor):

@@ -16,4 +16,5 @@ def widen(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 def row_sum(elements: Tensor) -> Tensor:
     """Sum over all dims but the first."""
-    return elements.reshape(elements.shape[0], -1).sum(1)
+    # The added dim serves tensors of shape (B,); reshape(B, -1) would refuse an empty batch.
+    return elements.unsqueeze(-1).flatten(1).sum(1)

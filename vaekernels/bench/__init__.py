@@ -1,0 +1,1 @@
+"""Measurements against eager PyTorch: ratios, interleaved in one process, medians."""

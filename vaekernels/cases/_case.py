@@ -1,0 +1,75 @@
+"""What a case is, and the one computed tolerance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Real shapes of latents, by where they come from.
+LATENT_SHAPES: dict[str, tuple[int, ...]] = {
+    "mnist_mlp_b128": (128, 20),
+    "vector64_b1024": (1024, 64),
+    "vector256_b4096": (4096, 256),
+    "sd_latent_512px_b64": (64, 4, 64, 64),
+    "sd3_latent_256px_b256": (256, 16, 32, 32),
+}
+
+# Tails: around the vector width, the chunk, the segment of a row; empty batch, empty event.
+ODD_SHAPES: dict[str, tuple[int, ...]] = {
+    "one": (1, 1),
+    "seven": (7, 7),
+    "odd_image": (3, 1, 7, 33),
+    "chunk_tail": (2, 257),
+    "segment_tail": (2, 8192 + 5),
+    "rank1": (33,),
+    "empty_batch": (0, 20),
+    "empty_event": (3, 0),
+}
+
+Outputs = Tensor | tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class OpCases:
+    """An op with inputs to run it on.
+
+    Attributes:
+        op: the op's name.
+        inputs: (shape, dtype, generator) -> input tensors, ranges as in a VAE.
+        ours: the public function on these inputs; takes ``backend=``.
+        eager: what a PyTorch user writes for the same result.
+        deterministic_eager: ``eager`` gives the numbers of ``ours`` (no noise of its own).
+        differentiable: which inputs get a gradient.
+    """
+
+    op: str
+    inputs: Callable[[tuple[int, ...], torch.dtype, torch.Generator], tuple[Tensor, ...]]
+    ours: Callable[..., Any]
+    eager: Callable[..., Any]
+    differentiable: tuple[int, ...]
+    deterministic_eager: bool = True
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=lambda: dict(LATENT_SHAPES))
+
+
+def error(got: Tensor, exact: Tensor) -> float:
+    """Largest difference over the largest exact magnitude."""
+    if exact.numel() == 0:
+        return 0.0
+    scale = exact.double().abs().max().clamp_min(torch.finfo(torch.float32).tiny)
+    return float((got.double() - exact.double()).abs().max() / scale)
+
+
+def tolerance(eager_error: float, dtype: torch.dtype, reduced: int = 1) -> float:
+    """The error allowed against float64: twice eager's, plus a floor.
+
+    Args:
+        eager_error: error of plain PyTorch in the same dtype.
+        dtype: of the output.
+        reduced: how many terms were summed; the floor grows with its square root.
+    """
+    return 2.0 * eager_error + torch.finfo(dtype).eps * math.sqrt(max(reduced, 1))
