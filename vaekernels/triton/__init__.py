@@ -1,0 +1,48 @@
+"""The Triton backend: one file per op, kernels and their launchers.
+
+The kernels run on CUDA tensors, and on CPU tensors in Triton's interpreter
+(``TRITON_INTERPRET=1``, set before Triton is imported), where tests prove them without a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+OPS = ("bernoulli_nll", "gaussian_kl", "gaussian_nll", "laplace_nll", "randn", "rsample_kl")
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+# Triton decides once, when a function is decorated, whether it will be interpreted; its own
+# library functions were decorated when it was imported, ours are about to be.
+INTERPRETED: bool = triton.knobs.runtime.interpret
+_HALF_INTERPRETED = isinstance(tl.philox, triton.runtime.JITFunction) == INTERPRETED
+
+
+def refusals(op: str, device: str, dtype: torch.dtype) -> list[str]:
+    """Why Triton cannot run ``op`` on ``dtype`` tensors on ``device``; empty if it can."""
+    reasons = []
+    if op not in OPS:
+        reasons.append(f"{op} has no Triton kernels")
+    if dtype not in DTYPES:
+        reasons.append(f"the Triton kernels do not take {dtype}")
+    if _HALF_INTERPRETED:
+        reasons.append("TRITON_INTERPRET was changed after the package triton was imported")
+    if device not in _device_types():
+        reasons.append(
+            f"tensors are on {device}, expected cuda "
+            "(or cpu in Triton's interpreter, TRITON_INTERPRET=1)"
+        )
+    return reasons
+
+
+def implements(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorate the implementation of the torch op ``vaekernels_triton::<name>``."""
+    return torch.library.impl(f"vaekernels_triton::{name}", _device_types())
+
+
+def _device_types() -> tuple[str, ...]:
+    return ("cuda", "cpu") if INTERPRETED else ("cuda",)

@@ -1,0 +1,189 @@
+"""Ahead-of-time compilation: what a kernel costs on a GPU, told without one.
+
+``python -m vaekernels.triton.aot --target sm_90`` compiles every configuration the ops ship
+and prints registers, stack, shared memory and the SASS opcodes, as a table or as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from vaekernels.triton import INTERPRETED, OPS
+from vaekernels.triton.row_reduction import COMPUTE, WARPS, tile_shape
+
+_OPCODE = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]+)")
+_USAGE = re.compile(r"REG:(\d+) STACK:(\d+)")
+
+
+class DisassemblerMissingError(RuntimeError):
+    """There is no cuobjdump, neither in the triton package nor on PATH."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One compilation of a kernel.
+
+    ``arguments`` gives every parameter in order: a Triton type (``"*fp32"``, ``"i32"``, with
+    ``":16"`` where divisible by 16), or, for a constant and an absent pointer, its value.
+    """
+
+    name: str
+    kernel: Any
+    arguments: Mapping[str, Any]
+    warps: int = WARPS
+
+
+@dataclass(frozen=True)
+class Report:
+    """Resources of a compiled kernel; ``opcodes`` counts full SASS opcodes (``LDG.E.128``)."""
+
+    name: str
+    target: str
+    registers: int
+    stack: int
+    shared: int
+    opcodes: Counter[str] = field(default_factory=Counter)
+
+    def count(self, opcode: str, modifier: str = "") -> int:
+        """How many instructions are ``opcode`` and carry ``modifier``, such as ``"128"``."""
+        total = 0
+        for name, number in self.opcodes.items():
+            head, *modifiers = name.split(".")
+            if head == opcode and (not modifier or modifier in modifiers):
+                total += number
+        return total
+
+
+def tile_configs(kernel: Any, variant: str = "", **special: Any) -> list[Config]:
+    """The configurations of a kernel of ``row_reduction.launch``: dtypes and tiles.
+
+    float16 compiles to the code of bfloat16 but for conversions, and is left out. Long rows (an image, a latent map) and short, unaligned ones (a latent of 20 numbers).
+    ``special`` replaces arguments, for a ``variant`` in which one is a number or absent.
+    """
+    shapes = [("fp32", 4096), ("bf16", 4096), ("fp64", 4096), ("fp32", 20)]
+    name = " ".join([kernel.__name__.removesuffix("_kernel"), *variant.split()])
+    return [
+        Config(
+            f"{name} {dtype} rows of {extent}",
+            kernel,
+            {key: _argument(key, dtype, extent) for key in kernel.arg_names} | special,
+        )
+        for dtype, extent in (shapes[:1] if variant else shapes)
+    ]
+
+
+def _argument(name: str, dtype: str, extent: int) -> Any:
+    """A parameter's type, told by the names that the kernels share."""
+    wide = "fp64" if dtype == "fp64" else "fp32"
+    compute = COMPUTE[torch.float64 if dtype == "fp64" else torch.float32]
+    rows, columns = tile_shape(extent)
+    aligned = ":16" if extent % 16 == 0 else ""
+    constants = {"ROWS": rows, "COLUMNS": columns, "COMPUTE": compute, "sample_ids": None}
+    sizes = {"batch": "i32", "segments": "i32", "seed": "i64", "step": "i64"}
+    sums = {"partial": f"*{wide}:16", "grad": f"*{wide}:16", "grad_kl": f"*{wide}:16"}
+    bounds = {"logvar_min": "fp64", "logvar_max": "fp64"}
+    known = constants | sizes | sums | bounds | {"grad_stride": "i32", "grad_kl_stride": "i32"}
+    if name in known:
+        return known[name]
+    if name == "extent" or name.endswith("_stride"):
+        return f"i32{aligned}"
+    return f"*{dtype}:16"
+
+
+def compile_kernel(config: Config, target: str = "sm_90") -> Any:
+    """Compile ``config`` for ``target``; returns Triton's compiled kernel (``.asm``).
+
+    Raises:
+        RuntimeError: the kernels were imported for Triton's interpreter.
+    """
+    if INTERPRETED:
+        raise RuntimeError("ahead-of-time compilation needs a process without TRITON_INTERPRET")
+    names = config.kernel.arg_names
+    if list(config.arguments) != list(names):
+        raise ValueError(f"{config.name}: expected the arguments {names}, got {config.arguments}")
+    signature, constants, attributes = {}, {}, {}
+    for index, (name, kind) in enumerate(config.arguments.items()):
+        if not isinstance(kind, str):
+            signature[name], constants[(index,)] = "constexpr", kind
+            continue
+        signature[name], _, divisor = kind.partition(":")
+        if divisor:
+            attributes[(index,)] = [["tt.divisibility", int(divisor)]]
+    source = ASTSource(config.kernel, signature, constants, attributes)
+    options = {"num_warps": config.warps, "enable_fp_fusion": False}
+    gpu = GPUTarget("cuda", int(target.removeprefix("sm_")), 32)
+    return triton.compile(source, target=gpu, options=options)
+
+
+def report(config: Config, target: str = "sm_90") -> Report:
+    """Compile ``config`` and read the machine code.
+
+    Raises:
+        DisassemblerMissingError: there is no cuobjdump.
+    """
+    tool = cuobjdump()
+    compiled = compile_kernel(config, target)
+    with tempfile.TemporaryDirectory() as folder:
+        binary = Path(folder) / "kernel.cubin"
+        binary.write_bytes(compiled.asm["cubin"])
+        command = [tool, "--dump-resource-usage", "--dump-sass", str(binary)]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = _USAGE.search(text)
+    if found is None:
+        raise RuntimeError(f"{config.name}: cuobjdump printed no resource usage: {text}")
+    registers, stack = map(int, found.groups())
+    opcodes = Counter(_OPCODE.findall(text))
+    return Report(config.name, target, registers, stack, compiled.metadata.shared, opcodes)
+
+
+def cuobjdump() -> str:
+    """Path of the disassembler, the triton package's own first."""
+    packaged = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    found = str(packaged) if packaged.exists() else shutil.which("cuobjdump")
+    if found is None:
+        raise DisassemblerMissingError("no cuobjdump in the triton package nor on PATH")
+    return found
+
+
+def shipped_configs() -> list[Config]:
+    """The configurations of all ops, each op's ``AOT_CONFIGS``."""
+    modules = [importlib.import_module(f"vaekernels.triton.{op}") for op in OPS]
+    return [config for module in modules for config in module.AOT_CONFIGS]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--target", default="sm_90", help="sm_80, sm_90, ...")
+    parser.add_argument("--json", action="store_true", help="one JSON list instead of a table")
+    options = parser.parse_args()
+    reports = [report(config, options.target) for config in shipped_configs()]
+    if options.json:
+        print(json.dumps([asdict(item) for item in reports]))
+        return
+    for item in reports:
+        wide = f"{item.count('LDG', '128')} + {item.count('STG', '128')}"
+        print(
+            f"{item.name:48} {item.target} registers {item.registers:3} stack {item.stack} "
+            f"shared {item.shared:5} 128-bit loads + stores {wide}, "
+            f"{sum(item.opcodes.values())} instructions"
+        )
+
+
+if __name__ == "__main__":
+    main()
