@@ -1,0 +1,19 @@
+"""The command line: one file for each command, registered by its import here."""
+
+# The order of the imports is the order of `vaekernels --help`.
+# ruff: noqa: I001
+from __future__ import annotations
+
+from vaekernels.cli._app import app
+from vaekernels.cli import train
+from vaekernels.cli import sample
+from vaekernels.cli import reconstruct
+from vaekernels.cli import traverse
+from vaekernels.cli import encode
+
+__all__ = ["app", "encode", "main", "reconstruct", "sample", "train", "traverse"]
+
+
+def main() -> None:
+    """Run the command line; known errors are one line on stderr and exit code 2."""
+    app(prog_name="vaekernels")

@@ -1,0 +1,79 @@
+"""A trained model and the images that fit it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vaekernels.models import VAE
+    from vaekernels.training import ImageData
+
+PARTS = ("all", "train", "heldout")
+
+
+def load_model(run: Path, device: str) -> VAE:
+    """The model in ``run``, on ``device``, in eval mode.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or no model in it.
+        ValueError: the device or a file of the model is not usable.
+    """
+    from vaekernels.models import VAE
+    from vaekernels.training.distributed import choose_device
+
+    if not run.is_dir():
+        raise FileNotFoundError(f"run folder {run} does not exist")
+    return VAE.from_pretrained(run, device=choose_device(device))
+
+
+def load_part(run: Path, model: VAE, source: str, part: str) -> ImageData:
+    """Images of ``source`` in the model's size: all, or those that ``run`` trains on or holds out.
+
+    Raises:
+        ValueError: ``part`` is unknown, or the images do not fit the model.
+    """
+    from vaekernels.training import RunFolder, TrainConfig, load_images, split
+
+    if part not in PARTS:
+        raise ValueError(f"--part must be one of {', '.join(PARTS)}; got {part!r}")
+    channels, height, width = model.config.image_shape
+    data = load_images(source, image_size=(height, width), channels=channels)
+    if data.shape[0] != channels:
+        raise ValueError(
+            f"data {source} has images with {data.shape[0]} channels; the model in {run} expects "
+            f"{channels}"
+        )
+    if part == "all":
+        return data.everything()
+    settings = TrainConfig.from_dict(RunFolder(run).settings()["train"])
+    return split(data, settings.heldout)[part == "heldout"]
+
+
+def provenance(run: Path, model: VAE, data: ImageData, part: str) -> dict[str, str]:
+    """The metadata of a file of latents: what made it, of what."""
+    import hashlib
+
+    import torch
+
+    from vaekernels import __version__
+    from vaekernels.training import RunFolder
+
+    metadata = {
+        "model": json.dumps(model.config.to_dict()),
+        "model_sha256": hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest(),
+        "data": data.name,
+        "data_part": part,
+        "data_sha256": data.digest(),
+        "device": model.device.type,
+        "scaling_applied": "false",
+        "vaekernels": __version__,
+        "torch": torch.__version__,
+    }
+    settings = RunFolder(run)
+    if settings.settings_file.exists():  # not in the folder of a model that came from elsewhere
+        metadata["seed"] = str(settings.settings()["train"].get("seed"))
+    if data.files is not None:
+        metadata["files"] = json.dumps([data.files[i] for i in data.ids.tolist()])
+    return metadata

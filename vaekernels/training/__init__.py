@@ -1,0 +1,25 @@
+"""Training: read images, train a VAE, keep what is needed to go on."""
+
+from __future__ import annotations
+
+from vaekernels.training.checkpoint import CheckpointError
+from vaekernels.training.config import TrainConfig
+from vaekernels.training.data import ImageData, load_images, split
+from vaekernels.training.evaluate import evaluate
+from vaekernels.training.loop import TrainingInterrupted, train
+from vaekernels.training.meter import Losses, NonFiniteLossError
+from vaekernels.training.run_folder import RunFolder
+
+__all__ = [
+    "CheckpointError",
+    "ImageData",
+    "Losses",
+    "NonFiniteLossError",
+    "RunFolder",
+    "TrainConfig",
+    "TrainingInterrupted",
+    "evaluate",
+    "load_images",
+    "split",
+    "train",
+]

@@ -1,0 +1,125 @@
+"""A checkpoint is one safetensors file: weights, optimizer, generators, and where the run was.
+
+Nothing is ever unpickled: numbers and the history are JSON in the file's metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from vaekernels.atomic import atomic_write
+
+_FORMAT = "vaekernels checkpoint 1"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message names the file and says why."""
+
+
+@dataclass
+class Progress:
+    """Where a run is: finished epochs and steps, and one record for each epoch."""
+
+    epoch: int = 0
+    step: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def save_checkpoint(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    progress: Progress,
+) -> None:
+    """Write ``path`` in one piece, or leave what was there."""
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors.update({f"optimizer.{index}.{name}": value for name, value in state.items()})
+    tensors["rng.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_initialized():
+        tensors["rng.cuda"] = torch.cuda.get_rng_state()
+    metadata = {
+        "format": _FORMAT,
+        "progress": json.dumps(asdict(progress)),
+        "scaler": json.dumps(scaler.state_dict()),
+    }
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with atomic_write(path) as file:
+        file.write(save(plain, metadata))
+
+
+def load_checkpoint(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> Progress:
+    """Put everything back as :func:`save_checkpoint` found it.
+
+    Raises:
+        CheckpointError: missing, truncated, of another kind, or of another model.
+    """
+    if not path.exists():
+        raise CheckpointError(f"checkpoint {path} does not exist: there is nothing to resume")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"checkpoint {path} is truncated or not a safetensors file ({error})"
+        ) from error
+    if metadata.get("format") != _FORMAT:
+        raise CheckpointError(
+            f"checkpoint {path}: expected the format {_FORMAT!r}; got {metadata.get('format')!r}"
+        )
+    _load_model(path, model, _group(tensors, "model."))
+    _load_optimizer(path, optimizer, _group(tensors, "optimizer."))
+    torch.set_rng_state(tensors["rng.cpu"])
+    if torch.cuda.is_initialized() and "rng.cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["rng.cuda"])
+    scaler.load_state_dict(json.loads(metadata["scaler"]))
+    return Progress(**json.loads(metadata["progress"]))
+
+
+def _group(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)
+    }
+
+
+def _load_model(path: Path, model: nn.Module, weights: dict[str, Tensor]) -> None:
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"checkpoint {path} is of another model: {error}") from error
+
+
+def _load_optimizer(
+    path: Path, optimizer: torch.optim.Optimizer, values: dict[str, Tensor]
+) -> None:
+    """The state alone: learning rate and the like come from the run's settings."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in values.items():
+        index, key = name.split(".", 1)
+        if int(index) >= len(parameters):
+            raise CheckpointError(f"checkpoint {path} is of another model: no parameter {index}")
+        state.setdefault(int(index), {})[key] = _like(parameters[int(index)], value)
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
+
+
+def _like(parameter: Tensor, value: Tensor) -> Tensor:
+    # A fused optimizer reads state and parameter in one memory order.
+    return value if value.shape != parameter.shape else torch.empty_like(parameter).copy_(value)

@@ -1,0 +1,109 @@
+"""The folder of a run: what lies where, and how it comes into being in one piece.
+
+::
+
+    RUN/config.json               the model, for VAE.from_pretrained(RUN)
+    RUN/model.safetensors
+    RUN/train_config.json         settings, data and versions
+    RUN/checkpoint.safetensors    the last finished epoch
+    RUN/metrics.jsonl             one line for each epoch
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vaekernels.atomic import atomic_write
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Names of a run's files, and the reading and writing of the plain ones."""
+
+    path: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """Weights, optimizer, generators and history after the last finished epoch."""
+        return self.path / "checkpoint.safetensors"
+
+    @property
+    def settings_file(self) -> Path:
+        """How the run was started; its presence tells that a folder is a run."""
+        return self.path / "train_config.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        """The history, one JSON object for each epoch."""
+        return self.path / "metrics.jsonl"
+
+    def write_settings(self, settings: dict[str, Any]) -> None:
+        """Write ``train_config.json``."""
+        with atomic_write(self.settings_file) as file:
+            file.write((json.dumps(settings, indent=2) + "\n").encode())
+
+    def settings(self) -> dict[str, Any]:
+        """Read ``train_config.json``.
+
+        Raises:
+            FileNotFoundError: the folder holds no run.
+            ValueError: the file is not what this package writes.
+        """
+        if not self.settings_file.exists():
+            raise FileNotFoundError(f"{self.path} holds no run: there is no {self.settings_file}")
+        try:
+            settings = json.loads(self.settings_file.read_text())
+        except ValueError as error:
+            raise ValueError(f"{self.settings_file}: not a JSON file ({error})") from error
+        if not isinstance(settings, dict) or not {"train", "model", "data"} <= set(settings):
+            raise ValueError(f"{self.settings_file}: expected the keys train, model and data")
+        return settings
+
+    def write_metrics(self, history: list[dict[str, float]]) -> None:
+        """Write ``metrics.jsonl``."""
+        with atomic_write(self.metrics_file) as file:
+            file.write("".join(json.dumps(record) + "\n" for record in history).encode())
+
+    def metrics(self) -> list[dict[str, float]]:
+        """Read ``metrics.jsonl``."""
+        return [json.loads(line) for line in self.metrics_file.read_text().splitlines()]
+
+
+def check_may_create(path: Path, overwrite: bool) -> None:
+    """Raise unless a new run may take the place of ``path``.
+
+    Raises:
+        FileExistsError: something is there that must not be replaced.
+    """
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not path.is_dir() or not RunFolder(path).settings_file.exists():
+        raise FileExistsError(f"{path} exists and is not the folder of a run; choose another --out")
+    if not overwrite:
+        raise FileExistsError(
+            f"{path} already holds a run; go on with --resume, or replace it with --overwrite"
+        )
+
+
+@contextmanager
+def new_run_folder(path: Path, overwrite: bool) -> Iterator[RunFolder]:
+    """A folder to fill in the block; it becomes ``path`` when the block ends without an error."""
+    check_may_create(path, overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(f".{path.name}.new")
+    shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed here
+    try:
+        staging.mkdir()
+        yield RunFolder(staging)
+        if path.exists():
+            shutil.rmtree(path)
+        staging.rename(path)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
