@@ -7,20 +7,40 @@ namespace vaekernels {
 // -log p(target) for Bernoulli variables given by logits: max(x, 0) - x t + log(1 + e^-|x|).
 struct BernoulliNll {
   static constexpr int kInputs = 2;
+  static constexpr int kNumbers = 0;
 
   template <class T>
-  VK_INLINE static T value(const T (&in)[2]) {
+  struct Derived {};
+
+  template <class T>
+  VK_INLINE static Derived<T> derive(const T (&)[kInputs]) {
+    return {};
+  }
+
+  template <class T>
+  VK_INLINE static T value(const T (&in)[kInputs], const Derived<T>&) {
     const T x = in[0], t = in[1];
     const T positive = x < T(0) ? T(0) : x;
     return positive - x * t + log1p_unit(exponential(-absolute(x)));
   }
 
   template <class T>
-  VK_INLINE static void gradient(const T (&in)[2], T g, T (&out)[2]) {
+  VK_INLINE static void gradient(const T (&in)[kInputs], const Derived<T>&, T g,
+                                 T (&out)[kInputs]) {
     const T e = exponential(-absolute(in[0]));
     const T sigmoid = (in[0] < T(0) ? e : T(1)) / (T(1) + e);
     out[0] = g * (sigmoid - in[1]);
     out[1] = -g * in[0];
+  }
+
+  template <class T>
+  VK_INLINE static T value(const T (&in)[kInputs]) {
+    return value(in, derive(in));
+  }
+
+  template <class T>
+  VK_INLINE static void gradient(const T (&in)[kInputs], T g, T (&out)[kInputs]) {
+    gradient(in, derive(in), g, out);
   }
 };
 

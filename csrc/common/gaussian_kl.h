@@ -7,22 +7,44 @@ namespace vaekernels {
 // KL of N(mean, e^logvar) from N(prior_mean, e^prior_logvar).
 struct GaussianKl {
   static constexpr int kInputs = 4;
+  static constexpr int kNumbers = 2;
 
   template <class T>
-  VK_INLINE static T value(const T (&in)[4]) {
+  struct Derived {
+    T prior_precision;
+  };
+
+  template <class T>
+  VK_INLINE static Derived<T> derive(const T (&in)[kInputs]) {
+    return {exponential(-in[3])};
+  }
+
+  template <class T>
+  VK_INLINE static T value(const T (&in)[kInputs], const Derived<T>& derived) {
     const T ratio = in[1] - in[3], distance = in[0] - in[2];
-    const T scaled = distance * distance * exponential(-in[3]);
+    const T scaled = distance * distance * derived.prior_precision;
     return T(0.5) * (scaled + (exponential(ratio) - T(1) - ratio));
   }
 
   template <class T>
-  VK_INLINE static void gradient(const T (&in)[4], T g, T (&out)[4]) {
-    const T precision = exponential(-in[3]), distance = in[0] - in[2];
+  VK_INLINE static void gradient(const T (&in)[kInputs], const Derived<T>& derived, T g,
+                                 T (&out)[kInputs]) {
+    const T distance = in[0] - in[2], scaled = distance * derived.prior_precision;
     const T grad_ratio = T(0.5) * (exponential(in[1] - in[3]) - T(1));
-    out[0] = g * (distance * precision);
+    out[0] = g * scaled;
     out[1] = g * grad_ratio;
     out[2] = -out[0];
-    out[3] = -g * (grad_ratio + T(0.5) * (distance * distance * precision));
+    out[3] = -g * (grad_ratio + T(0.5) * (distance * scaled));
+  }
+
+  template <class T>
+  VK_INLINE static T value(const T (&in)[kInputs]) {
+    return value(in, derive(in));
+  }
+
+  template <class T>
+  VK_INLINE static void gradient(const T (&in)[kInputs], T g, T (&out)[kInputs]) {
+    gradient(in, derive(in), g, out);
   }
 };
 

@@ -7,21 +7,43 @@ namespace vaekernels {
 // -log N(target; mean, e^logvar).
 struct GaussianNll {
   static constexpr int kInputs = 3;
+  static constexpr int kNumbers = 1;
 
   template <class T>
-  VK_INLINE static T value(const T (&in)[3]) {
-    const T difference = in[1] - in[0];
-    const T scaled = difference * difference * exponential(-in[2]);
-    return T(0.5) * (T(1.8378770664093453) + in[2] + scaled);  // log(2 pi)
+  struct Derived {
+    T offset;  // log(2 pi) + logvar
+    T precision;
+  };
+
+  template <class T>
+  VK_INLINE static Derived<T> derive(const T (&in)[kInputs]) {
+    return {T(1.8378770664093453) + in[2], exponential(-in[2])};
   }
 
   template <class T>
-  VK_INLINE static void gradient(const T (&in)[3], T g, T (&out)[3]) {
+  VK_INLINE static T value(const T (&in)[kInputs], const Derived<T>& derived) {
     const T difference = in[1] - in[0];
-    const T scaled = difference * exponential(-in[2]);
+    return T(0.5) * (derived.offset + difference * difference * derived.precision);
+  }
+
+  template <class T>
+  VK_INLINE static void gradient(const T (&in)[kInputs], const Derived<T>& derived, T g,
+                                 T (&out)[kInputs]) {
+    const T difference = in[1] - in[0];
+    const T scaled = difference * derived.precision;
     out[1] = g * scaled;
     out[0] = -out[1];
     out[2] = g * (T(0.5) * (T(1) - difference * scaled));
+  }
+
+  template <class T>
+  VK_INLINE static T value(const T (&in)[kInputs]) {
+    return value(in, derive(in));
+  }
+
+  template <class T>
+  VK_INLINE static void gradient(const T (&in)[kInputs], T g, T (&out)[kInputs]) {
+    gradient(in, derive(in), g, out);
   }
 };
 

@@ -19,6 +19,18 @@
 #define VK_INLINE inline __attribute__((always_inline))
 #endif
 
+// On a loop whose iterations do not depend on each other. With several inputs and outputs the
+// compiler would otherwise test every pair of pointers for overlap, or give up.
+#if defined(__clang__)
+#define VK_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#elif defined(__GNUC__)
+#define VK_INDEPENDENT _Pragma("GCC ivdep")
+#elif defined(_MSC_VER)
+#define VK_INDEPENDENT __pragma(loop(ivdep))
+#else
+#define VK_INDEPENDENT
+#endif
+
 namespace vaekernels {
 
 VK_INLINE uint32_t bits_of(float x) {
@@ -124,5 +136,19 @@ VK_INLINE float logarithm(float x) {
   p = fused(square, -0.5f, p);
   return fused(exponent, 0.693359375f, m + p);
 }
+
+// Natural logarithm of any float, as PyTorch has it: denormals, 0, infinity, NaN and negative
+// numbers included.
+VK_INLINE float logarithm_of_any(float x) {
+  const float infinity = float_of(0x7F800000u);
+  const bool denormal = x < 0x1p-126f;  // scaled into the normal range by 2^24
+  float y = logarithm(denormal ? x * 0x1p24f : x) - (denormal ? 16.635532f : 0.0f);
+  y = x == infinity ? infinity : y;
+  y = x == 0.0f ? -infinity : y;
+  y = x < 0.0f ? float_of(0x7FC00000u) : y;
+  return x == x ? y : x;
+}
+
+VK_INLINE double logarithm_of_any(double x) { return ::log(x); }
 
 }  // namespace vaekernels

@@ -82,6 +82,7 @@ inline void normals_chunk(int64_t begin, int64_t n, const NoiseKey& key, float (
   alignas(64) uint32_t words[4][kBlocks];
   const int64_t blocks = (n + 3) / 4;
   philox_blocks(static_cast<uint32_t>(begin / 4), blocks, key, words);
+  VK_INDEPENDENT
   for (int64_t b = 0; b < blocks; ++b) {
     box_muller(words[0][b], words[1][b], normals[4 * b], normals[4 * b + 1]);
     box_muller(words[2][b], words[3][b], normals[4 * b + 2], normals[4 * b + 3]);

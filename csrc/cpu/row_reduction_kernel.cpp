@@ -6,52 +6,98 @@
 namespace vaekernels::cpu {
 namespace {
 
-template <class F, class T>
+// Sets the inputs of element i that vary along the row: the first kFields. The others are numbers
+// that the caller has put into place.
+template <int kFields, int kInputs, class T>
+VK_INLINE void gather_element(const T* const (&fields)[kInputs], int64_t i,
+                              T (&element)[kInputs]) {
+  for (int k = 0; k < kFields; ++k) element[k] = fields[k][i];
+}
+
+// The two inner loops are functions of their own so that nothing but their arguments is in sight of
+// the vectoriser. What derives from numbers is computed once.
+template <class F, class T, int kFields>
+void values(const T* const (&fields)[F::kInputs], const T (&numbers)[F::kInputs], int64_t n,
+            T* terms) {
+  constexpr bool kDeriveOnce = kFields + F::kNumbers == F::kInputs;
+  const auto derived = F::derive(numbers);
+  VK_INDEPENDENT
+  for (int64_t i = 0; i < n; ++i) {
+    T element[F::kInputs];
+    std::memcpy(element, numbers, sizeof element);
+    gather_element<kFields>(fields, i, element);
+    if constexpr (kDeriveOnce) {
+      terms[i] = F::value(element, derived);
+    } else {
+      terms[i] = F::value(element);
+    }
+  }
+}
+
+template <class F, class T, int kFields>
+void gradients(const T* const (&fields)[F::kInputs], const T (&numbers)[F::kInputs], T grad,
+               int64_t n, T* const (&out)[F::kInputs]) {
+  constexpr bool kDeriveOnce = kFields + F::kNumbers == F::kInputs;
+  const auto derived = F::derive(numbers);
+  VK_INDEPENDENT
+  for (int64_t i = 0; i < n; ++i) {
+    T element[F::kInputs], gradient[F::kInputs];
+    std::memcpy(element, numbers, sizeof element);
+    gather_element<kFields>(fields, i, element);
+    if constexpr (kDeriveOnce) {
+      F::gradient(element, derived, grad, gradient);
+    } else {
+      F::gradient(element, grad, gradient);
+    }
+    for (int k = 0; k < F::kInputs; ++k) out[k][i] = gradient[k];
+  }
+}
+
+template <class F, class T, int kFields>
 void forward(const RowReductionForward& args, int64_t first, int64_t last) {
   constexpr int kInputs = F::kInputs;
   alignas(64) T scratch[kInputs][kChunk];
   alignas(64) T terms[kChunk];
+  const T* fields[kInputs] = {};
+  T numbers[kInputs] = {};
+  for (int k = kFields; k < kInputs; ++k) numbers[k] = number<T>(args.inputs[k]);
   for_each_item(args.partition, first, last,
                 [&](int64_t row, int64_t begin, int64_t end, int64_t item) {
     double sum = 0.0;
     for_each_chunk(begin, end, [&](int64_t chunk, int64_t n) {
-      const T* in[kInputs];
-      for (int k = 0; k < kInputs; ++k) in[k] = read(args.inputs[k], row, chunk, n, scratch[k]);
-      for (int64_t i = 0; i < n; ++i) {
-        T element[kInputs];
-        for (int k = 0; k < kInputs; ++k) element[k] = in[k][i];
-        terms[i] = F::value(element);
+      for (int k = 0; k < kFields; ++k) {
+        fields[k] = read(args.inputs[k], row, chunk, n, scratch[k]);
       }
+      values<F, T, kFields>(fields, numbers, n, terms);
       sum += sum_chunk(terms, n);
     });
     args.sums[item] = sum;
   });
 }
 
-template <class F, class T>
+template <class F, class T, int kFields>
 void backward(const RowReductionBackward& args, int64_t first, int64_t last) {
   constexpr int kInputs = F::kInputs;
   alignas(64) T scratch[kInputs][kChunk];
   alignas(64) T out_scratch[kInputs][kChunk];
+  const T* fields[kInputs] = {};
+  T numbers[kInputs] = {};
+  for (int k = kFields; k < kInputs; ++k) numbers[k] = number<T>(args.inputs[k]);
   for_each_item(args.partition, first, last,
                 [&](int64_t row, int64_t begin, int64_t end, int64_t item) {
     double sums[kInputs] = {};
     T grad_scratch;
     const T grad = *read(args.grad, row, 0, 1, &grad_scratch);
     for_each_chunk(begin, end, [&](int64_t chunk, int64_t n) {
-      const T* in[kInputs];
       T* out[kInputs];
+      for (int k = 0; k < kFields; ++k) {
+        fields[k] = read(args.inputs[k], row, chunk, n, scratch[k]);
+      }
       for (int k = 0; k < kInputs; ++k) {
-        in[k] = read(args.inputs[k], row, chunk, n, scratch[k]);
         out[k] = args.grads[k].present() ? target(args.grads[k], row, chunk, out_scratch[k])
                                          : out_scratch[k];
       }
-      for (int64_t i = 0; i < n; ++i) {
-        T element[kInputs], gradient[kInputs];
-        for (int k = 0; k < kInputs; ++k) element[k] = in[k][i];
-        F::gradient(element, grad, gradient);
-        for (int k = 0; k < kInputs; ++k) out[k][i] = gradient[k];
-      }
+      gradients<F, T, kFields>(fields, numbers, grad, n, out);
       for (int k = 0; k < kInputs; ++k) {
         if (args.grads[k].present()) write(args.grads[k], row, chunk, n, out[k]);
         if (args.scalar_sums[k] != nullptr) sums[k] += sum_chunk(out[k], n);
@@ -63,33 +109,44 @@ void backward(const RowReductionBackward& args, int64_t first, int64_t last) {
   });
 }
 
-// Calls run<F, T>() for the formula and the type that the arguments ask for.
-#define VK_FOR_FORMULA(run)                                                                   \
-  switch (args.formula) {                                                                     \
-    case Formula::kGaussianKl:                                                                \
-      return args.in_float64 ? run<GaussianKl, double>(args, first, last)                     \
-                             : run<GaussianKl, float>(args, first, last);                     \
-    case Formula::kBernoulliNll:                                                              \
-      return args.in_float64 ? run<BernoulliNll, double>(args, first, last)                   \
-                             : run<BernoulliNll, float>(args, first, last);                   \
-    case Formula::kGaussianNll:                                                               \
-      return args.in_float64 ? run<GaussianNll, double>(args, first, last)                    \
-                             : run<GaussianNll, float>(args, first, last);                    \
-    case Formula::kLaplaceNll:                                                                \
-      return args.in_float64 ? run<LaplaceNll, double>(args, first, last)                     \
-                             : run<LaplaceNll, float>(args, first, last);                     \
+// Compiled for each formula, each type, and for the last inputs (up to F::kNumbers) being tensors
+// or numbers. A tensor where another is a number is still right: it is read as a field.
+#define VK_RUN(run, F)                                                                      \
+  do {                                                                                      \
+    constexpr int all = F::kInputs, some = F::kInputs - F::kNumbers;                        \
+    if (numbers_from(args.inputs, some, all)) {                                             \
+      return args.in_float64 ? run<F, double, some>(args, first, last)                      \
+                             : run<F, float, some>(args, first, last);                      \
+    }                                                                                       \
+    return args.in_float64 ? run<F, double, all>(args, first, last)                         \
+                           : run<F, float, all>(args, first, last);                         \
+  } while (false)
+
+#define VK_RUN_FORMULA(run)                                         \
+  switch (args.formula) {                                           \
+    case Formula::kGaussianKl: VK_RUN(run, GaussianKl);             \
+    case Formula::kBernoulliNll: VK_RUN(run, BernoulliNll);         \
+    case Formula::kGaussianNll: VK_RUN(run, GaussianNll);           \
+    case Formula::kLaplaceNll: VK_RUN(run, LaplaceNll);             \
   }
+
+bool numbers_from(const Rows* inputs, int from, int to) {
+  for (int k = from; k < to; ++k) {
+    if (!inputs[k].is_number()) return false;
+  }
+  return true;
+}
 
 }  // namespace
 
 namespace VK_CAPABILITY {
 
 void row_reduction_forward(const RowReductionForward& args, int64_t first, int64_t last) {
-  VK_FOR_FORMULA(forward)
+  VK_RUN_FORMULA(forward)
 }
 
 void row_reduction_backward(const RowReductionBackward& args, int64_t first, int64_t last) {
-  VK_FOR_FORMULA(backward)
+  VK_RUN_FORMULA(backward)
 }
 
 }  // namespace VK_CAPABILITY

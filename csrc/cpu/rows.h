@@ -26,6 +26,7 @@ struct Rows {
   int64_t strides[kMaxEventDims] = {};
 
   bool present() const { return data != nullptr; }
+  bool is_number() const { return dims == 0 && row_stride == 0; }
   bool dense() const { return dims == 0 || (dims == 1 && strides[0] == 1); }
 };
 
@@ -81,6 +82,7 @@ VK_INLINE void gather(const Rows& rows, int64_t row, int64_t begin, int64_t n, T
     const Element* from = base + offset;
     T* to = out + done;
     if (stride == 1) {
+      VK_INDEPENDENT
       for (int64_t i = 0; i < count; ++i) to[i] = static_cast<T>(widened(from[i]));
     } else {
       for (int64_t i = 0; i < count; ++i) to[i] = static_cast<T>(widened(from[i * stride]));
@@ -95,6 +97,7 @@ VK_INLINE void scatter(const Rows& rows, int64_t row, int64_t begin, int64_t n, 
     Element* to = base + offset;
     const T* from = in + done;
     if (stride == 1) {
+      VK_INDEPENDENT
       for (int64_t i = 0; i < count; ++i) narrow(from[i], to[i]);
     } else {
       for (int64_t i = 0; i < count; ++i) narrow(from[i], to[i * stride]);
@@ -123,6 +126,13 @@ const T* read(const Rows& rows, int64_t row, int64_t begin, int64_t n, T* scratc
     case Kind::kFloat16: gather<Float16>(rows, row, begin, n, scratch); break;
   }
   return scratch;
+}
+
+// The one element of a tensor that is a number.
+template <class T>
+T number(const Rows& rows) {
+  T scratch;
+  return *read(rows, 0, 0, 1, &scratch);
 }
 
 // Where a kernel puts the elements that it then hands to write(): in place, or scratch.

@@ -26,6 +26,7 @@ void forward(const RsampleKlForward& args, int64_t first, int64_t last) {
       const T* mean = read(args.mean, row, chunk, n, mean_scratch);
       const T* logvar = read(args.logvar, row, chunk, n, logvar_scratch);
       T* z = target(args.z, row, chunk, z_scratch);
+      VK_INDEPENDENT
       for (int64_t i = 0; i < n; ++i) {
         const T lv = clamped(logvar[i], low, high);
         const T std = exponential(T(0.5) * lv);
@@ -58,6 +59,7 @@ void backward(const RsampleKlBackward& args, int64_t first, int64_t last) {
       if (args.grad_z.present()) grad_z = read(args.grad_z, row, chunk, n, grad_z_scratch);
       if (args.grad_mean.present()) {
         T* grad_mean = target(args.grad_mean, row, chunk, grad_mean_scratch);
+        VK_INDEPENDENT
         for (int64_t i = 0; i < n; ++i) grad_mean[i] = fused(grad_kl, mean[i], grad_z[i]);
         write(args.grad_mean, row, chunk, n, grad_mean);
       }
@@ -65,6 +67,7 @@ void backward(const RsampleKlBackward& args, int64_t first, int64_t last) {
         if (args.grad_z.present()) normals_chunk(chunk, n, key, eps);
         const T* logvar = read(args.logvar, row, chunk, n, logvar_scratch);
         T* grad_logvar = target(args.grad_logvar, row, chunk, grad_logvar_scratch);
+        VK_INDEPENDENT
         for (int64_t i = 0; i < n; ++i) {
           const T lv = clamped(logvar[i], low, high);
           const T std = exponential(T(0.5) * lv);
