@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # t-SNE takes seconds for this many points and minutes for ten times as many.
-_MAP_POINTS = 2000
+_MAP_POINTS = 1000
 
 
 def training_curve(history: Sequence[dict[str, float]]) -> Figure:
@@ -51,8 +51,8 @@ def latent_map(latents: Tensor, labels: Tensor | None = None, seed: int = 0) -> 
     """Latents as points in the plane, coloured by label.
 
     Two dims are drawn as they are. More are embedded by t-SNE where scikit-learn is installed,
-    else projected to their two principal components; the title says which. Of more than 2,000
-    points a random 2,000 are drawn.
+    else projected to their two principal components; the title says which. Of more than 1,000
+    points a random 1,000 are drawn.
 
     Args:
         latents: (N, ...), one row for each image; further dims are flattened.

@@ -81,7 +81,8 @@ def test_no_space(invoke, data, tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", fsync)
     out = tmp_path / "run"
-    assert_refused(invoke("train", data, "--out", out, "--hidden", 4), "No space left on device")
+    result = invoke("train", data, "--out", out, "--hidden", 4)
+    assert_refused(result, f"{out}/train_config.json: No space left on device")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -193,6 +193,12 @@ def test_truncated_image(tmp_path):
         load_images(tmp_path)
 
 
+def test_sixteen_bits_keep_their_range(tmp_path):
+    pixels = np.array([[0, 257 * 10], [257 * 128, 65535]], dtype=np.uint16)
+    Image.fromarray(pixels).save(tmp_path / "deep.png")
+    assert load_images(tmp_path).images.flatten().tolist() == [0, 10, 128, 255]
+
+
 def test_empty_folder(tmp_path):
     with pytest.raises(ValueError, match=rf"{tmp_path}: no image in this folder"):
         load_images(tmp_path)

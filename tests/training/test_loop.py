@@ -154,6 +154,24 @@ def test_existing_folders(images, model_config, config, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"other", "run"}
 
 
+def test_current_folder_and_links_can_be_run_folders(
+    images, model_config, config, tmp_path, monkeypatch
+):
+    config = replace(config, epochs=1)
+    real = tmp_path / "real"
+    real.mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(real, target_is_directory=True)
+    train(images, model_config, config, link, progress=False)
+    assert link.is_symlink()
+    assert RunFolder(real).checkpoint.exists()
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    train(images, model_config, config, ".", progress=False)
+    assert RunFolder(here).checkpoint.exists()
+
+
 def test_resume_refuses_what_would_not_be_the_same_run(images, model_config, config, tmp_path):
     run = tmp_path / "run"
     config = replace(config, epochs=2)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+from tqdm import tqdm
 
 _SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 )
-_GREY = frozenset({"1", "L", "LA", "I", "I;16", "F"})
+_GREY = frozenset({"1", "L", "LA", "I", "I;16", "I;16B"})
 
 
 def read_folder(
@@ -36,7 +38,8 @@ def read_folder(
         raise ValueError(f"data {folder}: a folder is read with 1 or 3 channels; got {channels}")
     first = _read(files[0], size, channels)
     images = torch.empty(len(files), *first.shape, dtype=torch.uint8)
-    for row, file in zip(images, files, strict=True):
+    bar = tqdm(files, desc="reading", unit=" images", leave=False, disable=None)
+    for row, file in zip(images, bar, strict=True):
         image = _read(file, size, channels)
         if image.shape != first.shape:
             raise ValueError(
@@ -54,24 +57,31 @@ def _image_files(folder: Path) -> Iterator[Path]:
             yield file
 
 
-def _mode(file: Path) -> str:
+@contextmanager
+def _opened(file: Path) -> Iterator[Image.Image]:
+    """``file`` opened by Pillow, whose errors do not always name it."""
     try:
         with Image.open(file) as image:
-            return image.mode
+            yield image
     except UnidentifiedImageError as error:
         raise ValueError(f"{file}: not an image that Pillow can read") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{file}: cannot be read as an image ({error})") from error
+
+
+def _mode(file: Path) -> str:
+    with _opened(file) as image:
+        return image.mode
 
 
 def _read(file: Path, size: tuple[int, int] | None, channels: int) -> Tensor:
-    try:
-        with Image.open(file) as opened:
-            # Cameras store the turn of a picture beside it.
-            turned = ImageOps.exif_transpose(opened)
-            image = turned.convert("L" if channels == 1 else "RGB")
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{file}: not an image that Pillow can read") from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{file}: cannot be read as an image ({error})") from error
+    with _opened(file) as opened:
+        # Cameras store the turn of a picture beside it.
+        image = ImageOps.exif_transpose(opened)
+        if image.mode.startswith("I"):
+            # 16 bits: Pillow's own conversion clips at 255.
+            image = Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8))
+        image = image.convert("L" if channels == 1 else "RGB")
     if size is not None and image.size != (size[1], size[0]):
         image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.LANCZOS)
     pixels = torch.from_numpy(np.array(image))

@@ -58,7 +58,7 @@ def train(
         out: the run folder, see :mod:`vaekernels.training.run_folder`.
         resume: go on from the last finished epoch in ``out``.
         overwrite: replace a run that is in ``out``.
-        progress: show a progress bar and one line for each epoch on stderr.
+        progress: show a progress bar on stderr, and one line for each epoch on stdout.
 
     Raises:
         ValueError: data, settings or checkpoint do not fit.
@@ -157,7 +157,7 @@ class _Trainer:
         with tqdm(
             total=epochs * images,
             initial=self.done.epoch * images,
-            unit="images",
+            unit=" images",
             unit_scale=True,
             # None: no bar where nobody watches a terminal.
             disable=None if progress and self.world.is_main else True,

@@ -96,14 +96,31 @@ def new_run_folder(path: Path, overwrite: bool) -> Iterator[RunFolder]:
     """A folder to fill in the block; it becomes ``path`` when the block ends without an error."""
     check_may_create(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f".{path.name}.new")
+    final = path.resolve()
+    staging = final.with_name(f".{final.name}.new")
     shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed here
     try:
         staging.mkdir()
         yield RunFolder(staging)
-        if path.exists():
-            shutil.rmtree(path)
-        staging.rename(path)
-    except BaseException:
+        if final.exists():
+            _replace_content(final, staging)
+        else:
+            staging.rename(final)
+    except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
+        if isinstance(error, OSError) and error.filename is not None:
+            # The user knows the folder by its final name.
+            error.filename = str(error.filename).replace(str(staging), str(path))
         raise
+
+
+def _replace_content(folder: Path, new: Path) -> None:
+    """Nothing is written any more; the folder itself stays, it may be somebody's current one."""
+    for old in folder.iterdir():
+        if old.is_dir() and not old.is_symlink():
+            shutil.rmtree(old)
+        else:
+            old.unlink()
+    for file in new.iterdir():
+        file.rename(folder / file.name)
+    new.rmdir()

@@ -20,7 +20,7 @@ def moments(
     """Mean and log variance of the posterior of every image of ``data``: (N, L), on the CPU."""
     means, logvars = [], []
     with tqdm(
-        total=len(data), unit="images", unit_scale=True, disable=None if progress else True
+        total=len(data), unit=" images", unit_scale=True, disable=None if progress else True
     ) as bar:
         for images, ids in data.batches(batch, model.device):
             posterior = model.encode(images).latent_dist
