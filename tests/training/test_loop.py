@@ -145,13 +145,14 @@ def test_existing_folders(images, model_config, config, tmp_path):
             train(images, model_config, config, other, overwrite=overwrite, progress=False)
     assert (other / "letter.txt").read_text() == "dear"
     run = tmp_path / "run"
-    run.mkdir()  # an empty folder may be used
+    (run / ".new").mkdir(parents=True)  # an empty folder may be used, or what a kill left
     train(images, model_config, config, run, progress=False)
     with pytest.raises(FileExistsError, match=r"already holds a run; .*--resume.*--overwrite"):
         train(images, model_config, config, run, progress=False)
     train(images, model_config, replace(config, seed=6), run, overwrite=True, progress=False)
     assert RunFolder(run).settings()["train"]["seed"] == 6
     assert {path.name for path in tmp_path.iterdir()} == {"other", "run"}
+    assert not [path for path in run.iterdir() if path.name.startswith(".")]
 
 
 def test_current_folder_and_links_can_be_run_folders(

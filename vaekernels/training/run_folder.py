@@ -21,6 +21,8 @@ from typing import Any
 
 from vaekernels.atomic import atomic_write
 
+_STAGING = ".new"
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -81,7 +83,9 @@ def check_may_create(path: Path, overwrite: bool) -> None:
     Raises:
         FileExistsError: something is there that must not be replaced.
     """
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    if not path.exists():
+        return
+    if path.is_dir() and all(file.name == _STAGING for file in path.iterdir()):
         return
     if not path.is_dir() or not RunFolder(path).settings_file.exists():
         raise FileExistsError(f"{path} exists and is not the folder of a run; choose another --out")
@@ -97,7 +101,8 @@ def new_run_folder(path: Path, overwrite: bool) -> Iterator[RunFolder]:
     check_may_create(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     final = path.resolve()
-    staging = final.with_name(f".{final.name}.new")
+    # An existing folder may be a file system of its own: only within it are files just renamed.
+    staging = final / _STAGING if final.exists() else final.with_name(f".{final.name}{_STAGING}")
     shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed here
     try:
         staging.mkdir()
@@ -117,6 +122,8 @@ def new_run_folder(path: Path, overwrite: bool) -> Iterator[RunFolder]:
 def _replace_content(folder: Path, new: Path) -> None:
     """Nothing is written any more; the folder itself stays, it may be somebody's current one."""
     for old in folder.iterdir():
+        if old == new:
+            continue
         if old.is_dir() and not old.is_symlink():
             shutil.rmtree(old)
         else:
