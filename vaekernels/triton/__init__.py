@@ -7,11 +7,13 @@ The kernels run on CUDA tensors, and on CPU tensors in Triton's interpreter
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import triton
 import triton.language as tl
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 OPS = ("bernoulli_nll", "gaussian_kl", "gaussian_nll", "laplace_nll", "randn", "rsample_kl")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -39,9 +41,14 @@ def refusals(op: str, device: str, dtype: torch.dtype) -> list[str]:
     return reasons
 
 
-def implements(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def implements(name: str) -> Callable[[_Function], _Function]:
     """Decorate the implementation of the torch op ``vaekernels_triton::<name>``."""
-    return torch.library.impl(f"vaekernels_triton::{name}", _device_types())
+
+    def register(function: _Function) -> _Function:
+        torch.library.impl(f"vaekernels_triton::{name}", _device_types(), function)
+        return function
+
+    return register
 
 
 def _device_types() -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from vaekernels.triton import INTERPRETED, OPS
 from vaekernels.triton.row_reduction import COMPUTE, WARPS, tile_shape
 
 _OPCODE = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]+)")
+_APPROXIMATE = re.compile(r"\b[a-z0-9]+(?:\.\w+)*\.(?:approx|full|ftz)\b[\w.]*")
 _USAGE = re.compile(r"REG:(\d+) STACK:(\d+)")
 
 
@@ -51,13 +52,18 @@ class Config:
 
 @dataclass(frozen=True)
 class Report:
-    """Resources of a compiled kernel; ``opcodes`` counts full SASS opcodes (``LDG.E.128``)."""
+    """Resources of a compiled kernel.
+
+    ``opcodes`` counts full SASS opcodes (``LDG.E.128``); ``approximate`` are the PTX
+    instructions that are not correctly rounded or flush subnormals.
+    """
 
     name: str
     target: str
     registers: int
     stack: int
     shared: int
+    approximate: list[str] = field(default_factory=list)
     opcodes: Counter[str] = field(default_factory=Counter)
 
     def count(self, opcode: str, modifier: str = "") -> int:
@@ -73,8 +79,9 @@ class Report:
 def tile_configs(kernel: Any, variant: str = "", **special: Any) -> list[Config]:
     """The configurations of a kernel of ``row_reduction.launch``: dtypes and tiles.
 
-    float16 compiles to the code of bfloat16 but for conversions, and is left out. Long rows (an image, a latent map) and short, unaligned ones (a latent of 20 numbers).
-    ``special`` replaces arguments, for a ``variant`` in which one is a number or absent.
+    Long rows (an image, a latent map) and short, unaligned ones (a latent of 20 numbers).
+    float16 compiles to the code of bfloat16 but for conversions, and is left out. ``special``
+    replaces arguments, for a ``variant`` in which one is a number or absent.
     """
     shapes = [("fp32", 4096), ("bf16", 4096), ("fp64", 4096), ("fp32", 20)]
     name = " ".join([kernel.__name__.removesuffix("_kernel"), *variant.split()])
@@ -149,7 +156,15 @@ def report(config: Config, target: str = "sm_90") -> Report:
         raise RuntimeError(f"{config.name}: cuobjdump printed no resource usage: {text}")
     registers, stack = map(int, found.groups())
     opcodes = Counter(_OPCODE.findall(text))
-    return Report(config.name, target, registers, stack, compiled.metadata.shared, opcodes)
+    return Report(
+        config.name,
+        target,
+        registers,
+        stack,
+        compiled.metadata.shared,
+        sorted(set(_APPROXIMATE.findall(compiled.asm["ptx"]))),
+        opcodes,
+    )
 
 
 def cuobjdump() -> str:
@@ -171,10 +186,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--target", default="sm_90", help="sm_80, sm_90, ...")
     parser.add_argument("--json", action="store_true", help="one JSON list instead of a table")
+    parser.add_argument("--match", default="", help="only configurations this pattern finds")
     options = parser.parse_args()
-    reports = [report(config, options.target) for config in shipped_configs()]
+    chosen = [config for config in shipped_configs() if re.search(options.match, config.name)]
+    reports = [report(config, options.target) for config in chosen]
     if options.json:
-        print(json.dumps([asdict(item) for item in reports]))
+        print(json.dumps([vars(item) for item in reports]))
         return
     for item in reports:
         wide = f"{item.count('LDG', '128')} + {item.count('STG', '128')}"

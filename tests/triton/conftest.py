@@ -1,0 +1,28 @@
+"""Triton decides at import whether it interprets, so one process can do one thing only.
+
+The kernels' tests carry the mark ``interpreter``: they run where ``TRITON_INTERPRET=1`` was set
+at the start, and elsewhere once, all together, in a process of their own
+(test_triton_interpreter.py). Ahead-of-time compilation always has its own process.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def interpreting() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@pytest.fixture(autouse=True)
+def _needs_triton_and_the_right_process(request: pytest.FixtureRequest, interpreting: bool) -> None:
+    pytest.importorskip("triton", reason="the package triton is not installed")
+    if request.node.get_closest_marker("interpreter") and not interpreting:
+        pytest.skip("runs in Triton's interpreter, started by test_triton_interpreter.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "interpreter: runs Triton kernels on the CPU")

@@ -1,0 +1,30 @@
+"""Starts the kernels' tests in a process in which Triton interprets."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize("module", ["test_triton_noise.py", "test_triton_latent.py"])
+def test_in_the_interpreter(module: str, interpreting: bool) -> None:
+    if interpreting:
+        pytest.skip("this process interprets already: the tests ran by themselves")
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    environment.pop("PYTEST_ADDOPTS", None)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    result = subprocess.run(
+        [*command, str(Path(__file__).with_name(module))],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert result.returncode == 0, result.stdout[-8000:] + result.stderr[-2000:]
+    assert " passed" in result.stdout
+    assert "skipped" not in result.stdout
