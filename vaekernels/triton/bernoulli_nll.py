@@ -52,7 +52,7 @@ def bernoulli_nll_kernel(
     store_row_sum(partial, nll, row, mask, batch, segments, ROWS, COLUMNS)
 
 
-@triton.jit(do_not_specialize=["batch", "segments"])
+@triton.jit(do_not_specialize=["grad_stride", "batch", "segments"])
 def bernoulli_nll_backward_kernel(
     grad,  # (B,)
     logits,  # operand (B, extent)

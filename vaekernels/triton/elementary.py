@@ -11,9 +11,6 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-INFINITY = tl.constexpr(float("inf"))
-NAN = tl.constexpr(float("nan"))
-
 
 @triton.jit
 def divide(x, y):
@@ -81,9 +78,9 @@ def log(x):
         subnormal = x < 1.1754944e-38
         result = log_of_normal(tl.where(subnormal, x * 8388608.0, x))
         result = tl.where(subnormal, result - 15.942385, result)  # 23 log 2
-        result = tl.where(x == 0.0, -INFINITY, result)
-        result = tl.where(x == INFINITY, INFINITY, result)
-        result = tl.where(x >= 0.0, result, NAN)
+        result = tl.where(x == 0.0, float("-inf"), result)
+        result = tl.where(x == float("inf"), float("inf"), result)
+        result = tl.where(x >= 0.0, result, float("nan"))
     return result
 
 

@@ -60,7 +60,7 @@ def gaussian_kl_kernel(
     store_row_sum(partial, value, row, mask, batch, segments, ROWS, COLUMNS)
 
 
-@triton.jit(do_not_specialize=["batch", "segments"])
+@triton.jit(do_not_specialize=["grad_stride", "batch", "segments"])
 def gaussian_kl_backward_kernel(
     grad,  # (B,)
     mean,  # operand (B, extent)

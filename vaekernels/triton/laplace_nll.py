@@ -55,7 +55,7 @@ def laplace_nll_kernel(
     store_row_sum(partial, value, row, mask, batch, segments, ROWS, COLUMNS)
 
 
-@triton.jit(do_not_specialize=["batch", "segments"])
+@triton.jit(do_not_specialize=["grad_stride", "batch", "segments"])
 def laplace_nll_backward_kernel(
     grad,  # (B,)
     mean,  # operand (B, extent)

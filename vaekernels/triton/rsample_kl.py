@@ -81,7 +81,7 @@ def rsample_kl_kernel(
     store_row_sum(partial, kl, row, mask, batch, segments, ROWS, COLUMNS)
 
 
-@triton.jit(do_not_specialize=["seed", "step", "batch", "segments"])
+@triton.jit(do_not_specialize=["grad_kl_stride", "seed", "step", "batch", "segments"])
 def rsample_kl_backward_kernel(
     grad_z,  # rows (B, extent), or None
     grad_kl,  # (B,), or None

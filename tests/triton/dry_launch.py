@@ -1,0 +1,69 @@
+"""Run the launchers up to the launch itself, for an H100 that is not there.
+
+Triton's own path from the Python call to machine code, that is: how it reads and specialises
+the arguments, and what it refuses at a second call. Only the kernel's start is left out. Run
+as a script by test_triton_launch.py, in a process that does not interpret.
+"""
+
+from __future__ import annotations
+
+import math
+from unittest import mock
+
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+from vaekernels.triton.bernoulli_nll import bernoulli_nll
+from vaekernels.triton.gaussian_nll import gaussian_nll_backward, gaussian_nll_kernel
+from vaekernels.triton.laplace_nll import laplace_nll
+from vaekernels.triton.randn import randn
+from vaekernels.triton.row_reduction import COMPUTE, Tiling, launch
+from vaekernels.triton.rsample_kl import rsample_kl, rsample_kl_backward
+
+compiled = []
+jit_run = JITFunction.run
+
+
+def compile_only(self, *arguments, grid, warmup, **options):
+    kernel = jit_run(self, *arguments, grid=grid, warmup=True, **options)
+    assert kernel.metadata.enable_fp_fusion is False
+    compiled.append(kernel.metadata.name)
+
+
+def main() -> None:
+    gpu = mock.Mock()
+    gpu.get_current_target.return_value = GPUTarget("cuda", 90, 32)
+    gpu.get_current_device.return_value = 0
+    driver.set_active(gpu)
+    mean, logvar = torch.zeros(3, 5000), torch.zeros(3, 5000)
+    small, large = torch.tensor(5), torch.tensor(-(2**60))
+    with mock.patch.object(JITFunction, "run", compile_only):
+        z, kl = rsample_kl(mean, logvar, small, 3, None, -30.0, 20.0)
+        rsample_kl(mean, logvar, large, 2**32 - 1, torch.arange(3), -math.inf, math.inf)
+        arguments = (mean, logvar, small, 3, None, -30.0, 20.0)
+        rsample_kl_backward(None, kl, *arguments, [True, True])
+        rsample_kl_backward(torch.ones(()).expand_as(z), kl, *arguments, [False, True])
+        randn(mean, small, 0, None)
+        bernoulli_nll(mean.half(), logvar.bfloat16())
+        for number in (1.0, 2.0):
+            laplace_nll(mean, logvar, torch.tensor(number))
+        gaussian_nll_backward(
+            kl[:1].expand(3), mean, logvar, torch.tensor(0.3), [True, False, True]
+        )
+        # A number in host memory beside CUDA tensors is a kernel argument.
+        tiling = Tiling.of(mean)
+        launch(
+            gaussian_nll_kernel,
+            tiling,
+            mean,
+            *(mean, logvar, 0.3, tiling.partial(mean, torch.float32)),
+            *(mean.stride(0), logvar.stride(0), None),
+            COMPUTE=COMPUTE[torch.float32],
+        )
+    print("\n".join(compiled))
+
+
+if __name__ == "__main__":
+    main()
