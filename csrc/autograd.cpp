@@ -1,19 +1,33 @@
 #include "autograd.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/utils.h>
+#include <torch/csrc/autograd/saved_variable.h>
 
 #include <algorithm>
 #include <memory>
+#include <type_traits>
 
 namespace vaekernels {
 namespace {
 
-using torch::autograd::AutogradContext;
-using torch::autograd::Function;
+using torch::autograd::SavedVariable;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
 using torch::jit::Stack;
+
+// Nodes are counted by std::shared_ptr in older versions of torch, by c10::intrusive_ptr in newer.
+using NodePtr = decltype(torch::autograd::Edge::function);
+
+template <class T>
+auto make_node() {
+  if constexpr (std::is_same_v<NodePtr, std::shared_ptr<torch::autograd::Node>>) {
+    return std::make_shared<T>();
+  } else {
+    return c10::make_intrusive<T>();
+  }
+}
 
 Stack without_autograd(const c10::OperatorHandle& op, Stack stack) {
   at::AutoDispatchBelowADInplaceOrView guard;
@@ -21,88 +35,70 @@ Stack without_autograd(const c10::OperatorHandle& op, Stack stack) {
   return stack;
 }
 
-variable_list tensors_of(const Stack& stack) {
-  variable_list tensors;
-  for (const c10::IValue& value : stack) {
-    if (value.isTensor()) tensors.push_back(value.toTensor());
-  }
-  return tensors;
+// Takes the op's arguments off the stack.
+Stack take_arguments(const c10::OperatorHandle& op, Stack* stack) {
+  const auto first = stack->end() - static_cast<ptrdiff_t>(op.schema().arguments().size());
+  Stack arguments(std::make_move_iterator(first), std::make_move_iterator(stack->end()));
+  stack->erase(first, stack->end());
+  return arguments;
 }
 
-bool wants_gradient(const variable_list& tensors) {
-  return at::GradMode::is_enabled() &&
-         std::any_of(tensors.begin(), tensors.end(),
-                     [](const Variable& v) { return v.defined() && v.requires_grad(); });
+bool requires_grad(const c10::IValue& value) {
+  return value.isTensor() && value.toTensor().defined() && value.toTensor().requires_grad();
 }
 
 // What the autograd kernel of an op knows of it; found once, at the first call.
 struct OpInfo {
   std::string name;
   std::vector<std::string> differentiable;
-  std::optional<c10::OperatorHandle> forward, backward;
-  std::vector<size_t> positions;  // of the differentiable inputs in the schema
+  std::vector<size_t> positions = {};  // of the differentiable inputs in the schema
+  std::optional<c10::OperatorHandle> backward = {};
 
-  void resolve() {
-    if (forward.has_value()) return;
-    auto& dispatcher = c10::Dispatcher::singleton();
-    backward = dispatcher.findSchemaOrThrow(("vaekernels::" + name + "_backward").c_str(), "");
-    const auto found = dispatcher.findSchemaOrThrow(("vaekernels::" + name).c_str(), "");
+  void resolve(const c10::OperatorHandle& op) {
+    if (backward.has_value()) return;
     positions.clear();
     for (const std::string& input : differentiable) {
-      positions.push_back(found.schema().argumentIndexWithName(input).value());
+      positions.push_back(op.schema().argumentIndexWithName(input).value());
     }
-    forward = found;
+    backward = c10::Dispatcher::singleton().findSchemaOrThrow(
+        ("vaekernels::" + name + "_backward").c_str(), "");
   }
 };
 
-struct OpFunction : Function<OpFunction> {
-  static variable_list forward(AutogradContext* ctx, const OpInfo* info, const Stack& inputs,
-                               at::TensorList tensors) {
-    ctx->set_materialize_grads(false);
-    ctx->save_for_backward(tensors.vec());
-    // Everything but the tensors, which may only be saved as variables.
-    Stack rest = inputs;
-    for (c10::IValue& value : rest) {
-      if (value.isTensor()) value = c10::IValue();
-    }
-    c10::List<bool> is_tensor;
-    for (const c10::IValue& value : inputs) is_tensor.push_back(value.isTensor());
-    ctx->saved_data["rest"] = c10::ivalue::Tuple::create(std::move(rest));
-    ctx->saved_data["is_tensor"] = is_tensor;
-    ctx->saved_data["info"] = reinterpret_cast<int64_t>(info);
-    return tensors_of(without_autograd(*info->forward, inputs));
+// The node of X in the graph: its edges are X's differentiable inputs, in order.
+struct OpBackward : torch::autograd::Node {
+  const OpInfo* info = nullptr;
+  Stack inputs;  // tensors are in saved instead, so that in-place changes are noticed
+  std::vector<SavedVariable> saved;
+
+  std::string name() const override { return info->name + "_backward"; }
+
+  void release_variables() override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (SavedVariable& variable : saved) variable.reset_data();
   }
 
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const auto* info = reinterpret_cast<const OpInfo*>(ctx->saved_data["info"].toInt());
-    const variable_list saved = ctx->get_saved_variables();
-    // One result per argument of forward(): info, inputs, then the tensors.
-    variable_list result(2 + saved.size());
+  variable_list apply(variable_list&& grads) override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    variable_list result(info->positions.size());
     if (std::none_of(grads.begin(), grads.end(), [](const Variable& g) { return g.defined(); })) {
       return result;
     }
-    const auto& rest = ctx->saved_data["rest"].toTupleRef().elements();
-    const auto is_tensor = ctx->saved_data["is_tensor"].toBoolList();
-
     Stack stack;
-    for (const Variable& grad : grads) {
-      stack.push_back(grad.defined() ? c10::IValue(grad) : c10::IValue());
+    stack.reserve(grads.size() + inputs.size() + 1);
+    for (Variable& grad : grads) {
+      stack.push_back(grad.defined() ? c10::IValue(std::move(grad)) : c10::IValue());
     }
-    std::vector<size_t> ordinal(rest.size());  // of a tensor input among the tensors
-    size_t seen = 0;
-    for (size_t i = 0; i < rest.size(); ++i) {
-      ordinal[i] = seen;
-      stack.push_back(is_tensor[i] ? c10::IValue(saved[seen++]) : rest[i]);
+    auto variable = saved.begin();
+    for (const c10::IValue& input : inputs) {
+      stack.push_back(input.isTensor() ? c10::IValue((variable++)->unpack()) : input);
     }
     c10::List<bool> mask;
-    for (size_t position : info->positions) {
-      mask.push_back(ctx->needs_input_grad(ordinal[position]));
-    }
+    for (size_t k = 0; k < result.size(); ++k) mask.push_back(task_should_compute_output(k));
     stack.emplace_back(mask);
     info->backward->callBoxed(stack);
-
-    for (size_t k = 0; k < info->positions.size(); ++k) {
-      if (mask[k]) result[2 + ordinal[info->positions[k]]] = stack[k].toTensor();
+    for (size_t k = 0; k < result.size(); ++k) {
+      if (mask[k]) result[k] = std::move(stack[k]).toTensor();
     }
     return result;
   }
@@ -111,40 +107,61 @@ struct OpFunction : Function<OpFunction> {
 class AutogradKernel final : public c10::OperatorKernel {
  public:
   AutogradKernel(std::string name, std::vector<std::string> differentiable)
-      : info_{std::move(name), std::move(differentiable), {}, {}, {}} {}
+      : info_{std::move(name), std::move(differentiable)} {}
 
   void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
-    info_.resolve();
-    const size_t count = op.schema().arguments().size();
-    Stack inputs(std::make_move_iterator(stack->end() - count),
-                 std::make_move_iterator(stack->end()));
-    stack->erase(stack->end() - count, stack->end());
-    const variable_list tensors = tensors_of(inputs);
-    if (!wants_gradient(tensors)) {
-      for (c10::IValue& value : without_autograd(op, std::move(inputs))) {
-        stack->push_back(std::move(value));
+    info_.resolve(op);
+    Stack inputs = take_arguments(op, stack);
+    const bool differentiates =
+        at::GradMode::is_enabled() &&
+        std::any_of(info_.positions.begin(), info_.positions.end(),
+                    [&](size_t position) { return requires_grad(inputs[position]); });
+    if (!differentiates) {
+      for (c10::IValue& output : without_autograd(op, std::move(inputs))) {
+        stack->push_back(std::move(output));
       }
       return;
     }
-    for (Variable& output : OpFunction::apply(&info_, inputs, at::TensorList(tensors))) {
-      stack->emplace_back(std::move(output));
+    Stack outputs = without_autograd(op, inputs);
+    const NodePtr node = record(std::move(inputs));
+    for (c10::IValue& output : outputs) {
+      Variable variable = std::move(output).toTensor();
+      torch::autograd::set_history(variable, node);
+      stack->emplace_back(std::move(variable));
     }
   }
 
  private:
+  NodePtr record(Stack inputs) const {
+    auto node = make_node<OpBackward>();
+    node->info = &info_;
+    torch::autograd::edge_list edges;
+    for (size_t position : info_.positions) {
+      edges.push_back(torch::autograd::impl::gradient_edge(inputs[position].toTensor()));
+    }
+    node->set_next_edges(std::move(edges));
+    static const c10::IValue placeholder{at::Tensor()};
+    for (c10::IValue& input : inputs) {
+      if (!input.isTensor()) continue;
+      node->saved.emplace_back(input.toTensor(), /*is_output=*/false);
+      input = placeholder;
+    }
+    node->inputs = std::move(inputs);
+    return node;
+  }
+
   OpInfo info_;
 };
 
-struct Refusal : Function<Refusal> {
-  static variable_list forward(AutogradContext* ctx, const std::string& name,
-                               at::TensorList, const variable_list& outputs) {
-    ctx->saved_data["name"] = name;
-    return outputs;
-  }
+// Stands where the gradient of X_backward would.
+struct Refusal : torch::autograd::Node {
+  std::string op;
 
-  static variable_list backward(AutogradContext* ctx, const variable_list&) {
+  std::string name() const override { return op + "_backward_backward"; }
+
+  variable_list apply(variable_list&&) override {
     TORCH_CHECK_NOT_IMPLEMENTED(
-        false, ctx->saved_data["name"].toStringRef(),
+        false, op,
         ": double backward is not implemented by the fused backends; use backend=\"reference\"");
   }
 };
@@ -154,13 +171,27 @@ class RefusalKernel final : public c10::OperatorKernel {
   explicit RefusalKernel(std::string name) : name_(std::move(name)) {}
 
   void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
-    const size_t count = op.schema().arguments().size();
-    Stack inputs(stack->end() - count, stack->end());
-    stack->erase(stack->end() - count, stack->end());
-    const variable_list tensors = tensors_of(inputs);
-    variable_list outputs = tensors_of(without_autograd(op, std::move(inputs)));
-    if (wants_gradient(tensors)) outputs = Refusal::apply(name_, at::TensorList(tensors), outputs);
-    for (Variable& output : outputs) stack->emplace_back(std::move(output));
+    Stack inputs = take_arguments(op, stack);
+    torch::autograd::edge_list edges;
+    if (at::GradMode::is_enabled()) {
+      for (const c10::IValue& input : inputs) {
+        if (!requires_grad(input)) continue;
+        edges.push_back(torch::autograd::impl::gradient_edge(input.toTensor()));
+      }
+    }
+    Stack outputs = without_autograd(op, std::move(inputs));
+    NodePtr node;
+    if (!edges.empty()) {
+      auto refusal = make_node<Refusal>();
+      refusal->op = name_;
+      refusal->set_next_edges(std::move(edges));
+      node = std::move(refusal);
+    }
+    for (c10::IValue& output : outputs) {
+      Variable variable = std::move(output).toTensor();
+      if (node != nullptr) torch::autograd::set_history(variable, node);
+      stack->emplace_back(std::move(variable));
+    }
   }
 
  private:

@@ -19,8 +19,7 @@ inline NoiseKey noise_key(const NoiseStream& stream, int64_t row) {
   return make_noise_key(stream.seed, static_cast<uint64_t>(id), stream.step);
 }
 
-// words[w][b] = word w of the Philox block first_block + b, for b < blocks rounded up to a
-// multiple of 8.
+// words[w][b] = word w of the Philox block first_block + b, for b < blocks, a multiple of 8.
 #ifdef __AVX2__
 // Compilers do not find the 32x32 -> 64 bit multiply in the portable loop, which costs three
 // times the instructions. Lanes are 64 bits wide: the multiply ignores their upper halves, so
@@ -80,7 +79,8 @@ inline void philox_blocks(uint32_t first_block, int64_t blocks, const NoiseKey& 
 // 4, n <= kChunk. May write up to the end of normals.
 inline void normals_chunk(int64_t begin, int64_t n, const NoiseKey& key, float (&normals)[kChunk]) {
   alignas(64) uint32_t words[4][kBlocks];
-  const int64_t blocks = (n + 3) / 4;
+  // Whole vectors: the words of a few blocks more cost less than a scalar remainder.
+  const int64_t blocks = (n + 31) / 32 * 8;
   philox_blocks(static_cast<uint32_t>(begin / 4), blocks, key, words);
   VK_INDEPENDENT
   for (int64_t b = 0; b < blocks; ++b) {

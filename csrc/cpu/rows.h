@@ -152,21 +152,18 @@ void write(const Rows& rows, int64_t row, int64_t begin, int64_t n, const T* com
   }
 }
 
-constexpr int kLanes = 16;
-
-// Sum of n <= kChunk terms in an order that does not depend on the vector width, so that every
-// capability gives the same bits. Clobbers terms, which has room for kChunk.
+// Sum of n <= kChunk terms by halving, in an order that depends on n alone: every capability gives
+// the same bits. Clobbers terms, which has room for kChunk.
 template <class T>
 double sum_chunk(T* terms, int64_t n) {
-  const int64_t padded = (n + kLanes - 1) / kLanes * kLanes;
+  int64_t padded = n == kChunk ? kChunk : 1;
+  while (padded < n) padded *= 2;
   for (int64_t i = n; i < padded; ++i) terms[i] = T(0);
-  for (int64_t i = kLanes; i < padded; i += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane) terms[lane] += terms[i + lane];
+  for (int64_t width = padded / 2; width >= 1; width /= 2) {
+    VK_INDEPENDENT
+    for (int64_t i = 0; i < width; ++i) terms[i] += terms[i + width];
   }
-  for (int width = kLanes / 2; width >= 1; width /= 2) {
-    for (int lane = 0; lane < width; ++lane) terms[lane] += terms[lane + width];
-  }
-  return padded == 0 ? 0.0 : static_cast<double>(terms[0]);
+  return n == 0 ? 0.0 : static_cast<double>(terms[0]);
 }
 
 }  // namespace

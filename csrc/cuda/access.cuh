@@ -1,4 +1,6 @@
-// Reading and writing units of consecutive elements of a row: the two ways of Access.
+// Reading and writing units of consecutive elements of a row: the ways of Access. kBlocks is how
+// many blocks a multiprocessor must hold, which bounds the registers of a thread: without it ptxas
+// aims for 64 registers, and spills.
 #pragma once
 
 #include "cuda/rows.h"
@@ -60,6 +62,12 @@ __device__ __forceinline__ T read_number(const Rows& rows) {
   return read_at<T>(rows.data, rows.kind, 0);
 }
 
+template <class T, int N>
+__device__ __forceinline__ void fill(T (&out)[N], T x) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) out[i] = x;
+}
+
 // Distance of an element from the start of its row.
 __device__ __forceinline__ int64_t offset_of(const Rows& rows, int64_t element) {
   int64_t offset = 0;
@@ -78,16 +86,12 @@ template <class Element>
 struct Vectors {
   using Compute = float;
   static constexpr int kUnit = 16 / sizeof(Element);
+  static constexpr int kBlocks = 3;
 
   // out[i] = element begin + i of the row, for i < n <= kUnit.
   __device__ __forceinline__ static void load(const Rows& rows, int64_t row, int64_t begin, int n,
                                               float (&out)[kUnit]) {
-    if (rows.is_number()) {
-      const float number = read_number<float>(rows);
-#pragma unroll
-      for (int i = 0; i < kUnit; ++i) out[i] = number;
-      return;
-    }
+    if (rows.is_number()) return fill(out, read_number<float>(rows));
     const int64_t offset = row * rows.row_stride + begin;
     if (n == kUnit) return load_pack<Element>(rows, offset, out);
 #pragma unroll
@@ -107,29 +111,59 @@ struct Vectors {
   }
 };
 
-// Each tensor has its own layout and dtype; those that are dense and aligned still move in packs.
-template <class T>
+// All tensors are dense and aligned, each of its own dtype: half types beside float32, as under
+// autocast.
+struct Packs {
+  using Compute = float;
+  static constexpr int kUnit = 4;
+  static constexpr int kBlocks = 3;
+
+  __device__ __forceinline__ static void load(const Rows& rows, int64_t row, int64_t begin, int n,
+                                              float (&out)[kUnit]) {
+    if (rows.is_number()) return fill(out, read_number<float>(rows));
+    const int64_t offset = row * rows.row_stride + begin;
+    if (n == kUnit) {
+      switch (rows.kind) {
+        case Kind::kBFloat16: return load_pack<BFloat16>(rows, offset, out);
+        case Kind::kFloat16: return load_pack<Float16>(rows, offset, out);
+        default: return load_pack<float>(rows, offset, out);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kUnit; ++i) {
+      if (i < n) out[i] = read_at<float>(rows.data, rows.kind, offset + i);
+    }
+  }
+
+  __device__ __forceinline__ static void store(const Rows& rows, int64_t row, int64_t begin, int n,
+                                               const float (&in)[kUnit]) {
+    const int64_t offset = row * rows.row_stride + begin;
+    if (n == kUnit) {
+      switch (rows.kind) {
+        case Kind::kBFloat16: return store_pack<BFloat16>(rows, offset, in);
+        case Kind::kFloat16: return store_pack<Float16>(rows, offset, in);
+        default: return store_pack<float>(rows, offset, in);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kUnit; ++i) {
+      if (i < n) write_at(rows.data, rows.kind, offset + i, in[i]);
+    }
+  }
+};
+
+// Each tensor has its own layout and dtype. A unit is one element where neighbouring threads should
+// read neighbouring elements, four where a thread must compute whole Philox blocks.
+template <class T, int N>
 struct AnyLayout {
   using Compute = T;
-  static constexpr int kUnit = 4;
+  static constexpr int kUnit = N;
+  static constexpr int kBlocks = sizeof(T) == 8 ? 2 : 3;
 
   __device__ __forceinline__ static void load(const Rows& rows, int64_t row, int64_t begin, int n,
                                               T (&out)[kUnit]) {
-    if (rows.is_number()) {
-      const T number = read_number<T>(rows);
-#pragma unroll
-      for (int i = 0; i < kUnit; ++i) out[i] = number;
-      return;
-    }
+    if (rows.is_number()) return fill(out, read_number<T>(rows));
     const int64_t start = row * rows.row_stride;
-    if (n == kUnit && in_packs(rows)) {
-      switch (rows.kind) {
-        case Kind::kFloat64: return load_pack<double>(rows, start + begin, out);
-        case Kind::kFloat32: return load_pack<float>(rows, start + begin, out);
-        case Kind::kBFloat16: return load_pack<BFloat16>(rows, start + begin, out);
-        default: return load_pack<Float16>(rows, start + begin, out);
-      }
-    }
 #pragma unroll
     for (int i = 0; i < kUnit; ++i) {
       if (i < n) out[i] = read_at<T>(rows.data, rows.kind, start + offset_of(rows, begin + i));
@@ -139,24 +173,10 @@ struct AnyLayout {
   __device__ __forceinline__ static void store(const Rows& rows, int64_t row, int64_t begin, int n,
                                                const T (&in)[kUnit]) {
     const int64_t start = row * rows.row_stride;
-    if (n == kUnit && in_packs(rows)) {
-      switch (rows.kind) {
-        case Kind::kFloat64: return store_pack<double>(rows, start + begin, in);
-        case Kind::kFloat32: return store_pack<float>(rows, start + begin, in);
-        case Kind::kBFloat16: return store_pack<BFloat16>(rows, start + begin, in);
-        default: return store_pack<Float16>(rows, start + begin, in);
-      }
-    }
 #pragma unroll
     for (int i = 0; i < kUnit; ++i) {
       if (i < n) write_at(rows.data, rows.kind, start + offset_of(rows, begin + i), in[i]);
     }
-  }
-
- private:
-  __device__ __forceinline__ static bool in_packs(const Rows& rows) {
-    const bool half = rows.kind == Kind::kBFloat16 || rows.kind == Kind::kFloat16;
-    return rows.form == Form::kDense && rows.alignment >= (half ? 8 : 16);
   }
 };
 

@@ -24,9 +24,9 @@ constexpr int kMaxInputs = 4;
 
 enum class Formula { kGaussianKl, kBernoulliNll, kGaussianNll, kLaplaceNll };
 
-// How a kernel reaches its tensors: as aligned 16-byte vectors of one dtype, or in any layout and
-// mix of dtypes, computing in float32 or float64.
-enum class Access { kFloat32, kBFloat16, kFloat16, kAnyFloat32, kAnyFloat64 };
+// How a kernel reaches its tensors: as aligned 16-byte vectors of one dtype, as packs of four of
+// mixed dtypes, or in any layout and mix of dtypes, computing in float32 or float64.
+enum class Access { kFloat32, kBFloat16, kFloat16, kPacks, kAnyFloat32, kAnyFloat64 };
 
 struct Partition {
   int64_t rows = 0;

@@ -1,5 +1,7 @@
 // One number per row: the sum over the row of a formula of common/formulas.h. The kernels of
 // gaussian_kl, bernoulli_nll, gaussian_nll and laplace_nll.
+#include <type_traits>
+
 #include "common/formulas.h"
 #include "cuda/items.cuh"
 #include "cuda/launch.cuh"
@@ -7,31 +9,54 @@
 namespace vaekernels::cuda {
 namespace {
 
+// The inputs of one element. The first kFields vary along the row; the others are numbers, and what
+// derives from them is computed once, where F knows of it.
+template <class F, class T, int kFields>
+struct Element {
+  static constexpr bool kDeriveOnce = kFields + F::kNumbers == F::kInputs;
+  T in[F::kInputs] = {};
+  typename F::template Derived<T> derived = {};
+
+  __device__ __forceinline__ explicit Element(const Rows (&inputs)[kMaxInputs]) {
+#pragma unroll
+    for (int k = kFields; k < F::kInputs; ++k) in[k] = read_number<T>(inputs[k]);
+    if constexpr (kDeriveOnce) derived = F::derive(in);
+  }
+
+  template <int kUnit>
+  __device__ __forceinline__ void set(const T (&fields)[kFields][kUnit], int i) {
+#pragma unroll
+    for (int k = 0; k < kFields; ++k) in[k] = fields[k][i];
+    if constexpr (!kDeriveOnce) derived = F::derive(in);
+  }
+};
+
 // Equation:  sums[b] = sum_i F(inputs[0][b, i], inputs[1][b, i], ...)
 // Grid:      a block per (row, segment of kSegment elements); a warp per row of at most kShortRow.
 // Numerics:  F in float32 (float64 where an input is); at most 16 terms are added in that type by
 //            a thread, everything above in float64; one rounding at the end.
 // Saved:     nothing; backward reads the inputs again.
 // Paper:     D. Kingma, M. Welling, "Auto-Encoding Variational Bayes", 2013 (appendices B, C).
-template <class F, class Access>
-__global__ void __launch_bounds__(kThreads)
+template <class F, class Access, int kFields>
+__global__ void __launch_bounds__(kThreads, Access::kBlocks)
     row_reduction_forward(const __grid_constant__ RowReductionForward args) {
   using T = typename Access::Compute;
   constexpr int kUnit = Access::kUnit;
   Item item;
   if (!find_item(args.partition, kSegment, item)) return;
+  Element<F, T, kFields> element(args.inputs);
   T sum = T(0);
   for_each_unit<kUnit>(item, [&](int64_t begin, int n) {
-    T in[F::kInputs][kUnit];
+    T fields[kFields][kUnit];
 #pragma unroll
-    for (int k = 0; k < F::kInputs; ++k) Access::load(args.inputs[k], item.row, begin, n, in[k]);
+    for (int k = 0; k < kFields; ++k) {
+      Access::load(args.inputs[k], item.row, begin, n, fields[k]);
+    }
 #pragma unroll
     for (int i = 0; i < kUnit; ++i) {
       if (i >= n) break;
-      T element[F::kInputs];
-#pragma unroll
-      for (int k = 0; k < F::kInputs; ++k) element[k] = in[k][i];
-      sum += F::value(element);
+      element.set(fields, i);
+      sum += F::value(element.in, element.derived);
     }
   });
   store_sum(args.partition, item, static_cast<double>(sum), args.sums);
@@ -43,35 +68,36 @@ __global__ void __launch_bounds__(kThreads)
 // Numerics:  as forward.
 // Saved:     nothing but the inputs of forward.
 // Paper:     as forward.
-template <class F, class Access>
-__global__ void __launch_bounds__(kThreads)
+template <class F, class Access, int kFields>
+__global__ void __launch_bounds__(kThreads, Access::kBlocks)
     row_reduction_backward(const __grid_constant__ RowReductionBackward args) {
   using T = typename Access::Compute;
   constexpr int kUnit = Access::kUnit;
   Item item;
   if (!find_item(args.partition, kSegment, item)) return;
   const T grad = read_row<T>(args.grad, item.row);
+  Element<F, T, kFields> element(args.inputs);
   T sums[F::kInputs] = {};
   for_each_unit<kUnit>(item, [&](int64_t begin, int n) {
-    T in[F::kInputs][kUnit], out[F::kInputs][kUnit];
+    T fields[kFields][kUnit];
 #pragma unroll
-    for (int k = 0; k < F::kInputs; ++k) Access::load(args.inputs[k], item.row, begin, n, in[k]);
+    for (int k = 0; k < kFields; ++k) {
+      Access::load(args.inputs[k], item.row, begin, n, fields[k]);
+    }
 #pragma unroll
     for (int i = 0; i < kUnit; ++i) {
       if (i >= n) break;
-      T element[F::kInputs], gradient[F::kInputs];
+      T gradient[F::kInputs];
+      element.set(fields, i);
+      F::gradient(element.in, element.derived, grad, gradient);
 #pragma unroll
-      for (int k = 0; k < F::kInputs; ++k) element[k] = in[k][i];
-      F::gradient(element, grad, gradient);
+      for (int k = 0; k < F::kInputs; ++k) sums[k] += gradient[k];
 #pragma unroll
-      for (int k = 0; k < F::kInputs; ++k) {
-        out[k][i] = gradient[k];
-        sums[k] += gradient[k];
-      }
+      for (int k = 0; k < kFields; ++k) fields[k][i] = gradient[k];
     }
 #pragma unroll
-    for (int k = 0; k < F::kInputs; ++k) {
-      if (args.grads[k].present()) Access::store(args.grads[k], item.row, begin, n, out[k]);
+    for (int k = 0; k < kFields; ++k) {
+      if (args.grads[k].present()) Access::store(args.grads[k], item.row, begin, n, fields[k]);
     }
   });
 #pragma unroll
@@ -81,13 +107,23 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+// Calls run(formula, fields): all inputs are fields, or the last F::kNumbers are numbers.
 template <class Run>
-void with_formula(Formula formula, const Run& run) {
+void with_formula(Formula formula, const Rows (&inputs)[kMaxInputs], const Run& run) {
+  const auto with_fields = [&](auto f) {
+    using F = decltype(f);
+    bool numbers = F::kNumbers > 0;
+    for (int k = F::kInputs - F::kNumbers; k < F::kInputs; ++k) {
+      numbers = numbers && inputs[k].is_number();
+    }
+    if (numbers) return run(f, std::integral_constant<int, F::kInputs - F::kNumbers>{});
+    run(f, std::integral_constant<int, F::kInputs>{});
+  };
   switch (formula) {
-    case Formula::kGaussianKl: return run(GaussianKl{});
-    case Formula::kBernoulliNll: return run(BernoulliNll{});
-    case Formula::kGaussianNll: return run(GaussianNll{});
-    case Formula::kLaplaceNll: return run(LaplaceNll{});
+    case Formula::kGaussianKl: return with_fields(GaussianKl{});
+    case Formula::kBernoulliNll: return with_fields(BernoulliNll{});
+    case Formula::kGaussianNll: return with_fields(GaussianNll{});
+    case Formula::kLaplaceNll: return with_fields(LaplaceNll{});
   }
 }
 
@@ -95,9 +131,10 @@ void with_formula(Formula formula, const Run& run) {
 
 void launch_row_reduction_forward(Formula formula, Access access, const RowReductionForward& args,
                                   Stream stream) {
-  with_formula(formula, [&](auto f) {
-    with_access(access, [&](auto a) {
-      launch("row_reduction_forward", row_reduction_forward<decltype(f), decltype(a)>, args,
+  with_formula(formula, args.inputs, [&](auto f, auto fields) {
+    with_access<1>(access, [&](auto a) {
+      launch("row_reduction_forward",
+             row_reduction_forward<decltype(f), decltype(a), decltype(fields)::value>, args,
              stream);
     });
   });
@@ -105,9 +142,10 @@ void launch_row_reduction_forward(Formula formula, Access access, const RowReduc
 
 void launch_row_reduction_backward(Formula formula, Access access,
                                    const RowReductionBackward& args, Stream stream) {
-  with_formula(formula, [&](auto f) {
-    with_access(access, [&](auto a) {
-      launch("row_reduction_backward", row_reduction_backward<decltype(f), decltype(a)>, args,
+  with_formula(formula, args.inputs, [&](auto f, auto fields) {
+    with_access<1>(access, [&](auto a) {
+      launch("row_reduction_backward",
+             row_reduction_backward<decltype(f), decltype(a), decltype(fields)::value>, args,
              stream);
     });
   });

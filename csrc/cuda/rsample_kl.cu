@@ -15,7 +15,7 @@ namespace {
 // Saved:     nothing; backward reads the inputs and computes the noise again.
 // Paper:     D. Kingma, M. Welling, "Auto-Encoding Variational Bayes", 2013 (appendix B).
 template <class Access>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, Access::kBlocks)
     rsample_kl_forward(const __grid_constant__ RsampleKlForward args) {
   using T = typename Access::Compute;
   constexpr int kUnit = Access::kUnit;
@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(kThreads)
 //            grad_z and grad_logvar are there.
 // Paper:     as forward.
 template <class Access>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, Access::kBlocks)
     rsample_kl_backward(const __grid_constant__ RsampleKlBackward args) {
   using T = typename Access::Compute;
   constexpr int kUnit = Access::kUnit;
@@ -83,13 +83,13 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 void launch_rsample_kl_forward(Access access, const RsampleKlForward& args, Stream stream) {
-  with_access(access, [&](auto a) {
+  with_access<4>(access, [&](auto a) {
     launch("rsample_kl_forward", rsample_kl_forward<decltype(a)>, args, stream);
   });
 }
 
 void launch_rsample_kl_backward(Access access, const RsampleKlBackward& args, Stream stream) {
-  with_access(access, [&](auto a) {
+  with_access<4>(access, [&](auto a) {
     launch("rsample_kl_backward", rsample_kl_backward<decltype(a)>, args, stream);
   });
 }

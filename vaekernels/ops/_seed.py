@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+from vaekernels import _extension
+
+
+@functools.cache
+def _extension_draw_seed() -> Callable[[], Tensor] | None:
+    if _extension.refusals():
+        return None
+    return torch.ops.vaekernels.draw_seed.default
 
 
 def seed_tensor(
@@ -16,6 +28,10 @@ def seed_tensor(
     synchronisation, and a CUDA graph draws a new one at each replay.
     """
     if seed is None:
+        if generator is None and device.type == "cpu" and not torch.compiler.is_compiling():
+            draw = _extension_draw_seed()
+            if draw is not None:
+                return draw()
         where = device if generator is None else generator.device
         return torch.randint(-(2**63), 2**63 - 1, (), generator=generator, device=where)
     if generator is not None:
@@ -26,7 +42,7 @@ def seed_tensor(
                 f"{op}: seed must be an integer or an int64 tensor with one element; "
                 f"got {seed.dtype} of shape {tuple(seed.shape)}"
             )
-        return seed.reshape(())
+        return seed if seed.ndim == 0 else seed.reshape(())
     if not isinstance(seed, int):
         raise TypeError(f"{op}: seed must be an integer or a tensor; got {type(seed).__name__}")
     if not -(2**63) <= seed < 2**64:

@@ -1,0 +1,99 @@
+// From tensors to what the kernels take. Host code on PyTorch's stable ABI: one binary serves torch
+// 2.10 and newer, and compiles beside a torch without CUDA.
+#pragma once
+
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <initializer_list>
+#include <optional>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "cuda/kernels.h"
+
+namespace vaekernels::cuda {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// "op: argument: expected ...; got ..."; the stable ABI has one kind of error, RuntimeError. The
+// public functions in vaekernels/ops/ raise the finer ones before.
+template <class... Parts>
+void require(bool condition, const char* op, const Parts&... parts) {
+  if (condition) return;
+  std::ostringstream message;
+  message << op << ": ";
+  (message << ... << parts);
+  throw std::runtime_error(message.str());
+}
+
+std::string shape_of(const Tensor& tensor);
+
+// The event dims of a tensor in the order in which the kernel walks them. Row-major order is what
+// the noise is defined by; a plain sum may follow the memory of its first input.
+using DimOrder = std::vector<int64_t>;
+DimOrder row_major(const Tensor& tensor);
+DimOrder memory_order(const Tensor& tensor);
+
+// (B, ...) as rows, a 0-dim tensor as a number. Checks dtype and device; the view borrows the
+// tensor's memory.
+Rows rows_of(const char* op, const char* name, const Tensor& tensor, const DimOrder& order,
+             int32_t device);
+
+// (B,), one number a row, as the gradients of row sums are.
+Rows row_numbers(const char* op, const char* name, const Tensor& tensor, int64_t rows,
+                 int32_t device);
+
+Partition partition_of(const char* op, const char* name, const Tensor& tensor);
+
+bool any_float64(std::initializer_list<Rows> rows);
+
+// The fastest access that every one of the present rows allows.
+Access choose_access(bool in_float64, const std::vector<Rows>& rows);
+
+NoiseStream noise_stream(const char* op, const Tensor& seed, int64_t step,
+                         const std::optional<Tensor>& sample_ids, const Partition& partition,
+                         int32_t device);
+
+// The tensor that sums end in, and the workspace that holds the partial ones until merge().
+class SumBuffers {
+ public:
+  // shape: (groups,), or () for one group.
+  SumBuffers(const Tensor& like, ScalarType type, const std::vector<int64_t>& shape, int64_t items);
+
+  const Sums& view() const { return view_; }
+  Tensor merged(Stream stream) const;
+
+ private:
+  Tensor totals_;
+  std::optional<Tensor> partials_;
+  Sums view_;
+  int64_t groups_;
+  int64_t items_;
+};
+
+// Makes the device of a tensor current for a scope; knows its current stream.
+class DeviceScope {
+ public:
+  explicit DeviceScope(const char* op, const Tensor& tensor);
+
+  int32_t index() const { return index_; }
+  Stream stream() const { return stream_; }
+
+ private:
+  int32_t index_;
+  torch::stable::accelerator::DeviceGuard guard_;
+  Stream stream_;
+};
+
+inline Tensor no_gradient(const Tensor& like) { return torch::stable::new_empty(like, {0}); }
+
+inline ScalarType sum_type(bool in_float64) {
+  return in_float64 ? ScalarType::Double : ScalarType::Float;
+}
+
+}  // namespace vaekernels::cuda
