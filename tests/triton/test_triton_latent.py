@@ -15,7 +15,6 @@ from torch import Tensor
 
 import vaekernels as vk
 from vaekernels.cases import error, tolerance
-from vaekernels.reference import noise
 
 pytestmark = [
     pytest.mark.interpreter,
@@ -32,7 +31,9 @@ def rsample_kl(mean: Tensor, logvar: Tensor, **options: Any) -> tuple[Tensor, Te
 
 
 def eager_rsample_kl(mean: Tensor, logvar: Tensor) -> tuple[Tensor, Tensor]:
-    eps = noise.normals(mean.shape, torch.tensor(SEED), STEP, None, mean.device).to(mean.dtype)
+    # Triton's own noise, which test_triton_noise.py holds against the contract: the interpreter
+    # of Triton 3.6 has no fused multiply-add, so that it may differ in the last place.
+    eps = vk.randn(mean.shape, seed=SEED, step=STEP, dtype=mean.dtype, backend="triton")
     logvar = logvar.clamp(-2.5, 1.1)
     kl = 0.5 * (mean**2 + logvar.exp() - 1.0 - logvar)
     return mean + torch.exp(0.5 * logvar) * eps, kl.reshape(len(mean), -1).sum(1)
