@@ -48,7 +48,8 @@ def bernoulli_nll_kernel(
     row, column, mask = tile_position(batch, extent, segments, ROWS, COLUMNS)
     x = load_operand(logits, logits_stride, row, column, mask, COMPUTE)
     t = load_operand(target, target_stride, row, column, mask, COMPUTE)
-    nll = tl.fma(-x, t, tl.where(x < 0.0, 0.0, x)) + log1p_of_fraction(exp(-tl.abs(x)))
+    # max(x, 0) - x t without a difference of infinities at an infinite, right logit.
+    nll = x * tl.where(x > 0.0, 1.0 - t, -t) + log1p_of_fraction(exp(-tl.abs(x)))
     store_row_sum(partial, nll, row, mask, batch, segments, ROWS, COLUMNS)
 
 

@@ -77,7 +77,7 @@ def rsample_kl_kernel(
     first_block = (tl.program_id(0) % segments) * (COLUMNS // 4)
     eps = standard_normals(seed, step, ids, first_block, ROWS, COLUMNS).to(COMPUTE)
     tl.store(z + row * z_stride + column, tl.fma(std, eps, m), mask=mask)
-    kl = 0.5 * (m * m + std * std - 1.0 - lv)
+    kl = 0.5 * (m * m + (std * std - 1.0 - lv))
     store_row_sum(partial, kl, row, mask, batch, segments, ROWS, COLUMNS)
 
 
@@ -112,14 +112,14 @@ def rsample_kl_backward_kernel(
     Equation: d/dm = gz + gkl m, d/dl = (gz eps exp(l / 2) + gkl (exp(l) - 1)) / 2 where
         logvar was within its bounds, else 0.
     Grid: one program per tile (row_reduction.py).
-    Numerics: as forward.
+    Numerics: as forward; the order of operations is that of the C++ backends.
     Saved for backward: recomputes the noise from the seed, which costs less than reading it.
     Paper: Kingma and Welling 2013, appendix B.
     """
     row, column, mask = tile_position(batch, extent, segments, ROWS, COLUMNS)
     zero = tl.zeros([ROWS, COLUMNS], COMPUTE)
     slope_mean = zero
-    slope_std = zero
+    eps = zero
     slope_logvar = zero
     if grad_z is not None:
         gz = load_operand(grad_z, grad_z_stride, row, column, mask, COMPUTE)
@@ -127,17 +127,18 @@ def rsample_kl_backward_kernel(
         if grad_logvar is not None:
             ids = load_sample_ids(sample_ids, row, batch)
             first_block = (tl.program_id(0) % segments) * (COLUMNS // 4)
-            eps = standard_normals(seed, step, ids, first_block, ROWS, COLUMNS)
-            slope_std = gz * eps.to(COMPUTE)
+            normals = standard_normals(seed, step, ids, first_block, ROWS, COLUMNS)
+            eps = normals.to(COMPUTE)
     if grad_kl is not None:
         gkl = load_row(grad_kl, grad_kl_stride, row, batch, COMPUTE)
         m = load_operand(mean, mean_stride, row, column, mask, COMPUTE)
-        slope_mean += gkl * m
+        slope_mean = tl.fma(gkl, m, slope_mean)
     if grad_logvar is not None:
         lv = load_operand(logvar, logvar_stride, row, column, mask, COMPUTE)
         lv, within = clamp(lv, logvar_min, logvar_max, COMPUTE)
         std = exp(0.5 * lv)
-        slope_logvar = slope_std * std
+        if grad_z is not None:
+            slope_logvar = gz * (eps * std)
         if grad_kl is not None:
             slope_logvar += gkl * (std * std - 1.0)
         slope_logvar = tl.where(within, 0.5 * slope_logvar, 0.0)
