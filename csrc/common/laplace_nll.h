@@ -29,7 +29,7 @@ struct LaplaceNll {
   VK_INLINE static void gradient(const T (&in)[kInputs], const Derived<T>& derived, T g,
                                  T (&out)[kInputs]) {
     const T difference = in[1] - in[0];
-    const T sign = difference < T(0) ? T(-1) : (difference > T(0) ? T(1) : difference);
+    const T sign = difference < T(0) ? T(-1) : (difference > T(0) ? T(1) : T(0));
     out[1] = g * sign / derived.scale;
     out[0] = -out[1];
     out[2] = g * ((T(1) - absolute(difference) / derived.scale) / derived.scale);

@@ -71,7 +71,7 @@ Inputs<N> backward(const char* op, Formula formula, const std::optional<at::Tens
     VK_CPU_DISPATCH(row_reduction_backward, args, first, last);
   });
   for (size_t k = 0; k < N; ++k) {
-    if (args.scalar_sums[k] == nullptr) continue;
+    if (!mask[k] || inputs[k].dim() != 0) continue;
     double sum = 0.0;
     for (double item : sums[k]) sum += item;
     grads[k] = at::full({}, sum, inputs[k].options());

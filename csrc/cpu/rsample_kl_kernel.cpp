@@ -73,7 +73,7 @@ void backward(const RsampleKlBackward& args, int64_t first, int64_t last) {
           const T std = exponential(T(0.5) * lv);
           const T from_z = grad_z[i] * (static_cast<T>(eps[i]) * std);
           const T grad = T(0.5) * (from_z + grad_kl * (std * std - T(1)));
-          grad_logvar[i] = lv == logvar[i] || lv != lv ? grad : T(0);
+          grad_logvar[i] = lv == logvar[i] ? grad : T(0);
         }
         write(args.grad_logvar, row, chunk, n, grad_logvar);
       }

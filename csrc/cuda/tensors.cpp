@@ -193,7 +193,10 @@ SumBuffers::SumBuffers(const Tensor& like, ScalarType type, const std::vector<in
   view_.totals = static_cast<char*>(totals_.mutable_data_ptr());
   view_.kind = kind_of("sums", "totals", totals_);
   if (items != 1 && groups_ > 0) {
-    partials_ = torch::stable::new_empty(like, {groups_ * items}, ScalarType::Double);
+    // Never empty: a null pointer would say that there is nothing to merge, and the sum of no items
+    // is 0.
+    const int64_t size = std::max<int64_t>(1, groups_ * items);
+    partials_ = torch::stable::new_empty(like, {size}, ScalarType::Double);
     view_.partials = static_cast<double*>(partials_->mutable_data_ptr());
   }
 }

@@ -27,7 +27,7 @@ def bernoulli_nll(logits: Tensor, target: Tensor, *, backend: str | None = None)
     r"""Negative log-likelihood of Bernoulli variables given by logits, summed per sample.
 
     .. math::
-        \mathrm{nll}_b = \sum_i \max(x_i, 0) - x_i t_i + \log(1 + e^{-|x_i|})
+        \mathrm{nll}_b = \sum_i (1 - t_i) x_i + \max(-x_i, 0) + \log(1 + e^{-|x_i|})
 
     Equivalent PyTorch::
 
