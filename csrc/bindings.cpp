@@ -7,6 +7,7 @@
 
 #include "autograd.h"
 #include "cpu/capability.h"
+#include "cpu/kernels.h"
 #include "cpu/ops.h"
 
 namespace cpu = vaekernels::cpu;
@@ -24,6 +25,13 @@ at::Tensor draw_seed() {
   at::Tensor seed = at::empty({}, at::kLong);
   *seed.mutable_data_ptr<int64_t>() = static_cast<int64_t>(cpu_generator->random64());
   return seed;
+}
+
+std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
+  const vaekernels::NoiseKey noise_key{key[0], key[1], counter[1], counter[2], counter[3]};
+  std::array<uint32_t, 4> words;
+  VK_CPU_DISPATCH(philox_words, counter[0], noise_key, words.data());
+  return words;
 }
 
 }  // namespace
@@ -63,4 +71,5 @@ PYBIND11_MODULE(_C, m) {
   m.def("cpu_capability", [] { return cpu::name_of(cpu::capability()); });
   m.def("cpu_capabilities", &cpu::supported_capabilities);
   m.def("set_cpu_capability", &cpu::set_capability);
+  m.def("philox", &philox);
 }

@@ -25,9 +25,9 @@ void set_capability(const std::string& name);
 // CMakeLists.txt where the AVX2 and AVX-512 compilations exist.
 #ifdef VAEKERNELS_X86
 #define VK_CPU_DISPATCH(function, ...)                        \
-  (::vaekernels::cpu::capability() == Capability::kAvx512     \
+  (::vaekernels::cpu::capability() == ::vaekernels::cpu::Capability::kAvx512 \
        ? ::vaekernels::cpu::avx512::function(__VA_ARGS__)     \
-   : ::vaekernels::cpu::capability() == Capability::kAvx2     \
+   : ::vaekernels::cpu::capability() == ::vaekernels::cpu::Capability::kAvx2 \
        ? ::vaekernels::cpu::avx2::function(__VA_ARGS__)       \
        : ::vaekernels::cpu::baseline::function(__VA_ARGS__))
 #define VK_CPU_DECLARE(declaration) \

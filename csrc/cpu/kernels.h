@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "common/noise.h"
 #include "cpu/capability.h"
 #include "cpu/rows.h"
 
@@ -87,5 +88,8 @@ VK_CPU_DECLARE(void row_reduction_backward(const RowReductionBackward&, int64_t 
 VK_CPU_DECLARE(void rsample_kl_forward(const RsampleKlForward&, int64_t first, int64_t last))
 VK_CPU_DECLARE(void rsample_kl_backward(const RsampleKlBackward&, int64_t first, int64_t last))
 VK_CPU_DECLARE(void randn(const Randn&, int64_t first, int64_t last))
+
+// The words of one Philox block, for the known-answer tests.
+VK_CPU_DECLARE(void philox_words(uint32_t block, const NoiseKey&, uint32_t* words))
 
 }  // namespace vaekernels::cpu

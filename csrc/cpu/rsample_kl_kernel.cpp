@@ -110,5 +110,11 @@ void randn(const Randn& args, int64_t first, int64_t last) {
   });
 }
 
+void philox_words(uint32_t block, const NoiseKey& key, uint32_t* words) {
+  uint32_t chunk[4][kBlocks];
+  philox_blocks(block, 8, key, chunk);
+  for (int w = 0; w < 4; ++w) words[w] = chunk[w][0];
+}
+
 }  // namespace VK_CAPABILITY
 }  // namespace vaekernels::cpu
