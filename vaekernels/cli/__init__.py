@@ -10,8 +10,11 @@ from vaekernels.cli import sample
 from vaekernels.cli import reconstruct
 from vaekernels.cli import traverse
 from vaekernels.cli import encode
+from vaekernels.cli import demo
+from vaekernels.cli import bench
+from vaekernels.cli import info
 
-__all__ = ["app", "encode", "main", "reconstruct", "sample", "train", "traverse"]
+__all__ = ["app", "bench", "demo", "encode", "info", "main", "reconstruct", "sample", "train", "traverse"]
 
 
 def main() -> None:

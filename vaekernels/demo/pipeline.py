@@ -1,0 +1,133 @@
+"""The demonstration from the digits to the report."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vaekernels.atomic import atomic_write
+from vaekernels.demo import eager, parity
+from vaekernels.demo.machine import describe
+from vaekernels.demo.measure import Comparison, compare
+from vaekernels.demo.settings import Settings
+from vaekernels.models import VAE
+from vaekernels.training import ImageData, split, train
+from vaekernels.training.distributed import choose_device
+
+_RUN = "run"
+
+
+def run(
+    data: ImageData,
+    out: Path,
+    settings: Settings,
+    *,
+    say: Callable[[str], None] = print,
+    progress: bool = True,
+    eager_loss: eager.Loss = eager.loss,
+) -> Path:
+    """Train a VAE on ``data``, look at it, compare it with eager PyTorch, and write it all down.
+
+    Args:
+        data: images, with labels for the colours of the map.
+        out: the folder to write; what an earlier demonstration wrote there is replaced.
+        settings: every number.
+        say: takes each line of the report on the terminal.
+        progress: show bars for what takes long.
+        eager_loss: the training loss in plain PyTorch, which ours must equal.
+
+    Returns:
+        The path of ``report.html``.
+
+    Raises:
+        ParityError: eager PyTorch and ours give different numbers.
+        ModuleNotFoundError: matplotlib is not installed.
+        ValueError: a setting is out of range or does not fit ``data``.
+        FileExistsError: ``out/run`` is something else than a run of ours.
+        OSError: a file cannot be written.
+    """
+    config, model_config = settings.train_config(), settings.model_config(data)
+    device = choose_device(settings.device)
+    if importlib.util.find_spec("matplotlib") is None:  # said now, not after the training
+        raise ModuleNotFoundError("the demo needs matplotlib: pip install 'vaekernels[demo]'")
+    train_data, heldout = split(data, config.heldout)
+    out.mkdir(parents=True, exist_ok=True)
+
+    loss_difference = parity.check_training(train_data, settings, device, eager_loss)
+    say(
+        f"eager PyTorch and ours: the same losses over {settings.parity_steps} training steps, "
+        f"to {loss_difference:.1e}"
+    )
+    folder = train(data, model_config, config, out / _RUN, overwrite=True, progress=progress)
+    history = folder.metrics()
+    last = history[-1]
+    say(
+        f"ELBO of {len(heldout)} held-out digits: {last['heldout_elbo']:.2f} nats per digit "
+        f"(reconstruction {-last['heldout_nll']:.2f}, KL {last['heldout_kl']:.2f})"
+    )
+    model = VAE.from_pretrained(folder.path, device=device)
+    say("drawing the pictures ...")
+    _draw(model, heldout, history, settings, out)
+    latent_difference = parity.check_encoding(model, data, settings)
+    comparison = compare(model, train_data, data, settings, progress=progress)
+    summary = {
+        "training": {
+            "data": data.name,
+            "train_images": len(train_data),
+            "heldout_images": len(heldout),
+            "epochs": config.epochs,
+            "seconds": sum(record["seconds"] for record in history),
+            **{name: value for name, value in last.items() if name.startswith("heldout_")},
+        },
+        "parity": {
+            "tolerance": parity.TOLERANCE,
+            "steps": settings.parity_steps,
+            "loss_difference": loss_difference,
+            "latent_difference": latent_difference,
+        },
+        "timings": [row.to_dict() for row in comparison.rows],
+        "latent_share_of_eager_step": comparison.latent_share,
+        "machine": describe(device),
+    }
+    return _write(out, folder.path, summary, comparison, say)
+
+
+def _draw(
+    model: VAE, heldout: ImageData, history: list[dict[str, float]], settings: Settings, out: Path
+) -> None:
+    # Matplotlib is slow to import, and an extra.
+    from vaekernels.demo import figures
+
+    figures.training_curve(history, out / "training_curve.png")
+    figures.reconstruction_grid(model, heldout, out / "reconstructions.png")
+    figures.sample_grid(model, settings.seed, out / "samples.png")
+    figures.traversal_grid(model, heldout, out / "traversals.png")
+    figures.latent_map(model, heldout, settings.seed, out / "latent_map.png")
+
+
+def _write(
+    out: Path,
+    run_folder: Path,
+    summary: dict[str, Any],
+    comparison: Comparison,
+    say: Callable[[str], None],
+) -> Path:
+    from vaekernels.demo.report import duration, write_report
+
+    with atomic_write(out / "comparison.json") as file:
+        file.write((json.dumps(summary, indent=2) + "\n").encode())
+    for row in comparison.rows:
+        say(
+            f"{row.name:<22} eager {duration(row.eager):>8}   ours {duration(row.ours):>8}   "
+            f"{row.ratio:.2f}x"
+        )
+    say(
+        f"latent ops and losses are {100 * comparison.latent_share:.1f}% of the eager training "
+        "step; the layers are PyTorch's own on both sides"
+    )
+    report = out / "report.html"
+    write_report(report, summary=summary, comparison=comparison, run=run_folder)
+    return report
