@@ -64,9 +64,9 @@ struct RowReductionForward {
 
 struct RowReductionBackward {
   Partition partition;
-  Rows inputs[kMaxInputs];       // (rows, length) each, or a number
-  Rows grad;                     // (rows,), of the row sums
-  Rows grads[kMaxInputs];        // (rows, length) each, of the inputs, or absent
+  Rows inputs[kMaxInputs];        // (rows, length) each, or a number
+  Rows grad;                      // (rows,), of the row sums
+  Rows grads[kMaxInputs];         // (rows, length) each, of the inputs, or absent
   Sums number_grads[kMaxInputs];  // (1,) each, of the inputs that are numbers, or absent
 };
 

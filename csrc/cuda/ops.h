@@ -15,13 +15,10 @@ std::tuple<Tensor, Tensor> rsample_kl_forward(const Tensor& mean, const Tensor& 
                                               const Tensor& seed, int64_t step,
                                               const std::optional<Tensor>& sample_ids,
                                               double logvar_min, double logvar_max);
-std::tuple<Tensor, Tensor> rsample_kl_backward(const std::optional<Tensor>& grad_z,
-                                               const std::optional<Tensor>& grad_kl,
-                                               const Tensor& mean, const Tensor& logvar,
-                                               const Tensor& seed, int64_t step,
-                                               const std::optional<Tensor>& sample_ids,
-                                               double logvar_min, double logvar_max,
-                                               std::vector<bool> mask);
+std::tuple<Tensor, Tensor> rsample_kl_backward(
+    const std::optional<Tensor>& grad_z, const std::optional<Tensor>& grad_kl, const Tensor& mean,
+    const Tensor& logvar, const Tensor& seed, int64_t step, const std::optional<Tensor>& sample_ids,
+    double logvar_min, double logvar_max, std::vector<bool> mask);
 
 Tensor randn_forward(const Tensor& like, const Tensor& seed, int64_t step,
                      const std::optional<Tensor>& sample_ids);

@@ -12,7 +12,8 @@ namespace {
 // Saved:     nothing; not differentiable.
 // Paper:     J. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 template <class Access>
-__global__ void __launch_bounds__(kThreads, Access::kBlocks) randn_kernel(const __grid_constant__ Randn args) {
+__global__ void __launch_bounds__(kThreads, Access::kBlocks)
+    randn_kernel(const __grid_constant__ Randn args) {
   using T = typename Access::Compute;
   Item item;
   if (!find_item(args.partition, kSegment, item)) return;

@@ -120,10 +120,14 @@ void with_formula(Formula formula, const Rows (&inputs)[kMaxInputs], const Run& 
     run(f, std::integral_constant<int, F::kInputs>{});
   };
   switch (formula) {
-    case Formula::kGaussianKl: return with_fields(GaussianKl{});
-    case Formula::kBernoulliNll: return with_fields(BernoulliNll{});
-    case Formula::kGaussianNll: return with_fields(GaussianNll{});
-    case Formula::kLaplaceNll: return with_fields(LaplaceNll{});
+    case Formula::kGaussianKl:
+      return with_fields(GaussianKl{});
+    case Formula::kBernoulliNll:
+      return with_fields(BernoulliNll{});
+    case Formula::kGaussianNll:
+      return with_fields(GaussianNll{});
+    case Formula::kLaplaceNll:
+      return with_fields(LaplaceNll{});
   }
 }
 
@@ -140,8 +144,8 @@ void launch_row_reduction_forward(Formula formula, Access access, const RowReduc
   });
 }
 
-void launch_row_reduction_backward(Formula formula, Access access,
-                                   const RowReductionBackward& args, Stream stream) {
+void launch_row_reduction_backward(Formula formula, Access access, const RowReductionBackward& args,
+                                   Stream stream) {
   with_formula(formula, args.inputs, [&](auto f, auto fields) {
     with_access<1>(access, [&](auto a) {
       launch("row_reduction_backward",

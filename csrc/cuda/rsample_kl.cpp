@@ -37,13 +37,10 @@ std::tuple<Tensor, Tensor> rsample_kl_forward(const Tensor& mean, const Tensor& 
   return {z, kl.merged(scope.stream())};
 }
 
-std::tuple<Tensor, Tensor> rsample_kl_backward(const std::optional<Tensor>& grad_z,
-                                               const std::optional<Tensor>& grad_kl,
-                                               const Tensor& mean, const Tensor& logvar,
-                                               const Tensor& seed, int64_t step,
-                                               const std::optional<Tensor>& sample_ids,
-                                               double logvar_min, double logvar_max,
-                                               std::vector<bool> mask) {
+std::tuple<Tensor, Tensor> rsample_kl_backward(
+    const std::optional<Tensor>& grad_z, const std::optional<Tensor>& grad_kl, const Tensor& mean,
+    const Tensor& logvar, const Tensor& seed, int64_t step, const std::optional<Tensor>& sample_ids,
+    double logvar_min, double logvar_max, std::vector<bool> mask) {
   const DeviceScope scope(kOp, mean);
   require(mask.size() == 2, kOp, "mask: expected 2 booleans; got ", mask.size());
   require_shape("logvar", logvar, mean);

@@ -16,7 +16,8 @@ struct MergeSums {
 //            rounding to the dtype of the totals.
 // Saved:     nothing.
 // Paper:     none; the order is fixed for repeatability, hence no atomics.
-__global__ void __launch_bounds__(kThreads) merge_sums_kernel(const __grid_constant__ MergeSums args) {
+__global__ void __launch_bounds__(kThreads)
+    merge_sums_kernel(const __grid_constant__ MergeSums args) {
   const Partition& partition = args.partition;
   Item item;
   if (!find_item(partition, partition.length, item)) return;

@@ -15,10 +15,14 @@ namespace {
 
 Kind kind_of(const char* op, const char* name, const Tensor& tensor) {
   switch (tensor.scalar_type()) {
-    case ScalarType::Double: return Kind::kFloat64;
-    case ScalarType::Float: return Kind::kFloat32;
-    case ScalarType::BFloat16: return Kind::kBFloat16;
-    case ScalarType::Half: return Kind::kFloat16;
+    case ScalarType::Double:
+      return Kind::kFloat64;
+    case ScalarType::Float:
+      return Kind::kFloat32;
+    case ScalarType::BFloat16:
+      return Kind::kBFloat16;
+    case ScalarType::Half:
+      return Kind::kFloat16;
     default:
       require(false, op, name, ": expected float64, float32, bfloat16 or float16; got ",
               torch::headeronly::toString(tensor.scalar_type()));
@@ -26,23 +30,26 @@ Kind kind_of(const char* op, const char* name, const Tensor& tensor) {
   }
 }
 
-int64_t size_of(Kind kind) {
-  return kind == Kind::kFloat64 ? 8 : kind == Kind::kFloat32 ? 4 : 2;
-}
+int64_t size_of(Kind kind) { return kind == Kind::kFloat64 ? 8 : kind == Kind::kFloat32 ? 4 : 2; }
 
 double host_value(Kind kind, const void* data) {
   switch (kind) {
-    case Kind::kFloat64: return *static_cast<const double*>(data);
-    case Kind::kFloat32: return widened(*static_cast<const float*>(data));
-    case Kind::kBFloat16: return widened(*static_cast<const BFloat16*>(data));
-    default: return widened(*static_cast<const Float16*>(data));
+    case Kind::kFloat64:
+      return *static_cast<const double*>(data);
+    case Kind::kFloat32:
+      return widened(*static_cast<const float*>(data));
+    case Kind::kBFloat16:
+      return widened(*static_cast<const BFloat16*>(data));
+    default:
+      return widened(*static_cast<const Float16*>(data));
   }
 }
 
 void require_device(const char* op, const char* name, const Tensor& tensor, int32_t device) {
-  require(tensor.is_cuda() && tensor.get_device_index() == device, op, name,
-          ": expected on cuda:", device, "; got on ",
-          tensor.is_cuda() ? "cuda:" + std::to_string(tensor.get_device_index()) : "another device");
+  require(
+      tensor.is_cuda() && tensor.get_device_index() == device, op, name,
+      ": expected on cuda:", device, "; got on ",
+      tensor.is_cuda() ? "cuda:" + std::to_string(tensor.get_device_index()) : "another device");
 }
 
 // Every row starts at a multiple of this many bytes.
@@ -130,9 +137,8 @@ Partition partition_of(const char* op, const char* name, const Tensor& tensor) {
 }
 
 bool any_float64(std::initializer_list<Rows> rows) {
-  return std::any_of(rows.begin(), rows.end(), [](const Rows& r) {
-    return r.present() && r.kind == Kind::kFloat64;
-  });
+  return std::any_of(rows.begin(), rows.end(),
+                     [](const Rows& r) { return r.present() && r.kind == Kind::kFloat64; });
 }
 
 Access choose_access(bool in_float64, const std::vector<Rows>& rows) {
@@ -149,9 +155,12 @@ Access choose_access(bool in_float64, const std::vector<Rows>& rows) {
   if (!packs) return Access::kAnyFloat32;
   if (!vectors || !kind.has_value()) return Access::kPacks;
   switch (*kind) {
-    case Kind::kBFloat16: return Access::kBFloat16;
-    case Kind::kFloat16: return Access::kFloat16;
-    default: return Access::kFloat32;
+    case Kind::kBFloat16:
+      return Access::kBFloat16;
+    case Kind::kFloat16:
+      return Access::kFloat16;
+    default:
+      return Access::kFloat32;
   }
 }
 
