@@ -55,6 +55,7 @@ def experiment(data: ImageData, config: TrainConfig, *, progress: bool = True) -
     """
     if data.heldout is None:
         raise ValueError(f"{data.name}: expected x_test, the images that the test loss is of")
+    source = _source()  # before: the checkout may move on meanwhile
     model = VAEConfig(image_shape=data.shape, latent_dim=20, backbone="mlp", hidden=(400,))
     with tempfile.TemporaryDirectory() as folder:
         history = train(data, model, config, Path(folder) / "run", progress=progress).metrics()
@@ -77,7 +78,7 @@ def experiment(data: ImageData, config: TrainConfig, *, progress: bool = True) -
         "target": {"test": TARGET, "tolerance": TOLERANCE},
         "reproduced": abs(test - TARGET) <= TOLERANCE,
         "machine": describe(choose_device(config.device)),
-        **_source(),
+        **source,
     }
 
 

@@ -59,7 +59,7 @@ def traversal_grid(model: VAE, heldout: ImageData, path: Path) -> None:
         _VALUES,
         title="One latent dim at a time, all others as they are for one held-out digit",
         rows=[f"dim {dim}: {kl[dim]:.1f} nats" for dim in dims],
-        columns_at=[f"{step:+.1f}" for step in steps],
+        columns_at=[f"{step:.1f}" for step in steps],
         xlabel="value of the dim, in standard deviations of the prior",
         ylabel="latent dim and its mean KL",
     )

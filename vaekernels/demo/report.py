@@ -38,7 +38,8 @@ PICTURES = (
     Picture(
         "samples.png",
         "Samples from the prior",
-        "Digits decoded from draws of the prior.",
+        "Digits decoded from draws of the prior. Some lie between two digits, where the prior has "
+        "mass and the training digits have none.",
     ),
     Picture(
         "traversals.png",
