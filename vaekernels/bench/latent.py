@@ -8,10 +8,16 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from vaekernels.bench.memory import peak_bytes
 from vaekernels.bench.timing import interleaved
 from vaekernels.cases import ALL, OpCases
 
 DIRECTIONS = ("forward", "forward+backward")
+
+
+def count() -> int:
+    """How many rows :func:`run` yields."""
+    return sum(len(cases.shapes) for cases in ALL.values()) * len(DIRECTIONS)
 
 
 def run(
@@ -25,7 +31,8 @@ def run(
         seconds: of measuring per row.
 
     Returns:
-        Rows with ``op``, ``case``, ``shape``, ``direction``, ``eager_us``, ``ours_us``, ``ratio``.
+        Rows with ``op``, ``case``, ``shape``, ``direction``, the median microseconds
+        ``eager_us`` and ``ours_us``, their ``ratio``, and the peak bytes that each held.
     """
     for cases in ALL.values():
         for name, shape in cases.shapes.items():
@@ -45,6 +52,8 @@ def run(
                     "eager_us": medians["eager"] * 1e6,
                     "ours_us": medians["ours"] * 1e6,
                     "ratio": medians["eager"] / medians["ours"],
+                    "eager_peak_bytes": peak_bytes(calls["eager"]),
+                    "ours_peak_bytes": peak_bytes(calls["ours"]),
                 }
 
 

@@ -59,7 +59,3 @@ def _synchronize() -> None:
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
-
-def geometric_mean(values: list[float]) -> float:
-    """Of positive numbers."""
-    return statistics.geometric_mean(values)

@@ -1,0 +1,52 @@
+"""What would run where, and why not: the content of ``vaekernels info``."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from vaekernels import _extension, machine, registry
+from vaekernels.ops._define import DEFINITIONS
+
+RUNS = "runs"
+WOULD_RUN = "would run"  # if asked for; another backend comes first
+OPTIONAL = ("triton", "safetensors", "huggingface_hub", "matplotlib", "mlxtend")
+
+
+def describe() -> dict[str, Any]:
+    """Machine, build and, per device and op, each backend's answer."""
+    build = dict(_extension.build_info())
+    if not _extension.refusals():
+        build["cpu_capabilities"] = ", ".join(_extension.load().cpu_capabilities())
+    return {
+        "machine": {**machine.describe(), **_versions()},
+        "build": build,
+        "backends": {device: _answers(device) for device in ("cpu", "cuda")},
+    }
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in OPTIONAL:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def _answers(device: str) -> dict[str, dict[str, str]]:
+    """op -> backend -> RUNS, WOULD_RUN, or the reasons for refusing."""
+    answers: dict[str, dict[str, str]] = {}
+    for op in DEFINITIONS:
+        row: dict[str, str] = {}
+        chosen = False
+        for backend in registry.BACKENDS:
+            reasons = registry.refusals(backend, op, device, torch.float32)
+            first = not reasons and backend in registry.RANKING[device] and not chosen
+            chosen = chosen or first
+            row[backend] = "; ".join(reasons) or (RUNS if first else WOULD_RUN)
+        answers[op] = row
+    return answers
