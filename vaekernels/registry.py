@@ -94,9 +94,6 @@ def _triton_refusals(op: str, device: str, dtype: torch.dtype) -> list[str]:
     return triton.refusals(op, device, dtype)
 
 
-# Dynamo cannot trace a context variable, an import or a library being loaded: a compiled function
-# keeps the backend that was in force when it was traced.
-@torch.compiler.assume_constant_result
 def select(op: str, device: str, dtype: torch.dtype, backend: str | None = None) -> str:
     """The name of the backend that runs ``op`` on such tensors, loaded and ready.
 
@@ -108,6 +105,12 @@ def select(op: str, device: str, dtype: torch.dtype, backend: str | None = None)
     if requested is None:
         return _automatic(op, device, dtype)
     return _explicit(op, device, dtype, requested)
+
+
+# Dynamo cannot trace a context variable, an import or a library being loaded: a compiled function
+# keeps the backend that was in force when it was traced. This attribute is what
+# torch.compiler.assume_constant_result sets; calling that would import Dynamo, and Triton with it.
+select._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @functools.cache

@@ -1,0 +1,76 @@
+"""``vk.DiagonalGaussian`` against torch.distributions and diffusers' contract."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.distributions import kl_divergence
+
+import vaekernels as vk
+
+
+@pytest.mark.parametrize("shape", ((4, 6), (4, 6, 5), (2, 8, 3, 5), (2, 4, 3, 2, 2)))
+def test_any_event_dims(shape: tuple[int, ...]) -> None:
+    moments = torch.randn(shape, dtype=torch.float64)
+    ours = vk.DiagonalGaussian(moments)
+    theirs = ours.to_torch()
+    assert ours.mean.shape == (shape[0], shape[1] // 2, *shape[2:])
+    value = torch.randn_like(ours.mean)
+    torch.testing.assert_close(ours.log_prob(value), theirs.log_prob(value))
+    torch.testing.assert_close(ours.nll(value), -theirs.log_prob(value))
+    torch.testing.assert_close(ours.entropy(), theirs.entropy())
+    other = vk.DiagonalGaussian(torch.randn(shape, dtype=torch.float64))
+    torch.testing.assert_close(ours.kl(other), kl_divergence(theirs, other.to_torch()))
+    prior = vk.DiagonalGaussian(torch.zeros_like(moments))
+    torch.testing.assert_close(ours.kl(), ours.kl(prior))
+    z, kl = ours.rsample_kl(seed=3)
+    torch.testing.assert_close(kl, ours.kl())
+    assert torch.equal(z, ours.sample(seed=3))
+    assert torch.equal(ours.mode(), ours.mean)
+
+
+def test_the_halves_of_moments_are_views_and_gradients_reach_them() -> None:
+    moments = torch.randn(3, 8, 4, 4, requires_grad=True)
+    distribution = vk.DiagonalGaussian(moments)
+    assert distribution.mean._base is moments
+    z, kl = distribution.rsample_kl(seed=0)
+    (z.sum() + kl.sum()).backward()
+    assert moments.grad is not None
+    assert (moments.grad != 0).any(dim=(0, 2, 3)).all()
+
+
+def test_from_mean_logvar_is_the_same() -> None:
+    moments = torch.randn(3, 8, 4)
+    split = vk.DiagonalGaussian.from_mean_logvar(*moments.chunk(2, dim=1))
+    assert torch.equal(split.sample(seed=1), vk.DiagonalGaussian(moments).sample(seed=1))
+    with pytest.raises(ValueError, match="logvar must have the shape of mean"):
+        vk.DiagonalGaussian.from_mean_logvar(torch.zeros(2, 3), torch.zeros(2, 4))
+
+
+def test_the_generator_is_honoured() -> None:
+    distribution = vk.DiagonalGaussian(torch.randn(3, 8))
+    draws = [distribution.sample(torch.Generator().manual_seed(4)) for _ in range(2)]
+    assert torch.equal(draws[0], draws[1])
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=str)
+def test_deterministic_mode_keeps_shape_device_and_dtype(dtype: torch.dtype) -> None:
+    distribution = vk.DiagonalGaussian(torch.randn(3, 8, 2).to(dtype), deterministic=True)
+    assert torch.equal(distribution.sample(), distribution.mean)
+    assert torch.equal(distribution.var, torch.zeros(3, 4, 2, dtype=dtype))
+    assert torch.equal(distribution.std, torch.zeros(3, 4, 2, dtype=dtype))
+    for value in (distribution.kl(), distribution.nll(distribution.mean)):
+        assert value.shape == (3,)
+        assert value.dtype == torch.float32
+        assert torch.equal(value, torch.zeros(3))
+    assert distribution.kl().device == distribution.mean.device
+    z, kl = distribution.rsample_kl()
+    assert torch.equal(z, distribution.mean)
+    assert torch.equal(kl, torch.zeros(3))
+
+
+def test_bad_moments_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"moments must have shape \(B, 2C, ...\); got \(3, 7\)"):
+        vk.DiagonalGaussian(torch.zeros(3, 7))
+    with pytest.raises(TypeError, match="moments must be a floating tensor; got torch.int64"):
+        vk.DiagonalGaussian(torch.zeros(3, 8, dtype=torch.int64))

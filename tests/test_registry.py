@@ -1,0 +1,129 @@
+"""Choosing a backend: precedence, refusals with reasons, no silent fallback."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import vaekernels as vk
+from vaekernels import _extension, introspection, registry
+
+needs_extension = pytest.mark.skipif(
+    bool(_extension.refusals()), reason="built without the C++ extension"
+)
+
+
+def _chosen(backend: str | None = None) -> str:
+    return registry.select("rsample_kl", "cpu", torch.float32, backend)
+
+
+@needs_extension
+def test_the_argument_beats_the_context_beats_the_ranking() -> None:
+    assert _chosen() == "cpu"
+    with vk.use_backend("reference"):
+        assert _chosen() == "reference"
+        assert _chosen("cpu") == "cpu"
+        with vk.use_backend("cpu"):
+            assert _chosen() == "cpu"
+        assert _chosen() == "reference"
+    assert _chosen() == "cpu"
+
+
+@needs_extension
+def test_the_chosen_backend_really_runs() -> None:
+    mean = torch.randn(2, 3, requires_grad=True)
+    fused = vk.gaussian_kl(mean, mean)
+    plain = vk.gaussian_kl(mean, mean, backend="reference")
+    assert fused.grad_fn is not None
+    assert plain.grad_fn is not None
+    assert fused.grad_fn.name() == "gaussian_kl_backward"
+    assert plain.grad_fn.name() == "SumBackward1"
+
+
+def test_an_explicit_choice_that_refuses_says_every_reason() -> None:
+    x = torch.zeros(2, 3)
+    with pytest.raises(vk.BackendError, match="gaussian_kl: backend 'cuda' cannot run.*float32"):
+        vk.gaussian_kl(x, x, backend="cuda")
+    with vk.use_backend("cuda"), pytest.raises(vk.BackendError, match="tensors are on cpu"):
+        vk.gaussian_kl(x, x)
+
+
+def test_an_unknown_backend_is_named() -> None:
+    with pytest.raises(ValueError, match="use_backend: expected one of cpu, cuda.*'tpu'"):
+        vk.use_backend("tpu").__enter__()
+
+
+def _python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_environment_variable_is_read() -> None:
+    code = (
+        "import torch\nfrom vaekernels import registry\n"
+        "print(registry.select('rsample_kl', 'cpu', torch.float32))"
+    )
+    assert _python(code, VAEKERNELS_BACKEND="reference").stdout.strip() == "reference"
+    bad = _python(code, VAEKERNELS_BACKEND="tpu")
+    assert bad.returncode != 0
+    assert "VAEKERNELS_BACKEND: expected one of" in bad.stderr
+
+
+@needs_extension
+def test_the_capability_variable_is_read() -> None:
+    code = "from vaekernels import _extension\nprint(_extension.load().cpu_capability())"
+    assert _python(code, VAEKERNELS_CPU_CAPABILITY="baseline").stdout.strip() == "baseline"
+    bad = _python(code, VAEKERNELS_CPU_CAPABILITY="mmx")
+    assert "expected baseline, avx2 or avx512; got mmx" in bad.stderr
+
+
+def test_import_touches_neither_cuda_nor_triton_nor_the_extension() -> None:
+    code = (
+        "import sys, vaekernels, torch\n"
+        "assert 'triton' not in sys.modules\n"
+        "assert 'vaekernels._C' not in sys.modules\n"
+        "assert not torch.cuda.is_initialized()"
+    )
+    result = _python(code)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_build_that_does_not_load_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vaekernels._C", None)
+    monkeypatch.setattr(_extension, "build_info", lambda: {"extension": True, "torch": "9.9"})
+    with pytest.raises(_extension.ExtensionError, match=r"built for torch 9\.9.*pip install"):
+        _extension.load.__wrapped__()
+
+
+def test_without_an_extension_the_reference_runs_and_info_says_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    build = {"extension": False, "cuda": False, "reason": "VAEKERNELS_NO_EXTENSION=1"}
+    monkeypatch.setattr(_extension, "build_info", lambda: build)
+    assert registry._automatic.__wrapped__("gaussian_kl", "cpu", torch.float32) == "reference"
+    answers = introspection.describe()["backends"]["cpu"]["gaussian_kl"]
+    assert answers["reference"] == introspection.RUNS
+    assert "VAEKERNELS_NO_EXTENSION=1" in answers["cpu"]
+
+
+def test_a_cuda_tensor_on_the_reference_warns(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(backend: str, *_: object) -> list[str]:
+        return [] if backend == "reference" else ["not here"]
+
+    monkeypatch.setattr(registry, "refusals", refuse)
+    with caplog.at_level(logging.DEBUG, "vaekernels"), pytest.warns(UserWarning, match="plain PyT"):
+        registry._automatic.__wrapped__("gaussian_kl", "cuda", torch.float32)
+    assert "backend triton refused: not here" in caplog.text
