@@ -24,6 +24,9 @@ class Settings:
         heldout: fraction of the digits that is never trained on.
         parity_steps: training steps over which both sides must give the same losses.
         seconds: of measuring for each row of the comparison.
+
+    Raises:
+        ValueError: a number is out of range.
     """
 
     epochs: int = 30
@@ -38,6 +41,9 @@ class Settings:
     parity_steps: int = 50
     seconds: float = 10.0
 
+    def __post_init__(self) -> None:
+        self.train_config()  # which checks what it takes
+
     def model_config(self, data: ImageData) -> VAEConfig:
         """The model for images such as ``data``."""
         return VAEConfig(
@@ -48,11 +54,7 @@ class Settings:
         )
 
     def train_config(self) -> TrainConfig:
-        """How it is trained.
-
-        Raises:
-            ValueError: a number is out of range.
-        """
+        """How it is trained."""
         return TrainConfig(
             epochs=self.epochs,
             batch=self.batch,

@@ -1,0 +1,266 @@
+"""The demonstration in a tiny setting: everything it promises is there, and parity is real."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from typer.testing import CliRunner
+
+from vaekernels.cli import app
+from vaekernels.demo import ParityError, Settings, eager, run
+from vaekernels.demo.figures import _labelled
+from vaekernels.demo.machine import cpu_model
+from vaekernels.demo.measure import Comparison, Timing
+from vaekernels.demo.parity import TOLERANCE, check_encoding, check_training
+from vaekernels.demo.report import PICTURES, duration
+from vaekernels.models import VAE
+from vaekernels.training import ImageData, RunFolder
+
+CPU = torch.device("cpu")
+TINY = Settings(
+    epochs=2,
+    seed=3,
+    device="cpu",
+    hidden=(4, 8),
+    latent_dim=4,
+    batch=16,
+    encode_batch=32,
+    parity_steps=5,
+    seconds=0.01,
+)
+
+
+@pytest.fixture(scope="module")
+def data() -> ImageData:
+    """80 images of 16 x 16 in 4 classes: a bright square in one of the corners."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 60, (80, 1, 16, 16), generator=generator).to(torch.uint8)
+    labels = torch.arange(80) % 4
+    for image, label in zip(pixels, labels.tolist(), strict=True):
+        top, left = 8 * (label // 2) + 1, 8 * (label % 2) + 1
+        image[:, top : top + 6, left : left + 6] = 255
+    return ImageData(pixels, labels, "squares", torch.arange(80))
+
+
+@pytest.fixture(scope="module")
+def said() -> list[str]:
+    """What the demonstration printed."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory, data, said) -> Path:
+    """The folder of a demonstration."""
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    report = run(data, folder, TINY, say=said.append, progress=False)
+    assert report == folder / "report.html"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def summary(out) -> dict:
+    return json.loads((out / "comparison.json").read_text())
+
+
+def test_every_promised_file_and_no_other(out, data):
+    names = {picture.name for picture in PICTURES}
+    assert {
+        "training_curve.png",
+        "reconstructions.png",
+        "samples.png",
+        "traversals.png",
+        "latent_map.png",
+    } == names
+    assert {file.name for file in out.iterdir()} == {
+        *names,
+        "run",
+        "comparison.json",
+        "report.html",
+    }
+    assert VAE.from_pretrained(out / "run").config == TINY.model_config(data)
+    assert len(RunFolder(out / "run").metrics()) == TINY.epochs
+
+
+@pytest.mark.parametrize("picture", PICTURES, ids=lambda picture: picture.name)
+def test_pictures_open_and_show_something(out, picture):
+    with Image.open(out / picture.name) as image:
+        image.load()
+        assert image.format == "PNG"
+        assert min(image.size) >= 300
+        assert max(image.size) <= 2000
+        assert len(set(image.convert("L").get_flattened_data())) > 20
+
+
+def test_report_is_one_file_with_every_picture_and_ratio(out, summary):
+    page = (out / "report.html").read_text()
+    for picture in PICTURES:
+        assert picture.name in page
+        embedded = base64.b64encode((out / picture.name).read_bytes()).decode()
+        assert f"data:image/png;base64,{embedded}" in page
+    for row in summary["timings"]:
+        assert f"{row['ratio']:.2f}&times;" in page
+    assert f"{summary['training']['heldout_elbo']:.2f}" in page
+    assert f"{summary['parity']['loss_difference']:.1e}" in page
+    assert cpu_model() in page
+    assert torch.__version__ in page
+    assert not re.search(r"<script|<link|https?://|src=\"(?!data:)", page)
+
+
+def test_comparison_is_complete(summary):
+    assert [row["name"] for row in summary["timings"]] == [
+        "training step",
+        "latent ops and losses",
+        "encoding run",
+    ]
+    for row in summary["timings"]:
+        assert row["eager_seconds"] > 0
+        assert row["ratio"] == row["eager_seconds"] / row["ours_seconds"]
+    assert [row["images"] for row in summary["timings"]] == [16, 16, 80]
+    parity = summary["parity"]
+    assert 0 <= parity["loss_difference"] <= TOLERANCE == parity["tolerance"]
+    assert 0 <= parity["latent_difference"] <= TOLERANCE
+    assert parity["steps"] == TINY.parity_steps
+    assert summary["machine"]["threads"] == torch.get_num_threads()
+    assert summary["training"]["train_images"] == 64
+    assert summary["training"]["heldout_images"] == 16
+
+
+def test_terminal_tells_elbo_and_ratios(said, out, summary):
+    text = "\n".join(said)
+    assert f"ELBO of 16 held-out digits: {summary['training']['heldout_elbo']:.2f} nats" in text
+    for row in summary["timings"]:
+        assert f"{row['ratio']:.2f}x" in text
+
+
+def test_again_replaces_its_own_outputs_alone(tmp_path, out, data):
+    again = tmp_path / "again"
+    shutil.copytree(out, again)
+    (again / "notes.txt").write_text("mine")
+    run(data, again, replace(TINY, seed=4), say=lambda line: None, progress=False)
+    assert (again / "notes.txt").read_text() == "mine"
+    assert {file.name for file in again.iterdir()} == {
+        "notes.txt",
+        *(file.name for file in out.iterdir()),
+    }
+    assert RunFolder(again / "run").settings()["train"]["seed"] == 4
+    for name in ("report.html", "samples.png"):
+        assert (again / name).read_bytes() != (out / name).read_bytes()
+
+
+def test_leaves_a_foreign_run_folder_alone(tmp_path, data):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="not the folder of a run"):
+        run(data, tmp_path, TINY, say=lambda line: None, progress=False)
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["thesis.txt"]
+
+
+def _value_off(model: VAE, images: Tensor, eps: Tensor | None) -> Tensor:
+    return 1.001 * eager.loss(model, images, eps)
+
+
+def _noise_of_its_own(model: VAE, images: Tensor, eps: Tensor | None) -> Tensor:
+    return eager.loss(model, images, None)
+
+
+def _gradient_cut(model: VAE, images: Tensor, eps: Tensor | None) -> Tensor:
+    """The value is right and a gradient is missing: only a later step can tell."""
+    z, kl = eager.reparameterise(model.encoder(images), eps)
+    nll = eager.reconstruction_loss(model.decoder(z), images)
+    return (nll.detach() + kl) / len(images)
+
+
+@pytest.mark.parametrize(
+    ("broken", "at"), [(_value_off, "0"), (_noise_of_its_own, r"\d"), (_gradient_cut, "[1-4]")]
+)
+def test_parity_fails_for_a_broken_twin(data, broken: eager.Loss, at: str):
+    assert check_training(data, TINY, CPU) <= TOLERANCE
+    with pytest.raises(ParityError, match=f"loss at step {at}: ours gives .* eager PyTorch"):
+        check_training(data, TINY, CPU, broken)
+
+
+def test_parity_fails_for_a_loss_that_is_not_finite(data):
+    with pytest.raises(ParityError, match="nan"):
+        check_training(data, TINY, CPU, lambda *given: eager.loss(*given) * torch.nan)
+
+
+def test_a_broken_twin_ends_the_demo_before_anything_is_written(tmp_path, data):
+    with pytest.raises(ParityError):
+        run(data, tmp_path, TINY, say=print, progress=False, eager_loss=_value_off)
+    assert not list(tmp_path.iterdir())
+
+
+def test_encoding_parity(data):
+    torch.manual_seed(0)
+    model = VAE(TINY.model_config(data))
+    assert check_encoding(model, data, TINY) <= TOLERANCE
+    index = torch.randperm(len(data), generator=torch.Generator().manual_seed(1))
+    # The noise belongs to the image, not to its place.
+    assert check_encoding(model, data.take(index), TINY) <= TOLERANCE
+
+
+def test_share_and_bound():
+    step, latent = Timing("s", 8, 10.0, 8.0), Timing("l", 8, 2.0, 0.5)
+    comparison = Comparison(step, latent, Timing("e", 8, 1.0, 1.0))
+    assert comparison.latent_share == 0.2
+    assert comparison.step_bound == 1.25
+    assert latent.ratio == 4.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (1.234, "1.23 s"),
+        (12.34, "12.3 s"),
+        (0.9996, "1000 ms"),
+        (0.0421, "42.1 ms"),
+        (35.6e-6, "35.6 µs"),
+        (1e-7, "0.10 µs"),
+    ],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_labels_sit_beside_their_rows(channels):
+    figure = _labelled(
+        torch.rand(5, channels, 8, 8), 2, title="t", rows=("a", "b"), columns_at=("x", "y")
+    )
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "a"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["x", "y"]
+    bottom = axes.get_ylim()[0]
+    assert [round(at / (bottom + 0.5), 2) for at in axes.get_yticks()] == [0.17, 0.5, 0.83]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1; got 0"),
+        ({"seed": -1}, "seed must be in"),
+        ({"device": "quantum"}, "device must be auto, cpu"),
+    ],
+)
+def test_bad_settings_are_named(tmp_path, data, change, message):
+    with pytest.raises(ValueError, match=message):
+        run(data, tmp_path, replace(TINY, **change), say=print, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_command_knows_its_options():
+    result = CliRunner().invoke(app, ["demo", "--epochs", "0"])
+    assert result.exit_code == 2
+    assert "epochs must be at least 1; got 0" in result.output
+    text = CliRunner().invoke(app, ["demo", "--help"], terminal_width=100).output
+    for option in ("--out", "--epochs", "--seed", "--device"):
+        assert option in text
