@@ -19,10 +19,9 @@ from typing import Annotated, Any
 import typer
 
 from vaekernels.atomic import atomic_write
-from vaekernels.demo.machine import describe
+from vaekernels.machine import describe
 from vaekernels.models import VAEConfig
 from vaekernels.training import ImageData, TrainConfig, load_images, train
-from vaekernels.training.distributed import choose_device
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _DATA = _REPOSITORY.parent / "shared" / "data" / "mnist" / "mnist.npz"
@@ -55,7 +54,8 @@ def experiment(data: ImageData, config: TrainConfig, *, progress: bool = True) -
     """
     if data.heldout is None:
         raise ValueError(f"{data.name}: expected x_test, the images that the test loss is of")
-    source = _source()  # before: the checkout may move on meanwhile
+    # Before the training: the checkout may move on meanwhile.
+    machine, modified = describe(), _is_modified()
     model = VAEConfig(image_shape=data.shape, latent_dim=20, backbone="mlp", hidden=(400,))
     with tempfile.TemporaryDirectory() as folder:
         history = train(data, model, config, Path(folder) / "run", progress=progress).metrics()
@@ -77,23 +77,17 @@ def experiment(data: ImageData, config: TrainConfig, *, progress: bool = True) -
         "published": PUBLISHED,
         "target": {"test": TARGET, "tolerance": TOLERANCE},
         "reproduced": abs(test - TARGET) <= TOLERANCE,
-        "machine": describe(choose_device(config.device)),
-        **source,
+        "machine": machine,
+        "modified": modified,
     }
 
 
-def _source() -> dict[str, Any]:
-    """The commit, and whether the code that ran differs from it; None outside of a clone."""
-
-    def git(*words: str) -> subprocess.CompletedProcess[str]:
-        command = ["git", "-C", str(_REPOSITORY), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    commit = git("rev-parse", "HEAD")
-    if commit.returncode:
-        return {"commit": None, "modified": None}
-    changed = git("diff", "--quiet", "HEAD", "--", "vaekernels", "csrc", "benchmarks")
-    return {"commit": commit.stdout.strip(), "modified": changed.returncode != 0}
+def _is_modified() -> bool | None:
+    """Whether the code differs from the recorded commit; None outside of a clone."""
+    command = ["git", "-C", str(_REPOSITORY), "diff", "--quiet", "HEAD", "--"]
+    code = ["vaekernels", "csrc", "benchmarks"]
+    status = subprocess.run([*command, *code], capture_output=True, check=False).returncode
+    return {0: False, 1: True}.get(status)
 
 
 def main(

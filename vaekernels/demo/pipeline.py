@@ -10,9 +10,9 @@ from typing import Any
 
 from vaekernels.atomic import atomic_write
 from vaekernels.demo import eager, parity
-from vaekernels.demo.machine import describe
 from vaekernels.demo.measure import Comparison, compare
 from vaekernels.demo.settings import Settings
+from vaekernels.machine import describe
 from vaekernels.models import VAE
 from vaekernels.training import ImageData, split, train
 from vaekernels.training.distributed import choose_device
@@ -90,7 +90,7 @@ def run(
         },
         "timings": [row.to_dict() for row in comparison.rows],
         "latent_share_of_eager_step": comparison.latent_share,
-        "machine": describe(device),
+        "machine": {"device": str(device), **describe()},
     }
     return _write(out, folder.path, summary, comparison, say)
 
