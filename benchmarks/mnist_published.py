@@ -28,7 +28,7 @@ _DATA = _REPOSITORY.parent / "shared" / "data" / "mnist" / "mnist.npz"
 _RESULT = _REPOSITORY / "benchmarks" / "results" / "mnist_published.json"
 
 # Epoch 10, as two READMEs of the same code print it.
-PUBLISHED = {
+PUBLISHED: dict[str, Any] = {
     "source": "pytorch/examples, vae",
     "epoch": 10,
     "train": [106.1, 106.4],

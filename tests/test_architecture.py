@@ -18,7 +18,10 @@ from vaekernels.ops._define import DEFINITIONS
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "vaekernels"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-MODULES = {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p for p in SOURCES}
+MODULES = {
+    ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p
+    for p in SOURCES
+}
 
 # What each part may import of ours; imports go one way.
 FOUNDATION = {"_extension", "reference", "registry"}
@@ -60,7 +63,9 @@ def _imports(path: Path) -> set[str]:
                 parts = alias.name.split(".")
                 if parts[0] == "vaekernels" and len(parts) > 1:
                     found.add(parts[1])
-    return {name for name in found if (PACKAGE / name).exists() or (PACKAGE / f"{name}.py").exists()}
+    return {
+        name for name in found if (PACKAGE / name).exists() or (PACKAGE / f"{name}.py").exists()
+    }
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -88,7 +93,9 @@ def test_an_op_has_one_name_in_every_layer(op: str) -> None:
     for namespace in ("vaekernels", "vaekernels_triton"):
         schema = getattr(getattr(torch.ops, namespace), op).default._schema
         assert schema.name == f"{namespace}::{op}"
-    reference = inspect.signature(importlib.import_module(f"vaekernels.reference.{op}").__dict__[op])
+    reference = inspect.signature(
+        importlib.import_module(f"vaekernels.reference.{op}").__dict__[op]
+    )
     assert list(reference.parameters) == [a.name for a in schema.arguments]
 
 
@@ -104,7 +111,15 @@ def test_the_extension_registers_what_is_declared(op: str) -> None:
 @pytest.mark.parametrize("op", DEFINITIONS)
 def test_public_docstrings_have_their_sections(op: str) -> None:
     text = inspect.getdoc(getattr(vk, op)) or ""
-    for section in (".. math::", "Equivalent PyTorch", "Args:", "Returns:", "Raises:", "Precision:", "Paper:"):
+    for section in (
+        ".. math::",
+        "Equivalent PyTorch",
+        "Args:",
+        "Returns:",
+        "Raises:",
+        "Precision:",
+        "Paper:",
+    ):
         assert section in text, section
     for parameter in inspect.signature(getattr(vk, op)).parameters:
         assert re.search(rf"^\s+{parameter}:", text, re.MULTILINE), parameter
@@ -145,7 +160,11 @@ def test_bans(ban: str) -> None:
 
 
 def test_no_fast_math_and_no_native_flags() -> None:
-    for path in (*_tracked(".cpp", ".cu", ".h", ".cuh"), ROOT / "CMakeLists.txt", ROOT / "setup.py"):
+    for path in (
+        *_tracked(".cpp", ".cu", ".h", ".cuh"),
+        ROOT / "CMakeLists.txt",
+        ROOT / "setup.py",
+    ):
         assert not re.search(r"-march=native|-ffast-math|--use_fast_math", path.read_text()), path
 
 

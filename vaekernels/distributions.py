@@ -7,7 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from vaekernels.ops import gaussian_kl, gaussian_nll, randn, rsample_kl
+from vaekernels.ops.gaussian_kl import gaussian_kl
+from vaekernels.ops.gaussian_nll import gaussian_nll
+from vaekernels.ops.rsample_kl import rsample_kl
 
 
 class DiagonalGaussian:
@@ -125,9 +127,7 @@ class DiagonalGaussian:
         sample_ids: Tensor | None = None,
     ) -> Tensor:
         """A reparameterised sample: gradients flow to the moments."""
-        return self.rsample_kl(
-            seed=seed, step=step, sample_ids=sample_ids, generator=generator
-        )[0]
+        return self.rsample_kl(seed=seed, step=step, sample_ids=sample_ids, generator=generator)[0]
 
     def sample(
         self,

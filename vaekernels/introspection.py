@@ -28,17 +28,18 @@ def describe() -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    versions = {}
-    for package in OPTIONAL:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
+    return {package: _version(package) for package in OPTIONAL}
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _answers(device: str) -> dict[str, dict[str, str]]:
-    """op -> backend -> RUNS, WOULD_RUN, or the reasons for refusing."""
+    """Op -> backend -> RUNS, WOULD_RUN, or the reasons for refusing."""
     answers: dict[str, dict[str, str]] = {}
     for op in DEFINITIONS:
         row: dict[str, str] = {}

@@ -15,7 +15,7 @@ class NonFiniteError(FloatingPointError):
     """An op made a NaN or an infinity out of finite inputs."""
 
 
-class detect_nonfinite(TorchDispatchMode):  # noqa: N801 - a context manager, named as torch's
+class detect_nonfinite(TorchDispatchMode):
     """Raise at the first op, forward or backward, whose output is not finite though its inputs are.
 
     Every op is followed by a check of its outputs, which synchronises a GPU: for debugging, as
@@ -33,13 +33,12 @@ class detect_nonfinite(TorchDispatchMode):  # noqa: N801 - a context manager, na
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        # Ranges are taken before the call: it may write into its inputs.
-        outputs = None
         inputs = [t for t in tree_leaves((args, kwargs)) if _is_checked(t)]
-        finite_before = all(_finite(t) for t in inputs) if _allocates(func) is False else False
-        described = _describe(inputs) if finite_before else ""
+        blames = not _allocates(func) and all(_finite(t) for t in inputs)
+        # Ranges are taken before the call: it may write into its inputs.
+        described = _describe(inputs) if blames else ""
         outputs = func(*args, **kwargs)
-        if finite_before:
+        if blames:
             for index, tensor in enumerate(tree_leaves(outputs)):
                 if _is_checked(tensor) and not _finite(tensor):
                     bad = int((~torch.isfinite(tensor)).sum())

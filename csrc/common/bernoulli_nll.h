@@ -5,8 +5,8 @@
 namespace vaekernels {
 
 // -log p(target) for Bernoulli variables given by logits: (1 - t) x + max(-x, 0) + log(1 + e^-|x|).
-// Added in this order, x and -x cancel exactly where the loss is tiny, and infinite logits give what
-// PyTorch gives.
+// Added in this order, x and -x cancel exactly where the loss is tiny, and infinite logits give
+// what PyTorch gives.
 struct BernoulliNll {
   static constexpr int kInputs = 2;
   static constexpr int kNumbers = 0;

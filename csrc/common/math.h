@@ -82,8 +82,8 @@ VK_INLINE T absolute(T x) {
 // by adding 1.5 * 2^23, whose low bits are then the integer. The power of two is applied in two
 // factors so that results reach infinity above and denormals below.
 VK_INLINE float exponential(float x) {
-  // Comparisons in this form keep NaN. Clamping above too would give the same; compilers make of two
-  // nested clamps by constants four times the instructions.
+  // Comparisons in this form keep NaN. Clamping above too would give the same; compilers make of
+  // two nested clamps by constants four times the instructions.
   const bool overflow = x > 89.0f;
   x = x < -104.0f ? -104.0f : x;
   const float shifted = fused(x, 1.44269504f, 12582912.0f);

@@ -24,13 +24,13 @@ struct RsampleKl {
 
   VK_INLINE T grad_mean(T grad_z, T grad_kl, T mean) const { return fused(grad_kl, mean, grad_z); }
 
-  // No gradient flows where logvar was clamped.
+  // No gradient flows where logvar was clamped, nor, as in PyTorch, where it is NaN.
   VK_INLINE T grad_logvar(T grad_z, T grad_kl, T logvar, T eps) const {
     const T lv = clamped(logvar);
     const T std = exponential(T(0.5) * lv);
     const T from_z = grad_z * (eps * std);
     const T grad = T(0.5) * (from_z + grad_kl * (std * std - T(1)));
-    return lv == logvar || lv != lv ? grad : T(0);
+    return lv == logvar ? grad : T(0);
   }
 };
 

@@ -30,8 +30,8 @@ Capability named(const std::string& name) {
     if (supports(candidate)) return candidate;
     throw std::invalid_argument("VAEKERNELS_CPU_CAPABILITY: this processor lacks " + name);
   }
-  throw std::invalid_argument(
-      "VAEKERNELS_CPU_CAPABILITY: expected baseline, avx2 or avx512; got " + name);
+  throw std::invalid_argument("VAEKERNELS_CPU_CAPABILITY: expected baseline, avx2 or avx512; got " +
+                              name);
 }
 
 Capability initial() {

@@ -24,11 +24,11 @@ void set_capability(const std::string& name);
 // Calls the compilation of a kernel for the capability in force. VAEKERNELS_X86 is set by
 // CMakeLists.txt where the AVX2 and AVX-512 compilations exist.
 #ifdef VAEKERNELS_X86
-#define VK_CPU_DISPATCH(function, ...)                        \
+#define VK_CPU_DISPATCH(function, ...)                                       \
   (::vaekernels::cpu::capability() == ::vaekernels::cpu::Capability::kAvx512 \
-       ? ::vaekernels::cpu::avx512::function(__VA_ARGS__)     \
+       ? ::vaekernels::cpu::avx512::function(__VA_ARGS__)                    \
    : ::vaekernels::cpu::capability() == ::vaekernels::cpu::Capability::kAvx2 \
-       ? ::vaekernels::cpu::avx2::function(__VA_ARGS__)       \
+       ? ::vaekernels::cpu::avx2::function(__VA_ARGS__)                      \
        : ::vaekernels::cpu::baseline::function(__VA_ARGS__))
 #define VK_CPU_DECLARE(declaration) \
   namespace avx512 {                \

@@ -20,8 +20,8 @@ inline NoiseStream noise_stream(const at::Tensor& seed, int64_t step,
   stream.seed = static_cast<uint64_t>(*seed.const_data_ptr<int64_t>());
   stream.step = static_cast<uint32_t>(step);
   if (sample_ids.has_value()) {
-    TORCH_CHECK_TYPE(sample_ids->scalar_type() == at::kLong,
-                     "sample_ids: expected int64; got ", sample_ids->scalar_type());
+    TORCH_CHECK_TYPE(sample_ids->scalar_type() == at::kLong, "sample_ids: expected int64; got ",
+                     sample_ids->scalar_type());
     TORCH_CHECK_VALUE(sample_ids->dim() == 1 && sample_ids->size(0) == partition.rows,
                       "sample_ids: expected shape (", partition.rows, ",); got ",
                       sample_ids->sizes());

@@ -11,9 +11,8 @@ at::Tensor randn_forward(const at::Tensor& like, const at::Tensor& seed, int64_t
   args.partition = partition_of(out);
   args.noise = noise_stream(seed, step, sample_ids, args.partition);
   args.out = rows_of(out);
-  parallel_items(args.partition, [&](int64_t first, int64_t last) {
-    VK_CPU_DISPATCH(randn, args, first, last);
-  });
+  parallel_items(args.partition,
+                 [&](int64_t first, int64_t last) { VK_CPU_DISPATCH(randn, args, first, last); });
   return out;
 }
 

@@ -31,7 +31,8 @@ at::Tensor forward(const char* op, Formula formula, const Inputs<N>& inputs) {
   RowReductionForward args;
   args.formula = formula;
   args.partition = partition_of(inputs[0]);
-  for (size_t k = 0; k < N; ++k) args.inputs[k] = rows_of(inputs[k]);
+  const DimOrder order = memory_order(inputs[0]);
+  for (size_t k = 0; k < N; ++k) args.inputs[k] = rows_of(inputs[k], order);
   args.in_float64 = any_float64(inputs);
   std::vector<double> sums(args.partition.items());
   args.sums = sums.data();
@@ -49,7 +50,8 @@ Inputs<N> backward(const char* op, Formula formula, const std::optional<at::Tens
   RowReductionBackward args;
   args.formula = formula;
   args.partition = partition_of(inputs[0]);
-  for (size_t k = 0; k < N; ++k) args.inputs[k] = rows_of(inputs[k]);
+  const DimOrder order = memory_order(inputs[0]);
+  for (size_t k = 0; k < N; ++k) args.inputs[k] = rows_of(inputs[k], order);
   TORCH_CHECK_VALUE(grad.has_value(), op, ": expected a gradient");
   args.grad = rows_of(*grad);
   args.in_float64 = any_float64(inputs);
@@ -62,7 +64,7 @@ Inputs<N> backward(const char* op, Formula formula, const std::optional<at::Tens
       args.scalar_sums[k] = sums[k].data();
     } else if (mask[k]) {
       grads[k] = at::empty_like(inputs[k]);
-      args.grads[k] = rows_of(grads[k]);
+      args.grads[k] = rows_of(grads[k], order);
     } else {
       grads[k] = at::empty({0}, inputs[0].options());
     }

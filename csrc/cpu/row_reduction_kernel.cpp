@@ -9,8 +9,7 @@ namespace {
 // Sets the inputs of element i that vary along the row: the first kFields. The others are numbers
 // that the caller has put into place.
 template <int kFields, int kInputs, class T>
-VK_INLINE void gather_element(const T* const (&fields)[kInputs], int64_t i,
-                              T (&element)[kInputs]) {
+VK_INLINE void gather_element(const T* const (&fields)[kInputs], int64_t i, T (&element)[kInputs]) {
   for (int k = 0; k < kFields; ++k) element[k] = fields[k][i];
 }
 
@@ -111,23 +110,23 @@ void backward(const RowReductionBackward& args, int64_t first, int64_t last) {
 
 // Compiled for each formula, each type, and for the last inputs (up to F::kNumbers) being tensors
 // or numbers. A tensor where another is a number is still right: it is read as a field.
-#define VK_RUN(run, F)                                                                      \
-  do {                                                                                      \
-    constexpr int all = F::kInputs, some = F::kInputs - F::kNumbers;                        \
-    if (numbers_from(args.inputs, some, all)) {                                             \
-      return args.in_float64 ? run<F, double, some>(args, first, last)                      \
-                             : run<F, float, some>(args, first, last);                      \
-    }                                                                                       \
-    return args.in_float64 ? run<F, double, all>(args, first, last)                         \
-                           : run<F, float, all>(args, first, last);                         \
+#define VK_RUN(run, F)                                                 \
+  do {                                                                 \
+    constexpr int all = F::kInputs, some = F::kInputs - F::kNumbers;   \
+    if (numbers_from(args.inputs, some, all)) {                        \
+      return args.in_float64 ? run<F, double, some>(args, first, last) \
+                             : run<F, float, some>(args, first, last); \
+    }                                                                  \
+    return args.in_float64 ? run<F, double, all>(args, first, last)    \
+                           : run<F, float, all>(args, first, last);    \
   } while (false)
 
-#define VK_RUN_FORMULA(run)                                         \
-  switch (args.formula) {                                           \
-    case Formula::kGaussianKl: VK_RUN(run, GaussianKl);             \
-    case Formula::kBernoulliNll: VK_RUN(run, BernoulliNll);         \
-    case Formula::kGaussianNll: VK_RUN(run, GaussianNll);           \
-    case Formula::kLaplaceNll: VK_RUN(run, LaplaceNll);             \
+#define VK_RUN_FORMULA(run)                                 \
+  switch (args.formula) {                                   \
+    case Formula::kGaussianKl: VK_RUN(run, GaussianKl);     \
+    case Formula::kBernoulliNll: VK_RUN(run, BernoulliNll); \
+    case Formula::kGaussianNll: VK_RUN(run, GaussianNll);   \
+    case Formula::kLaplaceNll: VK_RUN(run, LaplaceNll);     \
   }
 
 bool numbers_from(const Rows* inputs, int from, int to) {

@@ -9,13 +9,11 @@
 #include <cstdint>
 
 #include "common/half.h"
+#include "common/rows.h"
 
 namespace vaekernels::cpu {
 
-constexpr int kMaxEventDims = 8;
 constexpr int kChunk = 256;  // elements; a few chunks of float fit into the L1 cache
-
-enum class Kind : int8_t { kFloat64, kFloat32, kBFloat16, kFloat16 };
 
 struct Rows {
   char* data = nullptr;  // nullptr: absent

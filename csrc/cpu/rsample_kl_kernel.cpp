@@ -1,5 +1,6 @@
 // A reparameterised sample and its KL to the standard normal in one pass; backward recomputes the
 // noise. Also the noise alone. Compiled once per capability; VK_CAPABILITY is its namespace.
+#include "common/rsample_kl.h"
 #include "cpu/items.h"
 #include "cpu/noise_chunk.h"
 
@@ -7,14 +8,8 @@ namespace vaekernels::cpu {
 namespace {
 
 template <class T>
-VK_INLINE T clamped(T x, T low, T high) {
-  x = x < low ? low : x;  // comparisons in this form keep NaN
-  return x > high ? high : x;
-}
-
-template <class T>
 void forward(const RsampleKlForward& args, int64_t first, int64_t last) {
-  const T low = static_cast<T>(args.logvar_min), high = static_cast<T>(args.logvar_max);
+  const RsampleKl<T> formula{static_cast<T>(args.logvar_min), static_cast<T>(args.logvar_max)};
   alignas(64) T mean_scratch[kChunk], logvar_scratch[kChunk], z_scratch[kChunk], terms[kChunk];
   alignas(64) float eps[kChunk];
   for_each_item(args.partition, first, last,
@@ -28,10 +23,7 @@ void forward(const RsampleKlForward& args, int64_t first, int64_t last) {
       T* z = target(args.z, row, chunk, z_scratch);
       VK_INDEPENDENT
       for (int64_t i = 0; i < n; ++i) {
-        const T lv = clamped(logvar[i], low, high);
-        const T std = exponential(T(0.5) * lv);
-        z[i] = fused(std, static_cast<T>(eps[i]), mean[i]);
-        terms[i] = mean[i] * mean[i] + (std * std - T(1) - lv);
+        terms[i] = formula.sample(mean[i], logvar[i], static_cast<T>(eps[i]), z[i]);
       }
       write(args.z, row, chunk, n, z);
       sum += sum_chunk(terms, n);
@@ -42,16 +34,15 @@ void forward(const RsampleKlForward& args, int64_t first, int64_t last) {
 
 template <class T>
 void backward(const RsampleKlBackward& args, int64_t first, int64_t last) {
-  const T low = static_cast<T>(args.logvar_min), high = static_cast<T>(args.logvar_max);
+  const RsampleKl<T> formula{static_cast<T>(args.logvar_min), static_cast<T>(args.logvar_max)};
   alignas(64) T mean_scratch[kChunk], logvar_scratch[kChunk], grad_z_scratch[kChunk] = {};
   alignas(64) T grad_mean_scratch[kChunk], grad_logvar_scratch[kChunk];
   alignas(64) float eps[kChunk] = {};
-  for_each_item(args.partition, first, last,
-                [&](int64_t row, int64_t begin, int64_t end, int64_t) {
+  for_each_item(args.partition, first, last, [&](int64_t row, int64_t begin, int64_t end, int64_t) {
     const NoiseKey key = noise_key(args.noise, row);
     T grad_kl_scratch = T(0);
-    const T grad_kl = args.grad_kl.present() ? *read(args.grad_kl, row, 0, 1, &grad_kl_scratch)
-                                             : T(0);
+    const T grad_kl =
+        args.grad_kl.present() ? *read(args.grad_kl, row, 0, 1, &grad_kl_scratch) : T(0);
     for_each_chunk(begin, end, [&](int64_t chunk, int64_t n) {
       const T* mean = read(args.mean, row, chunk, n, mean_scratch);
       // Without a gradient of z the scratch of zeros stands in for it, and no noise is needed.
@@ -60,7 +51,8 @@ void backward(const RsampleKlBackward& args, int64_t first, int64_t last) {
       if (args.grad_mean.present()) {
         T* grad_mean = target(args.grad_mean, row, chunk, grad_mean_scratch);
         VK_INDEPENDENT
-        for (int64_t i = 0; i < n; ++i) grad_mean[i] = fused(grad_kl, mean[i], grad_z[i]);
+        for (int64_t i = 0; i < n; ++i)
+          grad_mean[i] = formula.grad_mean(grad_z[i], grad_kl, mean[i]);
         write(args.grad_mean, row, chunk, n, grad_mean);
       }
       if (args.grad_logvar.present()) {
@@ -69,11 +61,8 @@ void backward(const RsampleKlBackward& args, int64_t first, int64_t last) {
         T* grad_logvar = target(args.grad_logvar, row, chunk, grad_logvar_scratch);
         VK_INDEPENDENT
         for (int64_t i = 0; i < n; ++i) {
-          const T lv = clamped(logvar[i], low, high);
-          const T std = exponential(T(0.5) * lv);
-          const T from_z = grad_z[i] * (static_cast<T>(eps[i]) * std);
-          const T grad = T(0.5) * (from_z + grad_kl * (std * std - T(1)));
-          grad_logvar[i] = lv == logvar[i] ? grad : T(0);
+          grad_logvar[i] =
+              formula.grad_logvar(grad_z[i], grad_kl, logvar[i], static_cast<T>(eps[i]));
         }
         write(args.grad_logvar, row, chunk, n, grad_logvar);
       }
@@ -95,8 +84,7 @@ void rsample_kl_backward(const RsampleKlBackward& args, int64_t first, int64_t l
 
 void randn(const Randn& args, int64_t first, int64_t last) {
   alignas(64) float normals[kChunk];
-  for_each_item(args.partition, first, last,
-                [&](int64_t row, int64_t begin, int64_t end, int64_t) {
+  for_each_item(args.partition, first, last, [&](int64_t row, int64_t begin, int64_t end, int64_t) {
     const NoiseKey key = noise_key(args.noise, row);
     for_each_chunk(begin, end, [&](int64_t chunk, int64_t n) {
       normals_chunk(chunk, n, key, normals);

@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <c10/util/SmallVector.h>
 
 #include <algorithm>
 
@@ -22,33 +23,45 @@ inline Kind kind_of(const at::Tensor& tensor) {
   }
 }
 
+// Event dims, outermost first.
+using DimOrder = c10::SmallVector<int64_t, 6>;
+
+// The order that says which element of a row is which: needed where there is noise.
+inline DimOrder row_major(const at::Tensor& tensor) {
+  DimOrder order;
+  for (int64_t d = 1; d < tensor.dim(); ++d) order.push_back(d);
+  return order;
+}
+
+// The order in which the elements lie: for sums, which may take them in any. A channels_last tensor
+// is then read as fast as a contiguous one.
+inline DimOrder memory_order(const at::Tensor& tensor) {
+  DimOrder order = row_major(tensor);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int64_t a, int64_t b) { return tensor.stride(a) > tensor.stride(b); });
+  return order;
+}
+
 // (B, ...) as rows; a tensor with one element as that number in every row. The view borrows the
 // tensor's memory.
-inline Rows rows_of(const at::Tensor& tensor) {
+inline Rows rows_of(const at::Tensor& tensor, const DimOrder& order) {
   Rows rows;
   rows.kind = kind_of(tensor);
   // An empty tensor may have no memory; nothing of it is read, but it is there.
   static char nothing;
-  rows.data = tensor.numel() == 0 ? &nothing
-                                  : const_cast<char*>(static_cast<const char*>(tensor.const_data_ptr()));
+  const void* data = tensor.numel() == 0 ? &nothing : tensor.const_data_ptr();
+  rows.data = const_cast<char*>(static_cast<const char*>(data));
   if (tensor.dim() == 0) return rows;
   rows.row_stride = tensor.stride(0);
-  for (int64_t d = 1; d < tensor.dim(); ++d) {
-    const int64_t size = tensor.size(d), stride = tensor.stride(d);
-    if (size == 1) continue;
-    if (rows.dims > 0 && rows.strides[rows.dims - 1] == size * stride) {
-      rows.sizes[rows.dims - 1] *= size;
-      rows.strides[rows.dims - 1] = stride;
-      continue;
-    }
-    TORCH_CHECK_VALUE(rows.dims < kMaxEventDims, "expected at most ", kMaxEventDims,
-                      " event dims that are not contiguous; got shape ", tensor.sizes());
-    rows.sizes[rows.dims] = size;
-    rows.strides[rows.dims] = stride;
-    ++rows.dims;
+  for (int64_t d : order) {
+    TORCH_CHECK_VALUE(append_dim(rows, tensor.size(d), tensor.stride(d)), "expected at most ",
+                      kMaxEventDims, " event dims that are not contiguous; got shape ",
+                      tensor.sizes());
   }
   return rows;
 }
+
+inline Rows rows_of(const at::Tensor& tensor) { return rows_of(tensor, row_major(tensor)); }
 
 inline Rows rows_of(const std::optional<at::Tensor>& tensor) {
   return tensor.has_value() && tensor->defined() ? rows_of(*tensor) : Rows{};

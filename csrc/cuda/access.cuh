@@ -33,32 +33,20 @@ __device__ __forceinline__ void store_pack(const Rows& rows, int64_t offset, con
 template <class T>
 __device__ __forceinline__ T read_at(const char* data, Kind kind, int64_t offset) {
   switch (kind) {
-    case Kind::kFloat64:
-      return static_cast<T>(reinterpret_cast<const double*>(data)[offset]);
-    case Kind::kFloat32:
-      return widened(reinterpret_cast<const float*>(data)[offset]);
-    case Kind::kBFloat16:
-      return widened(reinterpret_cast<const BFloat16*>(data)[offset]);
-    default:
-      return widened(reinterpret_cast<const Float16*>(data)[offset]);
+    case Kind::kFloat64: return static_cast<T>(reinterpret_cast<const double*>(data)[offset]);
+    case Kind::kFloat32: return widened(reinterpret_cast<const float*>(data)[offset]);
+    case Kind::kBFloat16: return widened(reinterpret_cast<const BFloat16*>(data)[offset]);
+    default: return widened(reinterpret_cast<const Float16*>(data)[offset]);
   }
 }
 
 template <class T>
 __device__ __forceinline__ void write_at(char* data, Kind kind, int64_t offset, T x) {
   switch (kind) {
-    case Kind::kFloat64:
-      narrow(x, reinterpret_cast<double*>(data)[offset]);
-      break;
-    case Kind::kFloat32:
-      narrow(x, reinterpret_cast<float*>(data)[offset]);
-      break;
-    case Kind::kBFloat16:
-      narrow(x, reinterpret_cast<BFloat16*>(data)[offset]);
-      break;
-    default:
-      narrow(x, reinterpret_cast<Float16*>(data)[offset]);
-      break;
+    case Kind::kFloat64: narrow(x, reinterpret_cast<double*>(data)[offset]); break;
+    case Kind::kFloat32: narrow(x, reinterpret_cast<float*>(data)[offset]); break;
+    case Kind::kBFloat16: narrow(x, reinterpret_cast<BFloat16*>(data)[offset]); break;
+    default: narrow(x, reinterpret_cast<Float16*>(data)[offset]); break;
   }
 }
 
@@ -136,12 +124,9 @@ struct Packs {
     const int64_t offset = row * rows.row_stride + begin;
     if (n == kUnit) {
       switch (rows.kind) {
-        case Kind::kBFloat16:
-          return load_pack<BFloat16>(rows, offset, out);
-        case Kind::kFloat16:
-          return load_pack<Float16>(rows, offset, out);
-        default:
-          return load_pack<float>(rows, offset, out);
+        case Kind::kBFloat16: return load_pack<BFloat16>(rows, offset, out);
+        case Kind::kFloat16: return load_pack<Float16>(rows, offset, out);
+        default: return load_pack<float>(rows, offset, out);
       }
     }
 #pragma unroll
@@ -155,12 +140,9 @@ struct Packs {
     const int64_t offset = row * rows.row_stride + begin;
     if (n == kUnit) {
       switch (rows.kind) {
-        case Kind::kBFloat16:
-          return store_pack<BFloat16>(rows, offset, in);
-        case Kind::kFloat16:
-          return store_pack<Float16>(rows, offset, in);
-        default:
-          return store_pack<float>(rows, offset, in);
+        case Kind::kBFloat16: return store_pack<BFloat16>(rows, offset, in);
+        case Kind::kFloat16: return store_pack<Float16>(rows, offset, in);
+        default: return store_pack<float>(rows, offset, in);
       }
     }
 #pragma unroll

@@ -39,18 +39,12 @@ void launch(const char* name, void (*kernel)(Args), const Args& args, Stream str
 template <int kUnit, class Run>
 void with_access(Access access, const Run& run) {
   switch (access) {
-    case Access::kFloat32:
-      return run(Vectors<float>{});
-    case Access::kBFloat16:
-      return run(Vectors<BFloat16>{});
-    case Access::kFloat16:
-      return run(Vectors<Float16>{});
-    case Access::kPacks:
-      return run(Packs{});
-    case Access::kAnyFloat32:
-      return run(AnyLayout<float, kUnit>{});
-    case Access::kAnyFloat64:
-      return run(AnyLayout<double, kUnit>{});
+    case Access::kFloat32: return run(Vectors<float>{});
+    case Access::kBFloat16: return run(Vectors<BFloat16>{});
+    case Access::kFloat16: return run(Vectors<Float16>{});
+    case Access::kPacks: return run(Packs{});
+    case Access::kAnyFloat32: return run(AnyLayout<float, kUnit>{});
+    case Access::kAnyFloat64: return run(AnyLayout<double, kUnit>{});
   }
 }
 

@@ -120,14 +120,10 @@ void with_formula(Formula formula, const Rows (&inputs)[kMaxInputs], const Run& 
     run(f, std::integral_constant<int, F::kInputs>{});
   };
   switch (formula) {
-    case Formula::kGaussianKl:
-      return with_fields(GaussianKl{});
-    case Formula::kBernoulliNll:
-      return with_fields(BernoulliNll{});
-    case Formula::kGaussianNll:
-      return with_fields(GaussianNll{});
-    case Formula::kLaplaceNll:
-      return with_fields(LaplaceNll{});
+    case Formula::kGaussianKl: return with_fields(GaussianKl{});
+    case Formula::kBernoulliNll: return with_fields(BernoulliNll{});
+    case Formula::kGaussianNll: return with_fields(GaussianNll{});
+    case Formula::kLaplaceNll: return with_fields(LaplaceNll{});
   }
 }
 

@@ -4,12 +4,9 @@
 #pragma once
 
 #include "common/half.h"
+#include "common/rows.h"
 
 namespace vaekernels::cuda {
-
-constexpr int kMaxEventDims = 8;
-
-enum class Kind : int8_t { kFloat64, kFloat32, kBFloat16, kFloat16 };
 
 enum class Form : int8_t {
   kAbsent,

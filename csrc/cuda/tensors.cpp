@@ -15,14 +15,10 @@ namespace {
 
 Kind kind_of(const char* op, const char* name, const Tensor& tensor) {
   switch (tensor.scalar_type()) {
-    case ScalarType::Double:
-      return Kind::kFloat64;
-    case ScalarType::Float:
-      return Kind::kFloat32;
-    case ScalarType::BFloat16:
-      return Kind::kBFloat16;
-    case ScalarType::Half:
-      return Kind::kFloat16;
+    case ScalarType::Double: return Kind::kFloat64;
+    case ScalarType::Float: return Kind::kFloat32;
+    case ScalarType::BFloat16: return Kind::kBFloat16;
+    case ScalarType::Half: return Kind::kFloat16;
     default:
       require(false, op, name, ": expected float64, float32, bfloat16 or float16; got ",
               torch::headeronly::toString(tensor.scalar_type()));
@@ -34,14 +30,10 @@ int64_t size_of(Kind kind) { return kind == Kind::kFloat64 ? 8 : kind == Kind::k
 
 double host_value(Kind kind, const void* data) {
   switch (kind) {
-    case Kind::kFloat64:
-      return *static_cast<const double*>(data);
-    case Kind::kFloat32:
-      return widened(*static_cast<const float*>(data));
-    case Kind::kBFloat16:
-      return widened(*static_cast<const BFloat16*>(data));
-    default:
-      return widened(*static_cast<const Float16*>(data));
+    case Kind::kFloat64: return *static_cast<const double*>(data);
+    case Kind::kFloat32: return widened(*static_cast<const float*>(data));
+    case Kind::kBFloat16: return widened(*static_cast<const BFloat16*>(data));
+    default: return widened(*static_cast<const Float16*>(data));
   }
 }
 
@@ -103,18 +95,8 @@ Rows rows_of(const char* op, const char* name, const Tensor& tensor, const DimOr
   }
   rows.row_stride = tensor.stride(0);
   for (int64_t d : order) {
-    const int64_t size = tensor.size(d), stride = tensor.stride(d);
-    if (size == 1) continue;
-    if (rows.dims > 0 && rows.strides[rows.dims - 1] == size * stride) {
-      rows.sizes[rows.dims - 1] *= size;
-      rows.strides[rows.dims - 1] = stride;
-      continue;
-    }
-    require(rows.dims < kMaxEventDims, op, name, ": expected at most ", kMaxEventDims,
-            " event dims that are not contiguous; got shape ", shape_of(tensor));
-    rows.sizes[rows.dims] = size;
-    rows.strides[rows.dims] = stride;
-    ++rows.dims;
+    require(append_dim(rows, tensor.size(d), tensor.stride(d)), op, name, ": expected at most ",
+            kMaxEventDims, " event dims that are not contiguous; got shape ", shape_of(tensor));
   }
   const bool dense = rows.dims == 0 || (rows.dims == 1 && rows.strides[0] == 1);
   rows.form = dense ? Form::kDense : Form::kStrided;
@@ -155,12 +137,9 @@ Access choose_access(bool in_float64, const std::vector<Rows>& rows) {
   if (!packs) return Access::kAnyFloat32;
   if (!vectors || !kind.has_value()) return Access::kPacks;
   switch (*kind) {
-    case Kind::kBFloat16:
-      return Access::kBFloat16;
-    case Kind::kFloat16:
-      return Access::kFloat16;
-    default:
-      return Access::kFloat32;
+    case Kind::kBFloat16: return Access::kBFloat16;
+    case Kind::kFloat16: return Access::kFloat16;
+    default: return Access::kFloat32;
   }
 }
 

@@ -48,7 +48,7 @@ def run(
 def check(
     cases: OpCases, shape: tuple[int, ...], dtype: torch.dtype, layout: str, backend: str
 ) -> None:
-    """Forward and backward within the computed tolerance; shapes, dtypes and strides as promised."""
+    """Forward and backward within the computed tolerance, in the promised shapes and dtypes."""
     generator = torch.Generator().manual_seed(0)
     inputs = [in_layout(t, layout) for t in cases.inputs(shape, dtype, generator)]
     outputs, grads, got = run(cases, inputs, backend, None)

@@ -27,7 +27,9 @@ def _loss(mean: Tensor, logvar: Tensor, target: Tensor, seed: int | None, backen
     return (nll + kl + vk.gaussian_kl(mean, logvar, backend=backend)).mean()
 
 
-@pytest.mark.parametrize("compiler", ("aot_eager", pytest.param("inductor", marks=pytest.mark.slow)))
+@pytest.mark.parametrize(
+    "compiler", ("aot_eager", pytest.param("inductor", marks=pytest.mark.slow))
+)
 def test_a_training_loss_compiles_whole(backend: str, compiler: str) -> None:
     compiled = torch.compile(_loss, fullgraph=True, backend=compiler)
     mean, logvar = (torch.randn(6, 10, requires_grad=True) for _ in range(2))
@@ -50,7 +52,8 @@ def test_a_compiled_function_draws_new_noise_at_each_call(backend: str) -> None:
 def test_no_recompile_on_a_second_shape_of_the_same_rank(backend: str) -> None:
     counter = CompileCounter()
     compiled = torch.compile(_loss, fullgraph=True, dynamic=True, backend=counter)
-    for batch, width in ((4, 10), (6, 12), (9, 33)):
+    # Not multiples of four: the reference, traced, drops the noise of a partial last block.
+    for batch, width in ((4, 10), (6, 13), (9, 33)):
         compiled(*(torch.rand(batch, width) for _ in range(3)), 7, backend)
     assert counter.frame_count == 1
 

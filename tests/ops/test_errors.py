@@ -22,8 +22,16 @@ X = torch.zeros(2, 3)
             ValueError,
             r"logvar must have the shape of mean, \(2, 3\); got \(2, 4\)",
         ),
-        (lambda: vk.rsample_kl(X, X.to("meta")), ValueError, "logvar must be on the device of mean"),
-        (lambda: vk.rsample_kl(X, X, step=-1), ValueError, r"step must be in \[0, 2\*\*32\); got -1"),
+        (
+            lambda: vk.rsample_kl(X, X.to("meta")),
+            ValueError,
+            "logvar must be on the device of mean",
+        ),
+        (
+            lambda: vk.rsample_kl(X, X, step=-1),
+            ValueError,
+            r"step must be in \[0, 2\*\*32\); got -1",
+        ),
         (lambda: vk.rsample_kl(X, X, step=2**32), ValueError, "step must be in"),
         (lambda: vk.rsample_kl(X, X, seed=2**64), ValueError, "seed must fit into 64 bits"),
         (lambda: vk.rsample_kl(X, X, seed="1"), TypeError, "seed must be an integer"),

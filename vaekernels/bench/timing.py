@@ -58,4 +58,3 @@ def _time(call: Callable[[], object], repeats: int) -> float:
 def _synchronize() -> None:
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()
-

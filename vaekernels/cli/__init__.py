@@ -14,7 +14,18 @@ from vaekernels.cli import demo
 from vaekernels.cli import bench
 from vaekernels.cli import info
 
-__all__ = ["app", "bench", "demo", "encode", "info", "main", "reconstruct", "sample", "train", "traverse"]
+__all__ = [
+    "app",
+    "bench",
+    "demo",
+    "encode",
+    "info",
+    "main",
+    "reconstruct",
+    "sample",
+    "train",
+    "traverse",
+]
 
 
 def main() -> None:

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from vaekernels.models.config import VAEConfig
-from vaekernels.ops import bernoulli_nll, gaussian_nll, laplace_nll
+from vaekernels.ops.bernoulli_nll import bernoulli_nll
+from vaekernels.ops.gaussian_nll import gaussian_nll
+from vaekernels.ops.laplace_nll import laplace_nll
 
 
 def build_likelihood(config: VAEConfig) -> Likelihood:

@@ -40,9 +40,7 @@ def check_like(op: str, name: str, tensor: object, other_name: str, other: Tenso
         )
 
 
-def broadcast(
-    op: str, name: str, value: float | Tensor, other_name: str, other: Tensor
-) -> Tensor:
+def broadcast(op: str, name: str, value: float | Tensor, other_name: str, other: Tensor) -> Tensor:
     """``value`` as a floating tensor: one element, or expanded to the shape of ``other``."""
     if isinstance(value, (int, float)):
         return torch.full((), value, dtype=torch.promote_types(other.dtype, torch.float32))

@@ -66,7 +66,11 @@ def gaussian_kl(
     """
     check_rows("gaussian_kl", "mean", mean)
     check_like("gaussian_kl", "logvar", logvar, "mean", mean)
-    prior_mean = broadcast("gaussian_kl", "prior_mean", 0.0 if prior_mean is None else prior_mean, "mean", mean)
-    prior_logvar = broadcast("gaussian_kl", "prior_logvar", 0.0 if prior_logvar is None else prior_logvar, "mean", mean)
+    prior_mean = broadcast(
+        "gaussian_kl", "prior_mean", 0.0 if prior_mean is None else prior_mean, "mean", mean
+    )
+    prior_logvar = broadcast(
+        "gaussian_kl", "prior_logvar", 0.0 if prior_logvar is None else prior_logvar, "mean", mean
+    )
     run = registry.implementation("gaussian_kl", mean, backend)
     return run(mean, logvar, prior_mean, prior_logvar)

@@ -69,9 +69,7 @@ def randn(
     """
     dtype = torch.get_default_dtype() if dtype is None else dtype
     if dtype not in FLOATING:
-        raise TypeError(
-            f"randn: dtype must be float64, float32, bfloat16 or float16; got {dtype}"
-        )
+        raise TypeError(f"randn: dtype must be float64, float32, bfloat16 or float16; got {dtype}")
     if len(shape) == 0:
         raise ValueError("randn: shape must have a batch dim, (B, ...); got ()")
     check_step("randn", step)

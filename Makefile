@@ -1,0 +1,47 @@
+# `make demo` and `make test` need Python >= 3.10, a C++ compiler and the package registries.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SOURCES := $(shell find csrc -type f 2>/dev/null) setup.py CMakeLists.txt pyproject.toml constraints.txt
+
+.PHONY: demo test test-all lint format bench readme clean
+
+demo: $(STAMP)  ## train a VAE on real digits and show what the fused ops gain
+	$(BIN)/vaekernels demo --out demo
+
+test: $(STAMP)  ## the suite; under 15 minutes with the build
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(STAMP)  ## with the slow checks
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format --dry-run --Werror
+	$(BIN)/python benchmarks/readme_tables.py --check
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format -i
+
+bench: $(STAMP)  ## measure this machine and record it
+	$(BIN)/vaekernels bench latent --json benchmarks/results/cpu/latent.json
+
+readme: $(STAMP)  ## write the README's tables from the committed JSON
+	$(BIN)/python benchmarks/readme_tables.py
+
+# torch comes first: what depends on it must find the pinned version. The build uses this
+# environment, not an isolated one, because the extension must fit the installed torch.
+$(STAMP): $(SOURCES)
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt 'setuptools>=77' cmake ninja pybind11 numpy
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist demo *.egg-info vaekernels/_C*.so vaekernels/_build.py vaekernels/libvaekernels_cuda.so

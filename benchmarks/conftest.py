@@ -1,0 +1,14 @@
+"""Every pytest-benchmark record says what it was measured on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from vaekernels import machine
+
+
+@pytest.fixture(autouse=True)
+def _machine(benchmark: Any) -> None:
+    benchmark.extra_info.update(machine.describe())
