@@ -19,9 +19,9 @@ def test_it_names_the_first_op() -> None:
 
 def test_it_names_an_op_of_ours() -> None:
     mean = torch.full((2, 3), 3e38)
-    with pytest.raises(vk.NonFiniteError, match="rsample_kl|gaussian_kl|mul"):
-        with vk.detect_nonfinite():
-            vk.rsample_kl(mean, torch.zeros(2, 3), seed=0)
+    blamed = pytest.raises(vk.NonFiniteError, match="rsample_kl|mul")
+    with blamed, vk.detect_nonfinite():
+        vk.rsample_kl(mean, torch.zeros(2, 3), seed=0)
 
 
 def test_it_watches_the_backward_too() -> None:
