@@ -34,16 +34,6 @@ struct BernoulliNll {
     out[0] = g * (sigmoid - in[1]);
     out[1] = -g * in[0];
   }
-
-  template <class T>
-  VK_INLINE static T value(const T (&in)[kInputs]) {
-    return value(in, derive(in));
-  }
-
-  template <class T>
-  VK_INLINE static void gradient(const T (&in)[kInputs], T g, T (&out)[kInputs]) {
-    gradient(in, derive(in), g, out);
-  }
 };
 
 }  // namespace vaekernels

@@ -36,16 +36,6 @@ struct GaussianKl {
     out[2] = -out[0];
     out[3] = -g * (grad_ratio + T(0.5) * (distance * scaled));
   }
-
-  template <class T>
-  VK_INLINE static T value(const T (&in)[kInputs]) {
-    return value(in, derive(in));
-  }
-
-  template <class T>
-  VK_INLINE static void gradient(const T (&in)[kInputs], T g, T (&out)[kInputs]) {
-    gradient(in, derive(in), g, out);
-  }
 };
 
 }  // namespace vaekernels

@@ -35,16 +35,6 @@ struct GaussianNll {
     out[0] = -out[1];
     out[2] = g * (T(0.5) * (T(1) - difference * scaled));
   }
-
-  template <class T>
-  VK_INLINE static T value(const T (&in)[kInputs]) {
-    return value(in, derive(in));
-  }
-
-  template <class T>
-  VK_INLINE static void gradient(const T (&in)[kInputs], T g, T (&out)[kInputs]) {
-    gradient(in, derive(in), g, out);
-  }
 };
 
 }  // namespace vaekernels

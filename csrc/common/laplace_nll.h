@@ -34,16 +34,6 @@ struct LaplaceNll {
     out[0] = -out[1];
     out[2] = g * ((T(1) - absolute(difference) / derived.scale) / derived.scale);
   }
-
-  template <class T>
-  VK_INLINE static T value(const T (&in)[kInputs]) {
-    return value(in, derive(in));
-  }
-
-  template <class T>
-  VK_INLINE static void gradient(const T (&in)[kInputs], T g, T (&out)[kInputs]) {
-    gradient(in, derive(in), g, out);
-  }
 };
 
 }  // namespace vaekernels

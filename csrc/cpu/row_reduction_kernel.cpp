@@ -19,17 +19,13 @@ template <class F, class T, int kFields>
 void values(const T* const (&fields)[F::kInputs], const T (&numbers)[F::kInputs], int64_t n,
             T* terms) {
   constexpr bool kDeriveOnce = kFields + F::kNumbers == F::kInputs;
-  const auto derived = F::derive(numbers);
+  const auto once = F::derive(numbers);
   VK_INDEPENDENT
   for (int64_t i = 0; i < n; ++i) {
     T element[F::kInputs];
     std::memcpy(element, numbers, sizeof element);
     gather_element<kFields>(fields, i, element);
-    if constexpr (kDeriveOnce) {
-      terms[i] = F::value(element, derived);
-    } else {
-      terms[i] = F::value(element);
-    }
+    terms[i] = F::value(element, kDeriveOnce ? once : F::derive(element));
   }
 }
 
@@ -37,17 +33,13 @@ template <class F, class T, int kFields>
 void gradients(const T* const (&fields)[F::kInputs], const T (&numbers)[F::kInputs], T grad,
                int64_t n, T* const (&out)[F::kInputs]) {
   constexpr bool kDeriveOnce = kFields + F::kNumbers == F::kInputs;
-  const auto derived = F::derive(numbers);
+  const auto once = F::derive(numbers);
   VK_INDEPENDENT
   for (int64_t i = 0; i < n; ++i) {
     T element[F::kInputs], gradient[F::kInputs];
     std::memcpy(element, numbers, sizeof element);
     gather_element<kFields>(fields, i, element);
-    if constexpr (kDeriveOnce) {
-      F::gradient(element, derived, grad, gradient);
-    } else {
-      F::gradient(element, grad, gradient);
-    }
+    F::gradient(element, kDeriveOnce ? once : F::derive(element), grad, gradient);
     for (int k = 0; k < F::kInputs; ++k) out[k][i] = gradient[k];
   }
 }
