@@ -14,7 +14,7 @@ from vaekernels.cli._app import app
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("demo"),
-    epochs: Annotated[int, typer.Option(help="Passes over the training digits.")] = 40,
+    epochs: Annotated[int, typer.Option(help="Passes over the training digits.")] = 30,
     seed: Annotated[int, typer.Option(help="Decides weights, order and noise.")] = 0,
     device: _options.Device = "auto",
 ) -> None:

@@ -43,7 +43,7 @@ def reconstruction_grid(model: VAE, heldout: ImageData, path: Path) -> None:
 def sample_grid(model: VAE, seed: int, path: Path) -> None:
     """New digits."""
     images = model.sample(_SAMPLES, seed=seed)
-    title = f"{_SAMPLES} digits that nobody wrote: decoded from draws of the prior"
+    title = f"{_SAMPLES} samples, decoded from draws of the prior"
     plots.save_figure(_labelled(images, _COLUMNS, title=title), path)
 
 

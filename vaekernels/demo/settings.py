@@ -29,7 +29,7 @@ class Settings:
         ValueError: a number is out of range.
     """
 
-    epochs: int = 40
+    epochs: int = 30
     seed: int = 0
     device: str = "auto"
     hidden: tuple[int, ...] = (32, 64)
