@@ -1,0 +1,113 @@
+"""The bench: what it measures, and its record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from vaekernels import _extension
+from vaekernels.bench import latent, report
+from vaekernels.bench.memory import peak_bytes
+from vaekernels.bench.timing import interleaved
+from vaekernels.cases import ALL
+from vaekernels.cli import app
+
+needs_extension = pytest.mark.skipif(
+    bool(_extension.refusals()), reason="built without the C++ extension"
+)
+
+
+def test_rounds_are_interleaved() -> None:
+    calls: list[str] = []
+
+    def contender(name: str):
+        def run() -> None:
+            calls.append(name)
+            torch.ones(300, 300) @ torch.ones(300, 300)
+
+        return run
+
+    medians = interleaved({"a": contender("a"), "b": contender("b")}, seconds=0.0, min_rounds=3)
+    assert set(medians) == {"a", "b"}
+    assert all(seconds > 0 for seconds in medians.values())
+    changes = sum(first != second for first, second in zip(calls, calls[1:], strict=False))
+    assert changes >= 5
+
+
+@pytest.mark.parametrize("op", ALL)
+def test_eager_and_ours_compute_the_same(op: str) -> None:
+    cases = ALL[op]
+    inputs = cases.inputs((6, 30), torch.float32, torch.Generator().manual_seed(0))
+    if not cases.deterministic_eager:
+        torch.testing.assert_close(cases.eager(*inputs)[1], cases.ours(*inputs)[1])
+        return
+    torch.testing.assert_close(cases.eager(*inputs), cases.ours(*inputs))
+    eager = latent.call(cases.eager, cases, inputs, "forward+backward")
+    ours = latent.call(cases.ours, cases, inputs, "forward+backward")
+    torch.manual_seed(1)
+    assert all(
+        g.shape == inputs[i].shape for g, i in zip(ours(), cases.differentiable, strict=True)
+    )
+    assert all(g is not None for g in eager())
+
+
+@needs_extension
+def test_no_noise_tensor_is_held() -> None:
+    """Forward and backward hold z and the two gradients, and numbers per row, no more."""
+    cases = ALL["rsample_kl"]
+    shape = (64, 4096)
+    inputs = cases.inputs(shape, torch.float32, torch.Generator().manual_seed(0))
+    tensor = 4 * shape[0] * shape[1]
+    ours = peak_bytes(latent.call(cases.ours, cases, inputs, "forward+backward"))
+    assert 3 * tensor <= ours <= 3.05 * tensor
+    assert peak_bytes(latent.call(cases.eager, cases, inputs, "forward+backward")) > 2 * ours
+
+
+def test_the_record_and_its_means(tmp_path: Path) -> None:
+    row = {"op": "gaussian_kl", "direction": "forward", "ratio": 2.0}
+    rows = [row, {**row, "ratio": 8.0}, {**row, "op": "rsample_kl", "ratio": 5.0}]
+    means = report.geometric_means(rows)
+    assert means["gaussian_kl forward"] == pytest.approx(4.0)
+    assert means["losses forward"] == pytest.approx(4.0)
+    assert means["rsample_kl forward"] == pytest.approx(5.0)
+    report.write_json(tmp_path / "new" / "record.json", rows, {"cpu": "x"}, {"suite": "latent"})
+    record = json.loads((tmp_path / "new" / "record.json").read_text())
+    assert record["machine"] == {"cpu": "x"}
+    assert record["rows"] == rows
+
+
+@pytest.mark.slow
+def test_the_command_measures_every_case(tmp_path: Path) -> None:
+    path = tmp_path / "latent.json"
+    result = CliRunner().invoke(app, ["bench", "latent", "--seconds", "0.001", "--json", str(path)])
+    assert result.exit_code == 0, result.output
+    rows = json.loads(path.read_text())["rows"]
+    assert len(rows) == latent.count()
+    assert {row["op"] for row in rows} == set(ALL)
+    assert "rsample_kl" in result.output
+
+
+@pytest.mark.parametrize("option", (["--seconds", "0"], ["--threads", "0"], ["--device", "cuda"]))
+def test_bad_options_end_with_two(option: list[str]) -> None:
+    if option[1] == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    result = CliRunner().invoke(app, ["bench", "latent", *option])
+    assert result.exit_code == 2
+    assert option[0] in result.output
+
+
+def test_info_says_what_runs_and_why_not() -> None:
+    result = CliRunner().invoke(app, ["info", "--json"])
+    assert result.exit_code == 0
+    described = json.loads(result.output)
+    assert described["machine"]["torch"] == str(torch.__version__)
+    answers = described["backends"]["cpu"]["rsample_kl"]
+    assert "runs" in answers.values()
+    assert "tensors are on cpu" in answers["cuda"]
+    text = CliRunner().invoke(app, ["info"]).output
+    assert "rsample_kl" in text
+    assert "(1)" in text
