@@ -4,9 +4,8 @@
 
 namespace vaekernels {
 
-// -log p(target) for Bernoulli variables given by logits: (1 - t) x + max(-x, 0) + log(1 + e^-|x|).
-// Added in this order, x and -x cancel exactly where the loss is tiny, and infinite logits give
-// what PyTorch gives.
+// -log p(target) for Bernoulli variables given by logits: t log(1 + e^-x) + (1 - t) log(1 + e^x).
+// With log(1 + e^-|x|) split off both, what is left of them never cancels.
 struct BernoulliNll {
   static constexpr int kInputs = 2;
   static constexpr int kNumbers = 0;
@@ -22,8 +21,8 @@ struct BernoulliNll {
   template <class T>
   VK_INLINE static T value(const T (&in)[kInputs], const Derived<T>&) {
     const T x = in[0], t = in[1];
-    const T hinge = x > T(0) ? T(0) : -x;
-    return (T(1) - t) * x + hinge + log1p_unit(exponential(-absolute(x)));
+    const T slope = x > T(0) ? T(1) - t : -t;
+    return x * slope + log1p_unit(exponential(-absolute(x)));
   }
 
   template <class T>

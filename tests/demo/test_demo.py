@@ -17,13 +17,15 @@ from typer.testing import CliRunner
 
 from vaekernels.cli import app
 from vaekernels.demo import ParityError, Settings, eager, run
-from vaekernels.demo.figures import _labelled
 from vaekernels.demo.measure import Comparison, Timing
 from vaekernels.demo.parity import TOLERANCE, check_encoding, check_training
 from vaekernels.demo.report import PICTURES, duration
 from vaekernels.machine import cpu_name
 from vaekernels.models import VAE
 from vaekernels.training import ImageData, RunFolder
+
+pytest.importorskip("matplotlib", reason="the demo needs matplotlib: extra [demo]")
+_labelled = pytest.importorskip("vaekernels.demo.figures")._labelled
 
 CPU = torch.device("cpu")
 TINY = Settings(

@@ -27,7 +27,7 @@ def bernoulli_nll(logits: Tensor, target: Tensor, *, backend: str | None = None)
     r"""Negative log-likelihood of Bernoulli variables given by logits, summed per sample.
 
     .. math::
-        \mathrm{nll}_b = \sum_i (1 - t_i) x_i + \max(-x_i, 0) + \log(1 + e^{-|x_i|})
+        \mathrm{nll}_b = \sum_i t_i \log(1 + e^{-x_i}) + (1 - t_i) \log(1 + e^{x_i})
 
     Equivalent PyTorch::
 
@@ -49,7 +49,8 @@ def bernoulli_nll(logits: Tensor, target: Tensor, *, backend: str | None = None)
         BackendError: an explicitly chosen backend cannot run the call.
 
     Precision: computed in float32 (float64 for float64 input), summed pairwise and in float64,
-    rounded once; accurate also where the logits are large and the loss is tiny.
+    rounded once. Accurate relative to each term also where the logits are large and the loss is
+    tiny, where PyTorch's own loses it.
 
     Paper: D. Kingma, M. Welling, "Auto-Encoding Variational Bayes", 2013 (appendix C.1).
     """

@@ -10,4 +10,9 @@ from vaekernels.reference._widen import row_sum, widen
 
 def bernoulli_nll(logits: Tensor, target: Tensor) -> Tensor:
     x, t = widen(logits, target)
-    return row_sum(F.binary_cross_entropy_with_logits(x, t, reduction="none"))
+    return row_sum(t * _softplus(-x) + (1.0 - t) * _softplus(x))
+
+
+def _softplus(x: Tensor) -> Tensor:
+    # log(1 + e^x). With the default threshold of 20 it would drop e^-x where float64 holds it.
+    return F.softplus(x, threshold=80.0)

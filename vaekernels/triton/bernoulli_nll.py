@@ -38,7 +38,7 @@ def bernoulli_nll_kernel(
 ):
     """Forward.
 
-    Equation: max(x, 0) - x t + log(1 + exp(-|x|)).
+    Equation: t log(1 + exp(-x)) + (1 - t) log(1 + exp(x)).
     Grid: one program per tile (row_reduction.py).
     Numerics: float32 or float64; log1p has full relative accuracy, so that a confident, right
         logit keeps its tiny loss.
@@ -48,7 +48,7 @@ def bernoulli_nll_kernel(
     row, column, mask = tile_position(batch, extent, segments, ROWS, COLUMNS)
     x = load_operand(logits, logits_stride, row, column, mask, COMPUTE)
     t = load_operand(target, target_stride, row, column, mask, COMPUTE)
-    # max(x, 0) - x t without a difference of infinities at an infinite, right logit.
+    # With log(1 + exp(-|x|)) split off both terms, what is left of them never cancels.
     nll = x * tl.where(x > 0.0, 1.0 - t, -t) + log1p_of_fraction(exp(-tl.abs(x)))
     store_row_sum(partial, nll, row, mask, batch, segments, ROWS, COLUMNS)
 
