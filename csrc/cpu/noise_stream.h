@@ -13,6 +13,7 @@ inline NoiseStream noise_stream(const at::Tensor& seed, int64_t step,
   TORCH_CHECK_TYPE(seed.scalar_type() == at::kLong && seed.numel() == 1,
                    "seed: expected an int64 tensor with one element; got ", seed.scalar_type(),
                    " of shape ", seed.sizes());
+  TORCH_CHECK_VALUE(seed.is_cpu(), "seed: expected on cpu; got ", seed.device());
   TORCH_CHECK_VALUE(step >= 0 && step <= 0xFFFFFFFFll, "step: expected [0, 2**32); got ", step);
   TORCH_CHECK_VALUE(partition.length <= (int64_t(1) << 34),
                     "a sample has at most 2**34 elements of noise; got ", partition.length);
