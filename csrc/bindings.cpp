@@ -28,10 +28,10 @@ at::Tensor draw_seed() {
 }
 
 std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
-  const vaekernels::NoiseKey noise_key{key[0], key[1], counter[1], counter[2], counter[3]};
-  std::array<uint32_t, 4> words;
-  VK_CPU_DISPATCH(philox_words, counter[0], noise_key, words.data());
-  return words;
+  const uint32_t in[4] = {counter[0], counter[1], counter[2], counter[3]};
+  uint32_t words[4];
+  VK_CPU_DISPATCH(philox_words, in, static_cast<uint64_t>(key[1]) << 32 | key[0], words);
+  return {words[0], words[1], words[2], words[3]};
 }
 
 }  // namespace

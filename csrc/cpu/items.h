@@ -1,6 +1,8 @@
 // Iteration shared by the kernels: items, and the chunks of an item.
 #pragma once
 
+#include <initializer_list>
+
 #include "cpu/kernels.h"
 
 namespace vaekernels::cpu {
@@ -23,6 +25,45 @@ VK_INLINE void for_each_chunk(int64_t begin, int64_t end, Body body) {
   for (int64_t chunk = begin; chunk < end; chunk += kChunk) {
     body(chunk, end - chunk < kChunk ? end - chunk : int64_t(kChunk));
   }
+}
+
+// Elements that a kernel with noise takes at once: a chunk of one row, or several short rows that
+// lie one behind the other.
+struct Tile {
+  int64_t item;  // of the first row
+  int64_t row;
+  int64_t rows;
+  int64_t begin;   // within the row
+  int64_t length;  // elements of each row
+
+  int64_t size() const { return rows * length; }
+};
+
+// Rows are taken together where they are whole Philox blocks and the views allow it: for short
+// rows, starting and ending loops would cost more than the elements.
+inline int64_t rows_per_tile(const Partition& partition, std::initializer_list<const Rows*> views) {
+  if (partition.length == 0 || partition.length % 4 != 0) return 1;
+  for (const Rows* view : views) {
+    if (view->present() && !(view->dense() && view->row_stride == partition.length)) return 1;
+  }
+  return partition.length < kChunk ? kChunk / partition.length : 1;
+}
+
+// Calls body(tile) for the items [first, last), at most rows_per_tile rows at a time.
+template <class Body>
+VK_INLINE void for_each_tile(const Partition& partition, int64_t rows_per_tile, int64_t first,
+                             int64_t last, Body body) {
+  if (rows_per_tile > 1) {
+    for (int64_t row = first; row < last; row += rows_per_tile) {
+      const int64_t rows = last - row < rows_per_tile ? last - row : rows_per_tile;
+      body(Tile{row, row, rows, 0, partition.length});
+    }
+    return;
+  }
+  for_each_item(partition, first, last, [&](int64_t row, int64_t begin, int64_t end, int64_t item) {
+    for_each_chunk(begin, end,
+                   [&](int64_t chunk, int64_t n) { body(Tile{item, row, 1, chunk, n}); });
+  });
 }
 
 }  // namespace

@@ -7,7 +7,6 @@
 
 #include <cstdint>
 
-#include "common/noise.h"
 #include "cpu/capability.h"
 #include "cpu/rows.h"
 
@@ -62,7 +61,7 @@ struct RsampleKlForward {
   double logvar_min = 0, logvar_max = 0;
   bool in_float64 = false;
   Rows z;
-  double* sums = nullptr;
+  double* sums = nullptr;  // zero at first
 };
 
 struct RsampleKlBackward {
@@ -90,6 +89,6 @@ VK_CPU_DECLARE(void rsample_kl_backward(const RsampleKlBackward&, int64_t first,
 VK_CPU_DECLARE(void randn(const Randn&, int64_t first, int64_t last))
 
 // The words of one Philox block, for the known-answer tests.
-VK_CPU_DECLARE(void philox_words(uint32_t block, const NoiseKey&, uint32_t* words))
+VK_CPU_DECLARE(void philox_words(const uint32_t (&counter)[4], uint64_t seed, uint32_t (&words)[4]))
 
 }  // namespace vaekernels::cpu

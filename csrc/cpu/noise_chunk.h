@@ -1,8 +1,8 @@
-// A chunk of normals of one sample, vectorised over Philox blocks.
+// The normals of a tile, vectorised over Philox blocks.
 #pragma once
 
 #include "common/noise.h"
-#include "cpu/kernels.h"
+#include "cpu/items.h"
 
 #ifdef __AVX2__
 #include <immintrin.h>
@@ -13,33 +13,55 @@ namespace {
 
 constexpr int kBlocks = kChunk / 4;
 
-inline NoiseKey noise_key(const NoiseStream& stream, int64_t row) {
-  const int64_t id =
-      stream.sample_ids == nullptr ? row : stream.sample_ids[row * stream.sample_ids_stride];
-  return make_noise_key(stream.seed, static_cast<uint64_t>(id), stream.step);
+// The counters of Philox blocks, but for the step, which all share.
+struct Counters {
+  uint32_t block[kBlocks] = {};
+  uint32_t id_low[kBlocks] = {};
+  uint32_t id_high[kBlocks] = {};
+};
+
+// Sets the counters of a tile; returns how many blocks it has.
+inline int64_t set_counters(const NoiseStream& stream, const Tile& tile, Counters& counters) {
+  const int64_t blocks = (tile.length + 3) / 4;  // of a row
+  for (int64_t r = 0; r < tile.rows; ++r) {
+    const int64_t row = tile.row + r;
+    const uint64_t id = static_cast<uint64_t>(
+        stream.sample_ids == nullptr ? row : stream.sample_ids[row * stream.sample_ids_stride]);
+    const uint32_t first = static_cast<uint32_t>(tile.begin / 4);
+    const uint32_t low = static_cast<uint32_t>(id), high = static_cast<uint32_t>(id >> 32);
+    for (int64_t b = 0; b < blocks; ++b) {
+      counters.block[r * blocks + b] = first + static_cast<uint32_t>(b);
+      counters.id_low[r * blocks + b] = low;
+      counters.id_high[r * blocks + b] = high;
+    }
+  }
+  return tile.rows * blocks;
 }
 
-// words[w][b] = word w of the Philox block first_block + b, for b < blocks, a multiple of 8.
+// words[w][b] = word w of block b, for b < blocks, a multiple of 8.
 #ifdef __AVX2__
 // Compilers do not find the 32x32 -> 64 bit multiply in the portable loop, which costs three
 // times the instructions. Lanes are 64 bits wide: the multiply ignores their upper halves, so
 // words need no masking between rounds.
-inline void philox_blocks(uint32_t first_block, int64_t blocks, const NoiseKey& key,
+inline void philox_blocks(const Counters& counters, int64_t blocks, const NoiseStream& stream,
                           uint32_t (&words)[4][kBlocks]) {
   const __m256i multiplier0 = _mm256_set1_epi64x(kPhiloxMultiplier0);
   const __m256i multiplier1 = _mm256_set1_epi64x(kPhiloxMultiplier1);
+  const __m256i zero = _mm256_setzero_si256();
   for (int64_t b = 0; b < blocks; b += 8) {
-    // Two vectors of four blocks, in the order that packing their low halves restores.
-    const __m256i base = _mm256_set1_epi64x(first_block + static_cast<uint32_t>(b));
-    __m256i c0[2] = {_mm256_add_epi64(base, _mm256_setr_epi64x(0, 1, 4, 5)),
-                     _mm256_add_epi64(base, _mm256_setr_epi64x(2, 3, 6, 7))};
-    __m256i c1[2], c2[2], c3[2];
-    for (int i = 0; i < 2; ++i) {
-      c1[i] = _mm256_set1_epi64x(key.id_low);
-      c2[i] = _mm256_set1_epi64x(key.id_high);
-      c3[i] = _mm256_set1_epi64x(key.step);
-    }
-    uint32_t k0 = key.seed_low, k1 = key.seed_high;
+    // Two vectors of four blocks each, in the order that packing their low halves restores.
+    __m256i c0[2], c1[2], c2[2], c3[2];
+    const auto load = [&](const uint32_t* from, __m256i(&lanes)[2]) {
+      const __m256i eight = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + b));
+      lanes[0] = _mm256_unpacklo_epi32(eight, zero);
+      lanes[1] = _mm256_unpackhi_epi32(eight, zero);
+    };
+    load(counters.block, c0);
+    load(counters.id_low, c1);
+    load(counters.id_high, c2);
+    c3[0] = c3[1] = _mm256_set1_epi64x(stream.step);
+    uint32_t k0 = static_cast<uint32_t>(stream.seed);
+    uint32_t k1 = static_cast<uint32_t>(stream.seed >> 32);
     for (int round = 0; round < kPhiloxRounds; ++round) {
       const __m256i key0 = _mm256_set1_epi64x(k0), key1 = _mm256_set1_epi64x(k1);
       for (int i = 0; i < 2; ++i) {
@@ -65,23 +87,25 @@ inline void philox_blocks(uint32_t first_block, int64_t blocks, const NoiseKey& 
   }
 }
 #else
-inline void philox_blocks(uint32_t first_block, int64_t blocks, const NoiseKey& key,
+inline void philox_blocks(const Counters& counters, int64_t blocks, const NoiseStream& stream,
                           uint32_t (&words)[4][kBlocks]) {
   for (int64_t b = 0; b < blocks; ++b) {
+    const uint64_t id = static_cast<uint64_t>(counters.id_high[b]) << 32 | counters.id_low[b];
     uint32_t block[4];
-    philox(first_block + static_cast<uint32_t>(b), key, block);
+    philox(counters.block[b], make_noise_key(stream.seed, id, stream.step), block);
     for (int w = 0; w < 4; ++w) words[w][b] = block[w];
   }
 }
 #endif
 
-// normals[0 .. n): those of the elements [begin, begin + n) of a sample; begin is a multiple of
-// 4, n <= kChunk. May write up to the end of normals.
-inline void normals_chunk(int64_t begin, int64_t n, const NoiseKey& key, float (&normals)[kChunk]) {
+// The normals of a tile's elements, row after row; a tile of several rows has whole blocks only.
+// May write up to the end of normals.
+inline void tile_normals(const NoiseStream& stream, const Tile& tile, Counters& counters,
+                         float (&normals)[kChunk]) {
   alignas(64) uint32_t words[4][kBlocks];
   // Whole vectors: the words of a few blocks more cost less than a scalar remainder.
-  const int64_t blocks = (n + 31) / 32 * 8;
-  philox_blocks(static_cast<uint32_t>(begin / 4), blocks, key, words);
+  const int64_t blocks = (set_counters(stream, tile, counters) + 7) / 8 * 8;
+  philox_blocks(counters, blocks, stream, words);
   VK_INDEPENDENT
   for (int64_t b = 0; b < blocks; ++b) {
     box_muller(words[0][b], words[1][b], normals[4 * b], normals[4 * b + 1]);

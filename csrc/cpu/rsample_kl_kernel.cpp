@@ -10,25 +10,25 @@ namespace {
 template <class T>
 void forward(const RsampleKlForward& args, int64_t first, int64_t last) {
   const RsampleKl<T> formula{static_cast<T>(args.logvar_min), static_cast<T>(args.logvar_max)};
-  alignas(64) T mean_scratch[kChunk], logvar_scratch[kChunk], z_scratch[kChunk], terms[kChunk];
+  alignas(64) T mean_scratch[kChunk], logvar_scratch[kChunk], z_scratch[kChunk], terms[2 * kChunk];
   alignas(64) float eps[kChunk];
-  for_each_item(args.partition, first, last,
-                [&](int64_t row, int64_t begin, int64_t end, int64_t item) {
-    const NoiseKey key = noise_key(args.noise, row);
-    double sum = 0.0;
-    for_each_chunk(begin, end, [&](int64_t chunk, int64_t n) {
-      normals_chunk(chunk, n, key, eps);
-      const T* mean = read(args.mean, row, chunk, n, mean_scratch);
-      const T* logvar = read(args.logvar, row, chunk, n, logvar_scratch);
-      T* z = target(args.z, row, chunk, z_scratch);
-      VK_INDEPENDENT
-      for (int64_t i = 0; i < n; ++i) {
-        terms[i] = formula.sample(mean[i], logvar[i], static_cast<T>(eps[i]), z[i]);
-      }
-      write(args.z, row, chunk, n, z);
-      sum += sum_chunk(terms, n);
-    });
-    args.sums[item] = 0.5 * sum;
+  Counters counters;
+  const int64_t together = rows_per_tile(args.partition, {&args.mean, &args.logvar, &args.z});
+  for_each_tile(args.partition, together, first, last, [&](const Tile& tile) {
+    const int64_t n = tile.size();
+    tile_normals(args.noise, tile, counters, eps);
+    const T* mean = read(args.mean, tile.row, tile.begin, n, mean_scratch);
+    const T* logvar = read(args.logvar, tile.row, tile.begin, n, logvar_scratch);
+    T* z = target(args.z, tile.row, tile.begin, z_scratch);
+    VK_INDEPENDENT
+    for (int64_t i = 0; i < n; ++i) {
+      terms[i] = formula.sample(mean[i], logvar[i], static_cast<T>(eps[i]), z[i]);
+    }
+    write(args.z, tile.row, tile.begin, n, z);
+    // From the last row to the first: summing one clobbers what lies behind it.
+    for (int64_t r = tile.rows - 1; r >= 0; --r) {
+      args.sums[tile.item + r] += 0.5 * sum_chunk(terms + r * tile.length, tile.length);
+    }
   });
 }
 
@@ -36,37 +36,43 @@ template <class T>
 void backward(const RsampleKlBackward& args, int64_t first, int64_t last) {
   const RsampleKl<T> formula{static_cast<T>(args.logvar_min), static_cast<T>(args.logvar_max)};
   alignas(64) T mean_scratch[kChunk], logvar_scratch[kChunk], grad_z_scratch[kChunk] = {};
-  alignas(64) T grad_mean_scratch[kChunk], grad_logvar_scratch[kChunk];
+  alignas(64) T grad_mean_scratch[kChunk], grad_logvar_scratch[kChunk], grad_kl[kChunk] = {};
   alignas(64) float eps[kChunk] = {};
-  for_each_item(args.partition, first, last, [&](int64_t row, int64_t begin, int64_t end, int64_t) {
-    const NoiseKey key = noise_key(args.noise, row);
-    T grad_kl_scratch = T(0);
-    const T grad_kl =
-        args.grad_kl.present() ? *read(args.grad_kl, row, 0, 1, &grad_kl_scratch) : T(0);
-    for_each_chunk(begin, end, [&](int64_t chunk, int64_t n) {
-      const T* mean = read(args.mean, row, chunk, n, mean_scratch);
-      // Without a gradient of z the scratch of zeros stands in for it, and no noise is needed.
-      const T* grad_z = grad_z_scratch;
-      if (args.grad_z.present()) grad_z = read(args.grad_z, row, chunk, n, grad_z_scratch);
-      if (args.grad_mean.present()) {
-        T* grad_mean = target(args.grad_mean, row, chunk, grad_mean_scratch);
-        VK_INDEPENDENT
-        for (int64_t i = 0; i < n; ++i)
-          grad_mean[i] = formula.grad_mean(grad_z[i], grad_kl, mean[i]);
-        write(args.grad_mean, row, chunk, n, grad_mean);
+  Counters counters;
+  const int64_t together = rows_per_tile(
+      args.partition, {&args.mean, &args.logvar, &args.grad_z, &args.grad_mean, &args.grad_logvar});
+  for_each_tile(args.partition, together, first, last, [&](const Tile& tile) {
+    const int64_t n = tile.size();
+    const T* mean = read(args.mean, tile.row, tile.begin, n, mean_scratch);
+    // Without a gradient of z the scratch of zeros stands in for it, and no noise is needed.
+    const T* grad_z = grad_z_scratch;
+    if (args.grad_z.present()) {
+      grad_z = read(args.grad_z, tile.row, tile.begin, n, grad_z_scratch);
+    }
+    for (int64_t r = 0; args.grad_kl.present() && r < tile.rows; ++r) {
+      T scratch;
+      const T of_row = *read(args.grad_kl, tile.row + r, 0, 1, &scratch);
+      for (int64_t i = 0; i < tile.length; ++i) grad_kl[r * tile.length + i] = of_row;
+    }
+    if (args.grad_mean.present()) {
+      T* grad_mean = target(args.grad_mean, tile.row, tile.begin, grad_mean_scratch);
+      VK_INDEPENDENT
+      for (int64_t i = 0; i < n; ++i) {
+        grad_mean[i] = formula.grad_mean(grad_z[i], grad_kl[i], mean[i]);
       }
-      if (args.grad_logvar.present()) {
-        if (args.grad_z.present()) normals_chunk(chunk, n, key, eps);
-        const T* logvar = read(args.logvar, row, chunk, n, logvar_scratch);
-        T* grad_logvar = target(args.grad_logvar, row, chunk, grad_logvar_scratch);
-        VK_INDEPENDENT
-        for (int64_t i = 0; i < n; ++i) {
-          grad_logvar[i] =
-              formula.grad_logvar(grad_z[i], grad_kl, logvar[i], static_cast<T>(eps[i]));
-        }
-        write(args.grad_logvar, row, chunk, n, grad_logvar);
+      write(args.grad_mean, tile.row, tile.begin, n, grad_mean);
+    }
+    if (args.grad_logvar.present()) {
+      if (args.grad_z.present()) tile_normals(args.noise, tile, counters, eps);
+      const T* logvar = read(args.logvar, tile.row, tile.begin, n, logvar_scratch);
+      T* grad_logvar = target(args.grad_logvar, tile.row, tile.begin, grad_logvar_scratch);
+      VK_INDEPENDENT
+      for (int64_t i = 0; i < n; ++i) {
+        grad_logvar[i] =
+            formula.grad_logvar(grad_z[i], grad_kl[i], logvar[i], static_cast<T>(eps[i]));
       }
-    });
+      write(args.grad_logvar, tile.row, tile.begin, n, grad_logvar);
+    }
   });
 }
 
@@ -84,24 +90,30 @@ void rsample_kl_backward(const RsampleKlBackward& args, int64_t first, int64_t l
 
 void randn(const Randn& args, int64_t first, int64_t last) {
   alignas(64) float normals[kChunk];
-  for_each_item(args.partition, first, last, [&](int64_t row, int64_t begin, int64_t end, int64_t) {
-    const NoiseKey key = noise_key(args.noise, row);
-    for_each_chunk(begin, end, [&](int64_t chunk, int64_t n) {
-      normals_chunk(chunk, n, key, normals);
-      if (args.out.kind == Kind::kFloat32 && args.out.dense()) {
-        float* out = address<float>(args.out, row, chunk);
-        for (int64_t i = 0; i < n; ++i) out[i] = normals[i];
-      } else {
-        write(args.out, row, chunk, n, normals);
-      }
-    });
+  Counters counters;
+  const int64_t together = rows_per_tile(args.partition, {&args.out});
+  for_each_tile(args.partition, together, first, last, [&](const Tile& tile) {
+    tile_normals(args.noise, tile, counters, normals);
+    if (in_place<float>(args.out)) {
+      float* out = address<float>(args.out, tile.row, tile.begin);
+      for (int64_t i = 0; i < tile.size(); ++i) out[i] = normals[i];
+    } else {
+      write(args.out, tile.row, tile.begin, tile.size(), normals);
+    }
   });
 }
 
-void philox_words(uint32_t block, const NoiseKey& key, uint32_t* words) {
-  uint32_t chunk[4][kBlocks];
-  philox_blocks(block, 8, key, chunk);
-  for (int w = 0; w < 4; ++w) words[w] = chunk[w][0];
+void philox_words(const uint32_t (&counter)[4], uint64_t seed, uint32_t (&words)[4]) {
+  NoiseStream stream;
+  stream.seed = seed;
+  stream.step = counter[3];
+  Counters counters;
+  counters.block[0] = counter[0];
+  counters.id_low[0] = counter[1];
+  counters.id_high[0] = counter[2];
+  uint32_t blocks[4][kBlocks];
+  philox_blocks(counters, 8, stream, blocks);
+  for (int w = 0; w < 4; ++w) words[w] = blocks[w][0];
 }
 
 }  // namespace VK_CAPABILITY

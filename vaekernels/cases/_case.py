@@ -19,7 +19,8 @@ LATENT_SHAPES: dict[str, tuple[int, ...]] = {
     "sd3_latent_256px_b256": (256, 16, 32, 32),
 }
 
-# Tails: around the vector width, the chunk, the segment of a row; empty batch, empty event.
+# Tails: around the vector width, the chunk, the segment of a row; several rows in a chunk; empty
+# batch, empty event.
 ODD_SHAPES: dict[str, tuple[int, ...]] = {
     "one": (1, 1),
     "seven": (7, 7),
@@ -27,6 +28,7 @@ ODD_SHAPES: dict[str, tuple[int, ...]] = {
     "chunk_tail": (2, 257),
     "segment_tail": (2, 8192 + 5),
     "rank1": (33,),
+    "short_rows": (45, 12),
     "empty_batch": (0, 20),
     "empty_event": (3, 0),
 }
