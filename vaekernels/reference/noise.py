@@ -49,6 +49,9 @@ def _multiply(a: Tensor, m: int) -> tuple[Tensor, Tensor]:
     return carried >> 16, (a * (m & 0xFFFF) + ((a * (m >> 16) & 0xFFFF) << 16)) & MASK32
 
 
+# An op of its own, so that a compiler calls it as a whole: Inductor needs minutes for the emulated
+# integer arithmetic below.
+@torch.library.custom_op("vaekernels_reference::normals", mutates_args=())
 def normals(
     size: Sequence[int],
     seed: Tensor,
@@ -72,7 +75,18 @@ def normals(
     words = philox(counter, key)
     pairs = (*box_muller(words[0], words[1]), *box_muller(words[2], words[3]))
     flat = torch.stack(pairs, dim=-1).reshape(batch, blocks * 4)
-    return flat[:, :event].reshape(tuple(size))
+    return flat[:, :event].contiguous().reshape(tuple(size))
+
+
+@normals.register_fake
+def _(
+    size: Sequence[int],
+    seed: Tensor,
+    step: int,
+    sample_ids: Tensor | None,
+    device: torch.device,
+) -> Tensor:
+    return torch.empty(tuple(size), dtype=torch.float32, device=device)
 
 
 def box_muller(radius_word: Tensor, angle_word: Tensor) -> tuple[Tensor, Tensor]:
