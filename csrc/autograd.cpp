@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <mutex>
 #include <type_traits>
 
 namespace vaekernels {
@@ -55,8 +56,6 @@ struct OpInfo {
   std::optional<c10::OperatorHandle> backward = {};
 
   void resolve(const c10::OperatorHandle& op) {
-    if (backward.has_value()) return;
-    positions.clear();
     for (const std::string& input : differentiable) {
       positions.push_back(op.schema().argumentIndexWithName(input).value());
     }
@@ -110,7 +109,7 @@ class AutogradKernel final : public c10::OperatorKernel {
       : info_{std::move(name), std::move(differentiable)} {}
 
   void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
-    info_.resolve(op);
+    std::call_once(resolved_, [&] { info_.resolve(op); });
     Stack inputs = take_arguments(op, stack);
     const bool differentiates =
         at::GradMode::is_enabled() &&
@@ -151,6 +150,7 @@ class AutogradKernel final : public c10::OperatorKernel {
   }
 
   OpInfo info_;
+  std::once_flag resolved_;
 };
 
 // Stands where the gradient of X_backward would.
