@@ -79,10 +79,20 @@ class CMakeBuild(build_ext):
         generator = ["-G", "Ninja"] if shutil.which("ninja") else []
         defines = [f"-D{key}={value}" for key, value in options.items()]
         jobs = os.environ.get("MAX_JOBS", str(os.cpu_count() or 1))
-        subprocess.run(["cmake", str(ROOT), *generator, *defines], cwd=folder, check=True)
-        build = ["cmake", "--build", ".", "--config", "Release", "-j", jobs]
-        subprocess.run(build, cwd=folder, check=True)
-        subprocess.run(["cmake", "--install", ".", "--config", "Release"], cwd=folder, check=True)
+        # Fresh: what an earlier install found may have been in an environment that is gone.
+        run(["cmake", "--fresh", str(ROOT), *generator, *defines], folder)
+        run(["cmake", "--build", ".", "--config", "Release", "-j", jobs], folder)
+        run(["cmake", "--install", ".", "--config", "Release"], folder)
+
+
+def run(command: list[str], folder: Path) -> None:
+    try:
+        subprocess.run(command, cwd=folder, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise SystemExit(
+            f"vaekernels: building the C++ extension failed: {error}. It needs cmake (pip install "
+            "cmake) and a C++20 compiler; VAEKERNELS_NO_EXTENSION=1 installs without it"
+        ) from error
 
 
 class BuildPy(build_py):
