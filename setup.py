@@ -76,11 +76,14 @@ class CMakeBuild(build_ext):
             "VAEKERNELS_CUDA": "ON" if wants_cuda() else "OFF",
             "CMAKE_INSTALL_PREFIX": str(target.parent),
         }
-        generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+        generator = []
+        if ninja := shutil.which("ninja"):
+            generator = ["-G", "Ninja"]
+            # Said each time: the one of an earlier, isolated build is gone with its environment.
+            options["CMAKE_MAKE_PROGRAM"] = ninja
         defines = [f"-D{key}={value}" for key, value in options.items()]
         jobs = os.environ.get("MAX_JOBS", str(os.cpu_count() or 1))
-        # Fresh: what an earlier install found may have been in an environment that is gone.
-        run(["cmake", "--fresh", str(ROOT), *generator, *defines], folder)
+        run(["cmake", str(ROOT), *generator, *defines], folder)
         run(["cmake", "--build", ".", "--config", "Release", "-j", jobs], folder)
         run(["cmake", "--install", ".", "--config", "Release"], folder)
 
