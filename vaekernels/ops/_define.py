@@ -55,34 +55,36 @@ def define(definition: OpDefinition) -> None:
             _register_autograd(definition, namespace, library)
 
 
-def _differentiable_positions(definition: OpDefinition, namespace: str) -> list[int]:
-    arguments = getattr(getattr(torch.ops, namespace), definition.name).default._schema.arguments
-    names = [argument.name for argument in arguments]
+def _op(namespace: str, name: str) -> Any:
+    return getattr(getattr(torch.ops, namespace), name).default
+
+
+def _input_names(definition: OpDefinition) -> list[str]:
+    return [argument.name for argument in _op("vaekernels", definition.name)._schema.arguments]
+
+
+def _positions(definition: OpDefinition) -> list[int]:
+    """Of the differentiable inputs."""
+    names = _input_names(definition)
     return [names.index(name) for name in definition.differentiable]
 
 
 def _backward_fake(definition: OpDefinition) -> Callable[..., Any]:
-    positions: list[int] = []
+    count, positions = len(_input_names(definition)), _positions(definition)
 
     def fake(*arguments: Any) -> Any:
-        if not positions:
-            positions.extend(_differentiable_positions(definition, "vaekernels"))
-        forward_arity = len(
-            getattr(torch.ops.vaekernels, definition.name).default._schema.arguments
-        )
-        inputs, mask = arguments[-1 - forward_arity : -1], arguments[-1]
-        grads = tuple(
+        inputs, mask = arguments[-1 - count : -1], arguments[-1]
+        return tuple(
             torch.empty_like(inputs[position]) if wanted else inputs[0].new_empty(0)
             for position, wanted in zip(positions, mask, strict=True)
         )
-        return grads
 
     return fake
 
 
 def _register_autograd(definition: OpDefinition, namespace: str, library: Any) -> None:
     qualified = f"{namespace}::{definition.name}"
-    positions = _differentiable_positions(definition, namespace)
+    positions = _positions(definition)
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.save_for_backward(*(value for value in inputs if isinstance(value, Tensor)))
@@ -95,8 +97,7 @@ def _register_autograd(definition: OpDefinition, namespace: str, library: Any) -
         saved = iter(ctx.saved_tensors)
         inputs = [next(saved) if value is None else value[0] for value in ctx.inputs]
         mask = [bool(ctx.needs_input_grad[position]) for position in positions]
-        op = getattr(getattr(torch.ops, namespace), f"{definition.name}_backward").default
-        computed = op(*grads, *inputs, mask)
+        computed = _op(namespace, f"{definition.name}_backward")(*grads, *inputs, mask)
         result: list[Tensor | None] = [None] * len(inputs)
         for position, wanted, grad in zip(positions, mask, computed, strict=True):
             result[position] = grad if wanted else None
