@@ -20,12 +20,6 @@ void check_shapes(const char* op, const Inputs<N>& inputs) {
 }
 
 template <size_t N>
-bool any_float64(const Inputs<N>& inputs) {
-  return std::any_of(inputs.begin(), inputs.end(),
-                     [](const at::Tensor& t) { return t.scalar_type() == at::kDouble; });
-}
-
-template <size_t N>
 at::Tensor forward(const char* op, Formula formula, const Inputs<N>& inputs) {
   check_shapes(op, inputs);
   RowReductionForward args;

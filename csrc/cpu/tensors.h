@@ -85,7 +85,7 @@ void parallel_items(const Partition& partition, const Body& body) {
   at::parallel_for(0, partition.items(), std::max<int64_t>(1, 4096 / length), body);
 }
 
-inline bool any_float64(std::initializer_list<at::Tensor> tensors) {
+inline bool any_float64(at::TensorList tensors) {
   return std::any_of(tensors.begin(), tensors.end(),
                      [](const at::Tensor& t) { return t.scalar_type() == at::kDouble; });
 }

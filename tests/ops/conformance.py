@@ -57,15 +57,28 @@ def check(
     # Eager PyTorch is the reference in the dtype itself: the same lines, the same noise.
     eager_outputs, _, eager_got = run(cases, inputs, "reference", grads)
 
-    reduced = max(1, math.prod(shape[1:]))
     triples = zip(
         [*outputs, *got], [*eager_outputs, *eager_got], [*exact_outputs, *exact_got], strict=True
     )
     for result, eager, reference in triples:
-        assert result.shape == reference.shape
-        assert result.dtype == eager.dtype
         assert torch.isfinite(result).all()
-        terms = reduced if result.ndim <= 1 else 1
-        terms = terms * shape[0] if result.ndim == 0 else terms
-        allowed = tolerance(error(eager, reference), result.dtype, terms)
-        assert error(result, reference) <= allowed
+        assert_as_good_as_eager(result, eager, reference, shape)
+
+
+def assert_as_good_as_eager(
+    result: Tensor, eager: Tensor, exact: Tensor, shape: Sequence[int], floor: float = 0.0
+) -> None:
+    """``result`` has eager's shape and dtype, and at most twice its error plus a floor.
+
+    Args:
+        result: an output or a gradient of the backend under test.
+        eager: the same of plain PyTorch in the same dtype.
+        exact: the same in float64.
+        shape: of the op's inputs: a number per row sums a row, a number sums them all.
+        floor: error allowed beyond that.
+    """
+    assert result.shape == exact.shape
+    assert result.dtype == eager.dtype
+    terms = math.prod(shape[1:]) if result.ndim <= 1 else 1
+    terms *= shape[0] if result.ndim == 0 else 1
+    assert error(result, exact) <= (tolerance(error(eager, exact), result.dtype, terms) + floor)

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 import vaekernels as vk
-from vaekernels.cases import error, tolerance
+from tests.ops.conformance import assert_as_good_as_eager
+from tests.ops.oracle import KINDS, make, plain, plain_rsample_kl, weights
+from vaekernels.cases import error
 
 pytestmark = [
     pytest.mark.interpreter,
@@ -23,63 +25,28 @@ pytestmark = [
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 SHAPES = [(1, 1), (7, 7), (3, 33), (2, 1, 257), (2, 2048 + 5)]
-SEED, STEP = 2**35 + 7, 3
+SEED, STEP, CLAMP = 2**35 + 7, 3, (-2.5, 1.1)
 
 
 def rsample_kl(mean: Tensor, logvar: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
-    return vk.rsample_kl(mean, logvar, seed=SEED, step=STEP, logvar_clamp=(-2.5, 1.1), **options)
+    return vk.rsample_kl(mean, logvar, seed=SEED, step=STEP, logvar_clamp=CLAMP, **options)
 
 
-def eager_rsample_kl(mean: Tensor, logvar: Tensor) -> tuple[Tensor, Tensor]:
+def rsample_kl_of_triton_noise(mean: Tensor, logvar: Tensor) -> tuple[Tensor, Tensor]:
     # Triton's own noise, which test_triton_noise.py holds against the contract: the interpreter
     # of Triton 3.6 has no fused multiply-add, so that it may differ in the last place.
-    eps = vk.randn(mean.shape, seed=SEED, step=STEP, dtype=mean.dtype, backend="triton")
-    logvar = logvar.clamp(-2.5, 1.1)
-    kl = 0.5 * (mean**2 + logvar.exp() - 1.0 - logvar)
-    return mean + torch.exp(0.5 * logvar) * eps, kl.reshape(len(mean), -1).sum(1)
+    eps = vk.randn(mean.shape, seed=SEED, step=STEP, dtype=torch.float32, backend="triton")
+    return plain_rsample_kl(mean, logvar, eps, CLAMP)
 
 
-def gaussian_kl(mean: Tensor, logvar: Tensor, prior: Tensor, prior_logvar: Tensor) -> Tensor:
-    ratio = logvar - prior_logvar
-    kl = 0.5 * (ratio.exp() - 1.0 - ratio + (mean - prior) ** 2 * (-prior_logvar).exp())
-    return kl.reshape(len(mean), -1).sum(1)
-
-
-def bernoulli_nll(logits: Tensor, target: Tensor) -> Tensor:
-    entropy = torch.nn.functional.binary_cross_entropy_with_logits
-    return entropy(logits, target, reduction="none").reshape(len(logits), -1).sum(1)
-
-
-def gaussian_nll(mean: Tensor, target: Tensor, logvar: Tensor) -> Tensor:
-    nll = 0.5 * (1.8378770664093453 + logvar + (target - mean) ** 2 * (-logvar).exp())
-    return nll.reshape(len(mean), -1).sum(1)
-
-
-def laplace_nll(mean: Tensor, target: Tensor, scale: Tensor) -> Tensor:
-    nll = torch.log(2 * scale) + (target - mean).abs() / scale
-    return nll.reshape(len(mean), -1).sum(1)
-
-
-# Op, eager, and the kind of each input (see ``make``).
-OPS: dict[str, tuple[Callable[..., Any], Callable[..., Any], Sequence[str]]] = {
-    "rsample_kl": (rsample_kl, eager_rsample_kl, ("mean", "logvar")),
-    "gaussian_kl": (vk.gaussian_kl, gaussian_kl, ("mean", "logvar", "mean", "logvar")),
-    "bernoulli_nll": (vk.bernoulli_nll, bernoulli_nll, ("logits", "probability")),
-    "gaussian_nll": (vk.gaussian_nll, gaussian_nll, ("mean", "mean", "logvar")),
-    "laplace_nll": (vk.laplace_nll, laplace_nll, ("mean", "mean", "scale")),
+# Op, and the same in plain PyTorch.
+OPS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "rsample_kl": (rsample_kl, rsample_kl_of_triton_noise),
+    "gaussian_kl": (vk.gaussian_kl, plain(vk.gaussian_kl)),
+    "bernoulli_nll": (vk.bernoulli_nll, plain(vk.bernoulli_nll)),
+    "gaussian_nll": (vk.gaussian_nll, plain(vk.gaussian_nll)),
+    "laplace_nll": (vk.laplace_nll, plain(vk.laplace_nll)),
 }
-
-
-def make(kind: str, shape: Sequence[int], dtype: torch.dtype, seed: int) -> Tensor:
-    normal = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    value = {
-        "mean": normal,
-        "logvar": normal * 1.5 - 0.5,
-        "logits": normal * 6.0,
-        "probability": torch.sigmoid(normal),
-        "scale": normal.abs() + 0.25,
-    }[kind]
-    return value.to(dtype)
 
 
 def run(function: Callable[..., Any], inputs: Sequence[Tensor], dtype: torch.dtype | None = None):
@@ -91,29 +58,22 @@ def run(function: Callable[..., Any], inputs: Sequence[Tensor], dtype: torch.dty
     return [out.detach() for out in outputs], torch.autograd.grad(loss, leaves)
 
 
-def weights(out: Tensor) -> Tensor:
-    """Weights that every dtype holds exactly, so that all runs differentiate one function."""
-    return (torch.arange(out.numel(), dtype=torch.float64) % 5 - 2.5).reshape(out.shape)
-
-
 def check(name: str, inputs: Sequence[Tensor]) -> list[Tensor]:
     """Compare the op on ``inputs`` with float64; returns the gradients."""
-    op, eager, _ = OPS[name]
+    op, eager = OPS[name]
     outputs, grads = run(lambda *leaves: op(*leaves, backend="triton"), inputs)
     exact_outputs, exact_grads = run(eager, inputs, torch.float64)
     eager_outputs, eager_grads = run(eager, inputs)
-    reduced = max(t.numel() for t in inputs)
-    for got, exact, plain in zip(
+    for got, exact, other in zip(
         (*outputs, *grads),
         (*exact_outputs, *exact_grads),
         (*eager_outputs, *eager_grads),
         strict=True,
     ):
-        assert got.shape == exact.shape
         assert not got.isnan().any()
         # Eager float64 is the exact answer itself: its error, 0, says nothing of the dtype's.
         floor = 8 * torch.finfo(got.dtype).eps if got.dtype == torch.float64 else 0.0
-        assert error(got, exact) <= tolerance(error(plain, exact), got.dtype, reduced) + floor
+        assert_as_good_as_eager(got, other, exact, inputs[0].shape, floor)
     for tensor, grad in zip(inputs, grads, strict=True):
         assert grad.dtype == tensor.dtype
     sums = outputs[-1]
@@ -126,14 +86,14 @@ def check(name: str, inputs: Sequence[Tensor]) -> list[Tensor]:
 @pytest.mark.parametrize("name", OPS)
 def test_odd_shapes(name: str, dtype: torch.dtype) -> None:
     for shape in SHAPES:
-        check(name, [make(kind, shape, dtype, i) for i, kind in enumerate(OPS[name][2])])
+        check(name, [make(kind, shape, dtype, i) for i, kind in enumerate(KINDS[name])])
 
 
 @pytest.mark.parametrize("name", OPS)
 def test_strided_halves_are_read_in_place(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from vaekernels.triton.row_reduction import Operand
 
-    kinds = OPS[name][2]
+    kinds = KINDS[name]
     wide = [make(kind, (3, 4, 5, 7), torch.float32, i) for i, kind in enumerate(kinds)]
     halves = [t.chunk(2, 1)[i % 2] for i, t in enumerate(wide)]
     assert not any(t.is_contiguous() for t in halves)
@@ -141,7 +101,7 @@ def test_strided_halves_are_read_in_place(name: str, monkeypatch: pytest.MonkeyP
         operand = Operand.rows(half)
         assert operand.argument.data_ptr() == half.data_ptr()
         assert operand.stride == 4 * 5 * 7
-    op, _, _ = OPS[name]
+    op, _ = OPS[name]
     strided, packed = (
         op(*halves, backend="triton"),
         op(*(t.contiguous() for t in halves), backend="triton"),
@@ -157,7 +117,7 @@ def pair(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 @pytest.mark.parametrize("name", OPS)
 def test_channels_last_and_transposed(name: str) -> None:
     """Noise and sums follow the logical index; gradients keep the input's layout."""
-    kinds = OPS[name][2]
+    kinds = KINDS[name]
     inputs = [make(kind, (2, 6, 3, 5), torch.float32, i) for i, kind in enumerate(kinds)]
     inputs[0] = inputs[0].to(memory_format=torch.channels_last)
     inputs[1] = inputs[1].transpose(2, 3).contiguous().transpose(2, 3)
@@ -176,7 +136,7 @@ def test_channels_last_sample_is_channels_last() -> None:
 @pytest.mark.parametrize("shape", [(0, 20), (0,), (3, 0)])
 @pytest.mark.parametrize("name", OPS)
 def test_empty_batch_and_empty_rows(name: str, shape: tuple[int, ...]) -> None:
-    op, _, kinds = OPS[name]
+    op, kinds = OPS[name][0], KINDS[name]
     inputs = [make(kind, shape, torch.float32, i) for i, kind in enumerate(kinds)]
     outputs, grads = run(lambda *leaves: op(*leaves, backend="triton"), inputs)
     assert torch.equal(outputs[-1], torch.zeros(shape[0]))
@@ -186,7 +146,7 @@ def test_empty_batch_and_empty_rows(name: str, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("name", ["gaussian_nll", "laplace_nll", "gaussian_kl"])
 def test_one_number_and_its_gradient(name: str, dtype: torch.dtype) -> None:
-    kinds = OPS[name][2]
+    kinds = KINDS[name]
     free = 2 if name != "gaussian_kl" else 3
     for shape in [(3, 33), (2, 2048 + 5)]:
         inputs = [make(kind, shape, dtype, i) for i, kind in enumerate(kinds)]
@@ -223,7 +183,7 @@ def test_mixed_dtypes() -> None:
         make("logvar", (3, 33), torch.float16, 2),
     ]
     outputs, grads = run(lambda *leaves: vk.gaussian_nll(*leaves, backend="triton"), inputs)
-    exact_outputs, exact_grads = run(gaussian_nll, inputs, torch.float64)
+    exact_outputs, exact_grads = run(plain(vk.gaussian_nll), inputs, torch.float64)
     assert error(outputs[0], exact_outputs[0]) <= 1e-6
     for grad, exact, tensor in zip(grads, exact_grads, inputs, strict=True):
         assert grad.dtype == tensor.dtype
@@ -259,7 +219,7 @@ def test_clamped_logvar_passes_no_gradient() -> None:
 
 @pytest.mark.parametrize("name", OPS)
 def test_rows_do_not_depend_on_their_batch(name: str) -> None:
-    op, _, kinds = OPS[name]
+    op, kinds = OPS[name][0], KINDS[name]
     for shape in [(5, 33), (3, 2048 + 16)]:
         inputs = [make(kind, shape, torch.float32, i) for i, kind in enumerate(kinds)]
         whole, alone = op(*inputs, backend="triton"), op(*(t[:1] for t in inputs), backend="triton")
@@ -269,7 +229,7 @@ def test_rows_do_not_depend_on_their_batch(name: str) -> None:
 
 @pytest.mark.parametrize("name", OPS)
 def test_nan_stays_in_its_row(name: str) -> None:
-    _, _, kinds = OPS[name]
+    kinds = KINDS[name]
     for position in range(len(kinds)):
         inputs = [make(kind, (4, 33), torch.float32, i) for i, kind in enumerate(kinds)]
         inputs[position][1, 7] = float("nan")

@@ -8,26 +8,27 @@ from torch import Tensor
 FLOATING = frozenset({torch.float64, torch.float32, torch.bfloat16, torch.float16})
 
 
+def _floating(op: str, name: str, value: object, expected: str = "a tensor") -> Tensor:
+    """``value``, which must be a floating tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{op}: {name} must be {expected}; got {type(value).__name__}")
+    if value.dtype not in FLOATING:
+        raise TypeError(
+            f"{op}: {name} must be float64, float32, bfloat16 or float16; got {value.dtype}"
+        )
+    return value
+
+
 def check_rows(op: str, name: str, tensor: object) -> None:
     """``tensor`` is a floating tensor with at least a batch dim."""
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{op}: {name} must be a tensor; got {type(tensor).__name__}")
-    if tensor.dtype not in FLOATING:
-        raise TypeError(
-            f"{op}: {name} must be float64, float32, bfloat16 or float16; got {tensor.dtype}"
-        )
+    tensor = _floating(op, name, tensor)
     if tensor.ndim == 0:
         raise ValueError(f"{op}: {name} must have a batch dim, shape (B, ...); got a scalar")
 
 
 def check_like(op: str, name: str, tensor: object, other_name: str, other: Tensor) -> None:
     """``tensor`` is a floating tensor with the shape and device of ``other``."""
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{op}: {name} must be a tensor; got {type(tensor).__name__}")
-    if tensor.dtype not in FLOATING:
-        raise TypeError(
-            f"{op}: {name} must be float64, float32, bfloat16 or float16; got {tensor.dtype}"
-        )
+    tensor = _floating(op, name, tensor)
     if tensor.shape != other.shape:
         raise ValueError(
             f"{op}: {name} must have the shape of {other_name}, {tuple(other.shape)}; "
@@ -44,12 +45,7 @@ def broadcast(op: str, name: str, value: float | Tensor, other_name: str, other:
     """``value`` as a floating tensor: one element, or expanded to the shape of ``other``."""
     if isinstance(value, (int, float)):
         return torch.full((), value, dtype=torch.promote_types(other.dtype, torch.float32))
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{op}: {name} must be a float or a tensor; got {type(value).__name__}")
-    if value.dtype not in FLOATING:
-        raise TypeError(
-            f"{op}: {name} must be float64, float32, bfloat16 or float16; got {value.dtype}"
-        )
+    value = _floating(op, name, value, "a float or a tensor")
     if value.device != other.device and value.ndim > 0:
         raise ValueError(
             f"{op}: {name} must be on the device of {other_name}, {other.device}; "
