@@ -30,6 +30,16 @@ auto make_node() {
   }
 }
 
+// An owner of the node more.
+template <class T>
+NodePtr pointer_to(T* node) {
+  if constexpr (std::is_same_v<NodePtr, std::shared_ptr<torch::autograd::Node>>) {
+    return node->shared_from_this();
+  } else {
+    return NodePtr::unsafe_reclaim_from_nonowning(node);
+  }
+}
+
 Stack without_autograd(const c10::OperatorHandle& op, Stack stack) {
   at::AutoDispatchBelowADInplaceOrView guard;
   op.callBoxed(stack);
@@ -52,12 +62,21 @@ bool requires_grad(const c10::IValue& value) {
 struct OpInfo {
   std::string name;
   std::vector<std::string> differentiable;
-  std::vector<size_t> positions = {};  // of the differentiable inputs in the schema
+  std::vector<std::string> saved_outputs;
+  std::vector<size_t> positions = {};         // of the differentiable inputs in the schema
+  std::vector<size_t> output_positions = {};  // of the saved outputs
   std::optional<c10::OperatorHandle> backward = {};
 
   void resolve(const c10::OperatorHandle& op) {
     for (const std::string& input : differentiable) {
       positions.push_back(op.schema().argumentIndexWithName(input).value());
+    }
+    const auto& returns = op.schema().returns();
+    for (const std::string& output : saved_outputs) {
+      const auto found = std::find_if(returns.begin(), returns.end(),
+                                      [&](const c10::Argument& r) { return r.name() == output; });
+      TORCH_INTERNAL_ASSERT(found != returns.end(), name, " returns no ", output);
+      output_positions.push_back(found - returns.begin());
     }
     backward = c10::Dispatcher::singleton().findSchemaOrThrow(
         ("vaekernels::" + name + "_backward").c_str(), "");
@@ -69,12 +88,14 @@ struct OpBackward : torch::autograd::Node {
   const OpInfo* info = nullptr;
   Stack inputs;  // tensors are in saved instead, so that in-place changes are noticed
   std::vector<SavedVariable> saved;
+  std::vector<SavedVariable> saved_outputs;
 
   std::string name() const override { return info->name + "_backward"; }
 
   void release_variables() override {
     std::lock_guard<std::mutex> lock(mutex_);
     for (SavedVariable& variable : saved) variable.reset_data();
+    for (SavedVariable& variable : saved_outputs) variable.reset_data();
   }
 
   variable_list apply(variable_list&& grads) override {
@@ -84,13 +105,16 @@ struct OpBackward : torch::autograd::Node {
       return result;
     }
     Stack stack;
-    stack.reserve(grads.size() + inputs.size() + 1);
+    stack.reserve(grads.size() + inputs.size() + saved_outputs.size() + 1);
     for (Variable& grad : grads) {
       stack.push_back(grad.defined() ? c10::IValue(std::move(grad)) : c10::IValue());
     }
     auto variable = saved.begin();
     for (const c10::IValue& input : inputs) {
       stack.push_back(input.isTensor() ? c10::IValue((variable++)->unpack()) : input);
+    }
+    for (const SavedVariable& output : saved_outputs) {
+      stack.emplace_back(output.unpack(pointer_to(this)));
     }
     c10::List<bool> mask;
     for (size_t k = 0; k < result.size(); ++k) mask.push_back(task_should_compute_output(k));
@@ -103,10 +127,13 @@ struct OpBackward : torch::autograd::Node {
   }
 };
 
+using Recorded = decltype(make_node<OpBackward>());
+
 class AutogradKernel final : public c10::OperatorKernel {
  public:
-  AutogradKernel(std::string name, std::vector<std::string> differentiable)
-      : info_{std::move(name), std::move(differentiable)} {}
+  AutogradKernel(std::string name, std::vector<std::string> differentiable,
+                 std::vector<std::string> saved_outputs)
+      : info_{std::move(name), std::move(differentiable), std::move(saved_outputs)} {}
 
   void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
     std::call_once(resolved_, [&] { info_.resolve(op); });
@@ -122,21 +149,26 @@ class AutogradKernel final : public c10::OperatorKernel {
       return;
     }
     Stack outputs = without_autograd(op, inputs);
-    const NodePtr node = record(std::move(inputs));
-    for (c10::IValue& output : outputs) {
-      Variable variable = std::move(output).toTensor();
+    const Recorded node = record(std::move(inputs));
+    for (const c10::IValue& output : outputs) {
+      Variable variable = output.toTensor();
       torch::autograd::set_history(variable, node);
-      stack->emplace_back(std::move(variable));
     }
+    for (size_t position : info_.output_positions) {
+      node->saved_outputs.emplace_back(outputs[position].toTensor(), /*is_output=*/true);
+    }
+    for (c10::IValue& output : outputs) stack->push_back(std::move(output));
   }
 
  private:
-  NodePtr record(Stack inputs) const {
+  Recorded record(Stack inputs) const {
     auto node = make_node<OpBackward>();
     node->info = &info_;
     torch::autograd::edge_list edges;
-    for (size_t position : info_.positions) {
-      edges.push_back(torch::autograd::impl::gradient_edge(inputs[position].toTensor()));
+    for (size_t position : info_.positions) {  // an optional input that is absent has no edge
+      edges.push_back(inputs[position].isTensor()
+                          ? torch::autograd::impl::gradient_edge(inputs[position].toTensor())
+                          : torch::autograd::Edge());
     }
     node->set_next_edges(std::move(edges));
     static const c10::IValue placeholder{at::Tensor()};
@@ -200,9 +232,10 @@ class RefusalKernel final : public c10::OperatorKernel {
 
 }  // namespace
 
-torch::CppFunction autograd_kernel(std::string op, std::vector<std::string> differentiable) {
-  return torch::CppFunction::makeFromBoxedFunctor(
-      std::make_unique<AutogradKernel>(std::move(op), std::move(differentiable)));
+torch::CppFunction autograd_kernel(std::string op, std::vector<std::string> differentiable,
+                                   std::vector<std::string> saved_outputs) {
+  return torch::CppFunction::makeFromBoxedFunctor(std::make_unique<AutogradKernel>(
+      std::move(op), std::move(differentiable), std::move(saved_outputs)));
 }
 
 torch::CppFunction refuse_double_backward(std::string op) {

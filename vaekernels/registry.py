@@ -67,21 +67,34 @@ def use_backend(backend: str) -> Iterator[None]:
         _requested.reset(token)
 
 
+# Op -> the backends with kernels for it, and the dtypes that they take.
+_kernels: dict[str, tuple[tuple[str, ...], tuple[torch.dtype, ...]]] = {}
+
+
+def declare(op: str, backends: tuple[str, ...], dtypes: tuple[torch.dtype, ...]) -> None:
+    """Say which backends have kernels for ``op``, and for which dtypes."""
+    _kernels[op] = backends, dtypes
+
+
 def refusals(backend: str, op: str, device: str, dtype: torch.dtype) -> list[str]:
     """Why ``backend`` will not run ``op`` on such tensors; empty if it will."""
     if backend == "reference":
         return []
+    backends, dtypes = _kernels[op]
+    if backend not in backends:
+        return [f"{op} has no {backend} kernels"]
+    reasons = [] if dtype in dtypes else [f"{op} has no kernels for {dtype}"]
     if backend == "cpu":
-        reasons = _extension.refusals()
+        reasons += _extension.refusals()
         if device != "cpu":
             reasons.append(f"tensors are on {device}, expected cpu")
         return reasons
     if backend == "cuda":
-        reasons = _extension.cuda_refusals()
+        reasons += _extension.cuda_refusals()
         if device != "cuda":
             reasons.append(f"tensors are on {device}, expected cuda")
         return reasons
-    return _triton_refusals(op, device, dtype)
+    return reasons + _triton_refusals(op, device, dtype)
 
 
 def _triton_refusals(op: str, device: str, dtype: torch.dtype) -> list[str]:

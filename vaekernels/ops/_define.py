@@ -1,9 +1,10 @@
 """Registration of an op: schema, fake and autograd, once for every compiled backend.
 
 An op ``X`` is two torch ops, ``X`` and ``X_backward``. The backward takes the gradients of
-``X``'s outputs, then the inputs of ``X``, then ``mask``: which of the differentiable inputs
-want a gradient. It returns one tensor per differentiable input, an empty one where the mask
-is false. That convention lets one piece of code register autograd for all of them.
+``X``'s outputs, then the inputs of ``X``, then the outputs that were saved for it, then ``mask``:
+which of the differentiable inputs want a gradient. It returns one tensor per differentiable
+input, an empty one where the mask is false. That convention lets one piece of code register
+autograd for all of them.
 
 Two namespaces hold the same ops: ``vaekernels`` (the C++ and CUDA kernels; their autograd is
 in C++, csrc/bindings.cpp) and ``vaekernels_triton`` (registered from Python).
@@ -18,29 +19,52 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vaekernels import registry
+
 NAMESPACES = ("vaekernels", "vaekernels_triton")
 _libraries = {name: torch.library.Library(name, "DEF") for name in NAMESPACES}
 
 
 @dataclass(frozen=True)
 class OpDefinition:
-    """What the torch dispatcher must know of an op."""
+    """What the torch dispatcher and the registry must know of an op.
+
+    Attributes:
+        name: of the op, in every layer.
+        schema: arguments and returns, as torch writes them.
+        fake: the outputs' shapes from the inputs.
+        backward_schema: of ``X_backward``; None if the op has no gradient.
+        differentiable: the inputs that get a gradient.
+        saved_outputs: the outputs that backward takes.
+        backends: those with kernels for the op, besides the reference.
+        dtypes: that the kernels take.
+    """
 
     name: str
     schema: str
     fake: Callable[..., Any]
     backward_schema: str | None = None
     differentiable: Sequence[str] = ()
+    saved_outputs: Sequence[str] = ()
+    backends: tuple[str, ...] = ("cpu", "cuda", "triton")
+    dtypes: tuple[torch.dtype, ...] = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """Where the op is declared."""
+        return NAMESPACES if "triton" in self.backends else NAMESPACES[:1]
 
 
 DEFINITIONS: dict[str, OpDefinition] = {}
 
 
 def define(definition: OpDefinition) -> None:
-    """Declare the op and its backward, with fakes, in both namespaces."""
+    """Declare the op and its backward, with fakes, in its namespaces."""
     name = definition.name
     DEFINITIONS[name] = definition
-    for namespace, library in _libraries.items():
+    registry.declare(name, definition.backends, definition.dtypes)
+    for namespace in definition.namespaces:
+        library = _libraries[namespace]
         library.define(name + definition.schema, tags=(torch.Tag.pt2_compliant_tag,))
         torch.library.register_fake(f"{namespace}::{name}", definition.fake, lib=library)
         if definition.backward_schema is None:
@@ -73,7 +97,8 @@ def _backward_fake(definition: OpDefinition) -> Callable[..., Any]:
     count, positions = len(_input_names(definition)), _positions(definition)
 
     def fake(*arguments: Any) -> Any:
-        inputs, mask = arguments[-1 - count : -1], arguments[-1]
+        first = len(arguments) - 1 - count - len(definition.saved_outputs)
+        inputs, mask = arguments[first : first + count], arguments[-1]
         return tuple(
             torch.empty_like(inputs[position]) if wanted else inputs[0].new_empty(0)
             for position, wanted in zip(positions, mask, strict=True)
