@@ -12,12 +12,19 @@ from vaekernels import models
 from vaekernels.distributions import DiagonalGaussian
 from vaekernels.nonfinite import NonFiniteError, detect_nonfinite
 from vaekernels.ops import (
+    NormPrologue,
     bernoulli_nll,
+    conv3x3,
+    conv_transpose4x4,
+    downsample_conv3x3,
+    downsample_conv4x4,
     gaussian_kl,
     gaussian_nll,
     laplace_nll,
     randn,
     rsample_kl,
+    set_conv_precision,
+    upsample_conv3x3,
 )
 from vaekernels.registry import BACKENDS, BackendError, use_backend
 
@@ -28,13 +35,20 @@ __all__ = [
     "BackendError",
     "DiagonalGaussian",
     "NonFiniteError",
+    "NormPrologue",
     "bernoulli_nll",
+    "conv3x3",
+    "conv_transpose4x4",
     "detect_nonfinite",
+    "downsample_conv3x3",
+    "downsample_conv4x4",
     "gaussian_kl",
     "gaussian_nll",
     "laplace_nll",
     "models",
     "randn",
     "rsample_kl",
+    "set_conv_precision",
+    "upsample_conv3x3",
     "use_backend",
 ]

@@ -161,14 +161,22 @@ def _ready(op: str, backend: str) -> str:
     return backend
 
 
-def implementation(op: str, tensor: Tensor, backend: str | None = None) -> Callable[..., Any]:
+def implementation(
+    op: str, tensor: Tensor, backend: str | None = None, dtype: torch.dtype | None = None
+) -> Callable[..., Any]:
     """The callable that runs ``op`` on tensors like ``tensor``; it takes the schema's arguments.
+
+    Args:
+        op: the op.
+        tensor: one of its inputs.
+        backend: one of :data:`BACKENDS`; None chooses.
+        dtype: that the op computes in, where it is not that of ``tensor``, as under autocast.
 
     Raises:
         ValueError: ``backend`` is not a backend's name.
         BackendError: an explicitly chosen backend refuses; every reason is in the message.
     """
-    name = select(op, tensor.device.type, tensor.dtype, backend)
+    name = select(op, tensor.device.type, dtype or tensor.dtype, backend)
     if name == "reference":
         return getattr(reference, op)
     namespace = torch.ops.vaekernels_triton if name == "triton" else torch.ops.vaekernels

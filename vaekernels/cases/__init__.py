@@ -1,11 +1,46 @@
 """Named real shapes, inputs, and what eager users write: read by the tests and the benchmarks."""
 
-from vaekernels.cases import bernoulli_nll, gaussian_kl, gaussian_nll, laplace_nll, rsample_kl
+from vaekernels.cases import (
+    bernoulli_nll,
+    conv3x3,
+    conv_transpose4x4,
+    downsample_conv3x3,
+    downsample_conv4x4,
+    gaussian_kl,
+    gaussian_nll,
+    laplace_nll,
+    rsample_kl,
+    upsample_conv3x3,
+)
 from vaekernels.cases._case import LATENT_SHAPES, ODD_SHAPES, OpCases, error, tolerance
+from vaekernels.cases._conv import ConvShape
 
-ALL: dict[str, OpCases] = {
+# Ops on rows: a shape is that of the first input.
+LATENT: dict[str, OpCases] = {
     module.CASES.op: module.CASES
     for module in (rsample_kl, gaussian_kl, bernoulli_nll, gaussian_nll, laplace_nll)
 }
+# Convolutions: a shape is a ConvShape.
+CONV: dict[str, OpCases] = {
+    module.CASES.op: module.CASES
+    for module in (
+        conv3x3,
+        upsample_conv3x3,
+        downsample_conv3x3,
+        downsample_conv4x4,
+        conv_transpose4x4,
+    )
+}
+ALL: dict[str, OpCases] = {**LATENT, **CONV}
 
-__all__ = ["ALL", "LATENT_SHAPES", "ODD_SHAPES", "OpCases", "error", "tolerance"]
+__all__ = [
+    "ALL",
+    "CONV",
+    "LATENT",
+    "LATENT_SHAPES",
+    "ODD_SHAPES",
+    "ConvShape",
+    "OpCases",
+    "error",
+    "tolerance",
+]

@@ -36,6 +36,8 @@ class OpDefinition:
         backward_schema: of ``X_backward``; None if the op has no gradient.
         differentiable: the inputs that get a gradient.
         saved_outputs: the outputs that backward takes.
+        channels_last: the inputs whose gradients are channels_last, whatever the inputs are; the
+            other gradients lie in memory as their inputs do.
         backends: those with kernels for the op, besides the reference.
         dtypes: that the kernels take.
     """
@@ -46,6 +48,7 @@ class OpDefinition:
     backward_schema: str | None = None
     differentiable: Sequence[str] = ()
     saved_outputs: Sequence[str] = ()
+    channels_last: Sequence[str] = ()
     backends: tuple[str, ...] = ("cpu", "cuda", "triton")
     dtypes: tuple[torch.dtype, ...] = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -95,13 +98,19 @@ def _positions(definition: OpDefinition) -> list[int]:
 
 def _backward_fake(definition: OpDefinition) -> Callable[..., Any]:
     count, positions = len(_input_names(definition)), _positions(definition)
+    formats = [
+        torch.channels_last if name in definition.channels_last else torch.preserve_format
+        for name in definition.differentiable
+    ]
 
     def fake(*arguments: Any) -> Any:
         first = len(arguments) - 1 - count - len(definition.saved_outputs)
         inputs, mask = arguments[first : first + count], arguments[-1]
         return tuple(
-            torch.empty_like(inputs[position]) if wanted else inputs[0].new_empty(0)
-            for position, wanted in zip(positions, mask, strict=True)
+            torch.empty_like(inputs[position], memory_format=memory_format)
+            if wanted
+            else inputs[0].new_empty(0)
+            for position, memory_format, wanted in zip(positions, formats, mask, strict=True)
         )
 
     return fake

@@ -1,0 +1,67 @@
+"""``vk.downsample_conv4x4``: a 4x4 convolution with stride 2."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vaekernels.ops._conv import check_conv, define_conv, empty_result, run_conv
+
+OP = "downsample_conv4x4"
+
+
+def _fake(x: Tensor, weight: Tensor, *others: object) -> Tensor:
+    return empty_result(x, weight.shape[0], x.shape[2] // 2, x.shape[3] // 2)
+
+
+define_conv(OP, "Tensor x, Tensor weight, Tensor? bias", _fake)
+
+
+def downsample_conv4x4(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    activation: str | None = None,
+    negative_slope: float = 0.01,
+    precision: str | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    r"""Convolve with 4x4 taps, stride 2 and padding 1: the downsampling of DCGAN's encoders.
+
+    .. math::
+        y_{ij} = \phi\Big(b + \sum_{k,l} w_{kl} \, x_{2i + k - 1, 2j + l - 1}\Big)
+
+    Equivalent PyTorch::
+
+        y = F.conv2d(x, weight, bias, stride=2, padding=1)
+        y = F.silu(y)  # or relu, leaky_relu, nothing
+
+    Args:
+        x: (N, Ci, H, W), any strides; channels_last is read fastest.
+        weight: (Co, Ci, 4, 4).
+        bias: (Co,) or None.
+        activation: None, ``"relu"``, ``"silu"`` or ``"leaky_relu"``.
+        negative_slope: of leaky_relu; at least 0.
+        precision: ``"high"``, ``"highest"``, or None for the one in force
+            (``vk.set_conv_precision``).
+        backend: one of ``vk.BACKENDS``; None chooses.
+
+    Returns:
+        (N, Co, H // 2, W // 2) in the dtype of ``x``; channels_last on the cpu backend.
+        Gradients flow to ``x``, ``weight`` and ``bias``.
+
+    Raises:
+        TypeError: an argument has the wrong kind, or another dtype than ``x`` (under autocast
+            dtypes may differ, and all is as in F.conv2d).
+        ValueError: shapes, devices or a named option do not fit.
+        BackendError: an explicitly chosen backend cannot run the call.
+
+    Precision: ``"high"``: within 2e-5 of the largest result, the same for each gradient;
+    ``"highest"``: an error like that of plain PyTorch. Kernels are float32; other dtypes run
+    PyTorch's own convolution and its precision.
+
+    Paper: A. Radford, L. Metz, S. Chintala, "Unsupervised representation learning with deep
+    convolutional generative adversarial networks", ICLR 2016.
+    """
+    check_conv(OP, x, weight, bias, kernel=4, smallest=2)
+    return run_conv(OP, (x, weight, bias), (), activation, negative_slope, precision, backend)

@@ -1,0 +1,68 @@
+"""``vk.upsample_conv3x3``: nearest-neighbour upsampling and a 3x3 convolution."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vaekernels.ops._conv import check_conv, define_conv, empty_result, run_conv
+
+OP = "upsample_conv3x3"
+
+
+def _fake(x: Tensor, weight: Tensor, *others: object) -> Tensor:
+    return empty_result(x, weight.shape[0], 2 * x.shape[2], 2 * x.shape[3])
+
+
+define_conv(OP, "Tensor x, Tensor weight, Tensor? bias", _fake)
+
+
+def upsample_conv3x3(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    activation: str | None = None,
+    negative_slope: float = 0.01,
+    precision: str | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    r"""Upsample twice by nearest neighbour and convolve with 3x3 taps, without the large image.
+
+    .. math::
+        y = \phi(w * \mathrm{up}(x) + b), \qquad \mathrm{up}(x)_{ij} =
+        x_{\lfloor i/2 \rfloor, \lfloor j/2 \rfloor}
+
+    Equivalent PyTorch::
+
+        x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+        y = F.conv2d(x, weight, bias, padding=1)
+        y = F.silu(y)  # or relu, leaky_relu, nothing
+
+    Args:
+        x: (N, Ci, H, W), any strides; channels_last is read fastest.
+        weight: (Co, Ci, 3, 3).
+        bias: (Co,) or None.
+        activation: None, ``"relu"``, ``"silu"`` or ``"leaky_relu"``.
+        negative_slope: of leaky_relu; at least 0.
+        precision: ``"high"``, ``"highest"``, or None for the one in force
+            (``vk.set_conv_precision``).
+        backend: one of ``vk.BACKENDS``; None chooses.
+
+    Returns:
+        (N, Co, 2H, 2W) in the dtype of ``x``; channels_last on the cpu backend.
+        Gradients flow to ``x``, ``weight`` and ``bias``.
+
+    Raises:
+        TypeError: an argument has the wrong kind, or another dtype than ``x`` (under autocast
+            dtypes may differ, and all is as in F.conv2d).
+        ValueError: shapes, devices or a named option do not fit.
+        BackendError: an explicitly chosen backend cannot run the call.
+
+    Precision: ``"high"``: within 2e-5 of the largest result, the same for each gradient;
+    ``"highest"``: an error like that of plain PyTorch. Kernels are float32; other dtypes run
+    PyTorch's own convolution and its precision.
+
+    Paper: A. Odena, V. Dumoulin, C. Olah, "Deconvolution and checkerboard artifacts", Distill 2016.
+    """
+    check_conv(OP, x, weight, bias, kernel=3)
+    return run_conv(OP, (x, weight, bias), (), activation, negative_slope, precision, backend)
