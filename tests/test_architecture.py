@@ -39,7 +39,8 @@ LAYERS = {
     "models": OPS | {"models", "distributions", "atomic"},
     "machine": FOUNDATION | {"machine"},
     "introspection": OPS | {"machine"},
-    "bench": OPS | {"bench", "cases", "atomic", "machine"},
+    "bench": OPS
+    | {"bench", "cases", "models", "distributions", "atomic", "machine", "introspection"},
     "training": OPS | {"training", "models", "distributions", "atomic", "nonfinite"},
     "pictures": {"atomic"},
     "plots": {"atomic", "pictures"},

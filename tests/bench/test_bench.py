@@ -74,10 +74,12 @@ def test_the_record_and_its_means(tmp_path: Path) -> None:
     assert means["gaussian_kl forward"] == pytest.approx(4.0)
     assert means["losses forward"] == pytest.approx(4.0)
     assert means["rsample_kl forward"] == pytest.approx(5.0)
-    report.write_json(tmp_path / "new" / "record.json", rows, {"cpu": "x"}, {"suite": "latent"})
-    record = json.loads((tmp_path / "new" / "record.json").read_text())
+    path = tmp_path / "new" / "record.json"
+    report.write_json(path, rows, {"cpu": "x"}, {"suite": "latent"}, {"geometric_means": means})
+    record = json.loads(path.read_text())
     assert record["machine"] == {"cpu": "x"}
     assert record["rows"] == rows
+    assert record["geometric_means"] == means
 
 
 @pytest.mark.slow
@@ -86,9 +88,20 @@ def test_the_command_measures_every_case(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["bench", "latent", "--seconds", "0.001", "--json", str(path)])
     assert result.exit_code == 0, result.output
     rows = json.loads(path.read_text())["rows"]
-    assert len(rows) == latent.count()
+    assert len(rows) == len(latent.works())
     assert {row["op"] for row in rows} == set(LATENT)
     assert "rsample_kl" in result.output
+
+
+def test_the_command_measures_one_op(tmp_path: Path) -> None:
+    path = tmp_path / "latent.json"
+    options = ["--seconds", "0.001", "--only", "gaussian_kl", "--json", str(path)]
+    result = CliRunner().invoke(app, ["bench", "latent", *options])
+    assert result.exit_code == 0, result.output
+    record = json.loads(path.read_text())
+    assert {row["op"] for row in record["rows"]} == {"gaussian_kl"}
+    assert set(record["geometric_means"]) >= {"gaussian_kl forward"}
+    assert "gaussian_kl" in result.output
 
 
 @pytest.mark.parametrize("option", (["--seconds", "0"], ["--threads", "0"], ["--device", "cuda"]))

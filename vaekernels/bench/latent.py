@@ -2,59 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from vaekernels.bench.goals import Row
 from vaekernels.bench.memory import peak_bytes
 from vaekernels.bench.timing import interleaved
 from vaekernels.cases import LATENT, OpCases
 
+OPS = tuple(LATENT)
 DIRECTIONS = ("forward", "forward+backward")
 
 
-def count() -> int:
-    """How many rows :func:`run` yields."""
-    return sum(len(cases.shapes) for cases in LATENT.values()) * len(DIRECTIONS)
+@dataclass(frozen=True)
+class Work:
+    """What one row measures: an op at one of its cases, in one direction."""
+
+    group: str
+    case: str
+    direction: str
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def name(self) -> str:
+        """Of the row, for people."""
+        return f"{self.group}, {self.case}, {self.direction}"
 
 
-def run(
-    *, device: str = "cpu", dtype: torch.dtype = torch.float32, seconds: float = 1.0
-) -> Iterator[dict[str, object]]:
-    """Measure every op and case; yields one row each, as it is done.
+def works(
+    only: Sequence[str] = (), *, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> list[Work]:
+    """The rows of the ops in ``only``, or of all.
 
     Args:
+        only: names of ops.
         device: where to measure.
         dtype: of the inputs.
-        seconds: of measuring per row.
+    """
+    return [
+        Work(op, case, direction, device, dtype)
+        for op in OPS
+        if not only or op in only
+        for case in LATENT[op].shapes
+        for direction in DIRECTIONS
+    ]
+
+
+def measure(work: Work, *, seconds: float) -> Row:
+    """Measure one row.
+
+    Args:
+        work: what to measure.
+        seconds: of measuring, both sides together.
 
     Returns:
-        Rows with ``op``, ``case``, ``shape``, ``direction``, the median microseconds
-        ``eager_us`` and ``ours_us``, their ``ratio``, and the peak bytes that each held.
+        ``op``, ``case``, ``shape``, ``direction``, the median microseconds ``eager_us`` and
+        ``ours_us``, their ``ratio``, and the peak bytes that each held.
     """
-    for cases in LATENT.values():
-        for name, shape in cases.shapes.items():
-            generator = torch.Generator().manual_seed(0)
-            inputs = tuple(t.to(device) for t in cases.inputs(shape, dtype, generator))
-            for direction in DIRECTIONS:
-                calls = {
-                    "eager": call(cases.eager, cases, inputs, direction),
-                    "ours": call(cases.ours, cases, inputs, direction),
-                }
-                medians = interleaved(calls, seconds=seconds)
-                yield {
-                    "op": cases.op,
-                    "case": name,
-                    "shape": list(shape),
-                    "direction": direction,
-                    "eager_us": medians["eager"] * 1e6,
-                    "ours_us": medians["ours"] * 1e6,
-                    "ratio": medians["eager"] / medians["ours"],
-                    "eager_peak_bytes": peak_bytes(calls["eager"]),
-                    "ours_peak_bytes": peak_bytes(calls["ours"]),
-                }
+    cases = LATENT[work.group]
+    shape = cases.shapes[work.case]
+    generator = torch.Generator().manual_seed(0)
+    inputs = tuple(t.to(work.device) for t in cases.inputs(shape, work.dtype, generator))
+    calls = {
+        "eager": call(cases.eager, cases, inputs, work.direction),
+        "ours": call(cases.ours, cases, inputs, work.direction),
+    }
+    medians = interleaved(calls, seconds=seconds)
+    return {
+        "op": cases.op,
+        "case": work.case,
+        "shape": list(shape),
+        "direction": work.direction,
+        "eager_us": medians["eager"] * 1e6,
+        "ours_us": medians["ours"] * 1e6,
+        "ratio": medians["eager"] / medians["ours"],
+        "eager_peak_bytes": peak_bytes(calls["eager"]),
+        "ours_peak_bytes": peak_bytes(calls["ours"]),
+    }
 
 
 def call(

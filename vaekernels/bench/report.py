@@ -1,4 +1,4 @@
-"""Results as a table for people and JSON for the record."""
+"""The record as JSON, and the latent ops as a table for people."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vaekernels.atomic import atomic_write
-
-Row = dict[str, Any]
+from vaekernels.bench.goals import Row
 
 
 def geometric_means(rows: list[Row]) -> dict[str, float]:
@@ -23,14 +22,19 @@ def geometric_means(rows: list[Row]) -> dict[str, float]:
     return {name: statistics.geometric_mean(ratios) for name, ratios in groups.items()}
 
 
-def write_json(path: Path, rows: list[Row], machine: dict[str, Any], settings: Row) -> None:
-    """Write the record atomically."""
-    record = {
-        "machine": machine,
-        "settings": settings,
-        "rows": rows,
-        "geometric_means": geometric_means(rows),
-    }
+def write_json(
+    path: Path, rows: list[Row], machine: dict[str, Any], settings: Row, summary: Row
+) -> None:
+    """Write the record atomically.
+
+    Args:
+        path: the file.
+        rows: every row.
+        machine: what it was measured on.
+        settings: how.
+        summary: what the rows come to; its items stand beside the rows.
+    """
+    record = {"machine": machine, "settings": settings, "rows": rows, **summary}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         file.write((json.dumps(record, indent=1) + "\n").encode())
@@ -56,8 +60,13 @@ def print_table(rows: list[Row], machine: dict[str, Any]) -> None:
         lines[row["op"], "x".join(map(str, row["shape"]))][row["direction"]] = row
     for (op, shape), directions in lines.items():
         cells = []
-        for row in directions.values():
+        for direction in ("forward", "forward+backward"):
+            if direction not in directions:  # an interrupted run
+                cells += ["-", "-"]
+                continue
+            row = directions[direction]
             cells += [f"{row['eager_us']:,.0f} / {row['ours_us']:,.0f}", f"{row['ratio']:.2f}"]
+        row = next(reversed(directions.values()))
         mebibytes = [row[f"{who}_peak_bytes"] / 2**20 for who in ("eager", "ours")]
         table.add_row(op, shape, *cells, "{:.2f} / {:.2f}".format(*mebibytes))
     console.print(table)

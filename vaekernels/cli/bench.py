@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vaekernels.cli._app import app
 
+if TYPE_CHECKING:
+    from vaekernels.bench.suites import Suite
 
-class Suite(str, Enum):
+
+class SuiteName(str, Enum):
     """What can be measured."""
 
     LATENT = "latent"
+    CONV = "conv"
 
 
 class Dtype(str, Enum):
@@ -27,36 +32,87 @@ class Dtype(str, Enum):
 
 @app.command()
 def bench(
-    suite: Annotated[Suite, typer.Argument(help="What to measure.")] = Suite.LATENT,
+    suite: Annotated[
+        SuiteName,
+        typer.Argument(help="latent ops and losses; convolutions and GroupNorm + SiLU."),
+    ] = SuiteName.LATENT,
     *,
     json: Annotated[Path | None, typer.Option("--json", help="Write the record here.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GROUP", help="Measure this group alone; may be repeated."),
+    ] = None,
+    list_rows: Annotated[
+        bool, typer.Option("--list", help="Say what would be measured, and stop.")
+    ] = False,
     seconds: Annotated[float, typer.Option("--seconds", help="Of measuring per row.")] = 0.5,
     threads: Annotated[
         int | None, typer.Option("--threads", help="CPU threads; default: torch's.")
     ] = None,
-    dtype: Annotated[Dtype, typer.Option("--dtype", help="Of the inputs.")] = Dtype.FLOAT32,
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")] = "cpu",
+    dtype: Annotated[
+        Dtype, typer.Option("--dtype", help="Of the inputs (latent).")
+    ] = Dtype.FLOAT32,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N (latent).")] = "cpu",
 ) -> None:
-    """What this machine gains against eager PyTorch: interleaved in one process, medians."""
+    """What this machine gains against eager PyTorch: interleaved in one process, medians.
+
+    Rows of conv are checked against float64 before they are timed. One that is wrong
+    has no time, and the command ends with exit code 1.
+    """
     import torch
-    from tqdm import tqdm
 
     from vaekernels import machine
-    from vaekernels.bench import latent, report
+    from vaekernels.bench import report
+    from vaekernels.bench.suites import SUITES
 
+    chosen = SUITES[suite.value]
     if not seconds > 0:
         raise ValueError(f"--seconds must be positive; got {seconds}")
-    if threads is not None:
-        if threads < 1:
-            raise ValueError(f"--threads must be at least 1; got {threads}")
-        torch.set_num_threads(threads)
+    if threads is not None and threads < 1:
+        raise ValueError(f"--threads must be at least 1; got {threads}")
+    for group in only or ():
+        if group not in chosen.groups:
+            raise ValueError(f"--only must be one of {', '.join(chosen.groups)}; got {group!r}")
+    settings: dict[str, Any] = {"device": device, "dtype": getattr(torch, dtype.value)}
+    for name, given in settings.items():
+        if name not in chosen.takes and given not in ("cpu", torch.float32):
+            raise ValueError(f"--{name} is of bench latent; bench {suite.value} got {given}")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"--device {device}: torch finds no CUDA device")
-    measured = latent.run(device=device, dtype=getattr(torch, dtype.value), seconds=seconds)
-    rows = list(tqdm(measured, total=latent.count(), desc="measuring", unit="row"))
+    if threads is not None:
+        torch.set_num_threads(threads)
+    works = chosen.works(only or (), **{name: settings[name] for name in chosen.takes})
+    if list_rows:
+        for work in works:
+            typer.echo(f"{work.group}: {work.name}")
+        return
     described = machine.describe()
-    report.print_table(rows, described)
+    rows = _measured(chosen, works, seconds, described)
+    chosen.show(rows, described)
     if json is not None:
-        settings = {"suite": suite.value, "dtype": dtype.value, "seconds": seconds}
-        report.write_json(json, rows, described, settings)
+        how = {"suite": suite.value, "dtype": dtype.value, "seconds": seconds, "only": only or []}
+        report.write_json(json, rows, described, how, chosen.summary(rows))
         typer.echo(f"wrote {json}")
+    if any(row.get("wrong") for row in rows):
+        raise typer.Exit(1)
+
+
+def _measured(
+    suite: Suite, works: Any, seconds: float, described: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Every row, each logged as it is done; an interruption prints those that are."""
+    from tqdm import tqdm
+
+    rows: list[dict[str, Any]] = []
+    try:
+        with tqdm(works, desc="measuring", unit="row") as bar:
+            for work in bar:
+                row = suite.measure(work, seconds=seconds)
+                rows.append(row)
+                bar.write(suite.line(row), file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        if rows:
+            suite.show(rows, described)
+        message = f"interrupted after {len(rows)} of {len(works)} rows; no record was written"
+        raise KeyboardInterrupt(message) from interrupt
+    return rows

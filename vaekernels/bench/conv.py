@@ -1,0 +1,283 @@
+"""``vaekernels bench conv``: the convolution ops and GroupNorm + SiLU against eager PyTorch.
+
+Shapes are (batch, channels, pixels of a side), those of VAEs for images: decoders at batch 1,
+training at 8 to 64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vaekernels import ops
+from vaekernels.bench import work
+from vaekernels.bench.convolutions import (
+    CONV3X3,
+    DOWNSAMPLE3X3,
+    DOWNSAMPLE4X4,
+    TRANSPOSE4X4,
+    UPSAMPLE,
+    Convolution,
+)
+from vaekernels.bench.goals import Goal, Row, every_row, judge, mean_of
+from vaekernels.bench.work import LAYOUTS, Layout, Work
+from vaekernels.cases import ConvShape, tolerance
+
+# Group -> what its rows must reach. Forward is as in inference, with filters that do not change,
+# unless a row says that it is of training.
+GOALS: dict[str, tuple[Goal, ...]] = {
+    "conv3x3": (mean_of(2.5), every_row(1.0)),
+    "conv3x3-training": (every_row(1.0),),
+    "upsample": (mean_of(4.2),),
+    "norm-forward": (mean_of(1.7), every_row(1.0)),
+    "norm-training": (mean_of(1.8), every_row(1.0)),
+    "input-gradient": (mean_of(2.5),),
+    "weight-gradient": (mean_of(2.9),),
+    "strided": (mean_of(1.5),),
+    "strided-weight-gradient": (mean_of(2.0),),
+    "downsample3x3": (mean_of(1.4),),
+    "ends": (every_row(1.0),),
+    "ends-transpose": (every_row(2.5),),
+    "highest": (mean_of(1.8),),
+    "highest-weight-gradient": (mean_of(1.7),),
+    "odd": (every_row(1.0),),
+}
+GROUPS = tuple(GOALS)
+
+Shape = tuple[int, int, int]
+Direction = Literal["forward", "training forward", "input gradient", "weight gradient"]
+
+SHAPES: tuple[Shape, ...] = (
+    (1, 128, 256),
+    (1, 256, 128),
+    (1, 512, 64),
+    (1, 512, 32),
+    (1, 64, 256),
+    (1, 64, 64),
+    (8, 512, 32),
+    (8, 64, 64),
+)
+UPSAMPLED: tuple[Shape, ...] = (
+    (1, 512, 32),
+    (1, 256, 64),
+    (1, 512, 64),
+    (1, 64, 128),
+    (8, 64, 64),
+)
+TRAINED: tuple[Shape, ...] = (
+    (8, 64, 64),
+    (32, 64, 32),
+    (1, 128, 128),
+    (1, 256, 64),
+    (1, 512, 32),
+)
+HALVED: tuple[Shape, ...] = ((1, 128, 256), (1, 256, 128), (1, 512, 64))
+STRIDED: tuple[Shape, ...] = ((64, 32, 32), (64, 64, 16), (64, 128, 8))  # to twice the channels
+NORMALISED: tuple[tuple[int, int, int, int], ...] = (
+    (1, 128, 256, 256),
+    (1, 512, 64, 64),
+    (4, 128, 64, 64),
+    (8, 64, 64, 64),
+    (64, 32, 32, 32),
+    (1, 96, 57, 57),
+)
+
+_NORM = "group_norm_silu"
+
+# Of the default tier; the other one is as exact as eager.
+HIGH_PROMISE = 2e-5
+
+
+def works(only: Sequence[str] = ()) -> list[Work]:
+    """The rows of the groups in ``only``, or of all, in the order of ``GOALS``."""
+    return [row for row in _works() if not only or row.group in only]
+
+
+def goals(rows: Sequence[Row]) -> list[Row]:
+    """Goal, measured, met, of every group that has rows."""
+    return judge(rows, GOALS)
+
+
+def _works() -> Iterator[Work]:
+    for shape in SHAPES:
+        yield convolution("conv3x3", CONV3X3, shape)
+    for shape in SHAPES:
+        yield convolution("conv3x3-training", CONV3X3, shape, direction="training forward")
+    for shape in UPSAMPLED:
+        yield convolution("upsample", UPSAMPLE, shape)
+    for group, direction in (("norm-forward", "forward"), ("norm-training", "forward+backward")):
+        for image in NORMALISED:
+            for layout in LAYOUTS:
+                yield group_norm(group, image, layout, direction)
+    for shape in TRAINED:
+        yield convolution("input-gradient", CONV3X3, shape, direction="input gradient")
+    for shape in TRAINED:
+        yield convolution("weight-gradient", CONV3X3, shape, direction="weight gradient")
+    yield from _strided()
+    for shape in HALVED:
+        for op in DOWNSAMPLE3X3:
+            yield convolution("downsample3x3", op, shape)
+    yield convolution("ends", CONV3X3, (1, 3, 256), 128)
+    yield convolution("ends", CONV3X3, (1, 128, 256), 3)
+    yield convolution("ends", CONV3X3, (16, 3, 64), 64)
+    yield convolution("ends", DOWNSAMPLE4X4, (64, 3, 64), 32)
+    yield convolution("ends-transpose", TRANSPOSE4X4, (64, 32, 32), 3)
+    for shape in SHAPES:
+        yield convolution("highest", CONV3X3, shape, precision="highest")
+    for shape in TRAINED:
+        yield convolution(
+            "highest-weight-gradient",
+            CONV3X3,
+            shape,
+            direction="weight gradient",
+            precision="highest",
+        )
+    yield from _odd()
+
+
+def _strided() -> Iterator[Work]:
+    """Training at batch 64: what the layers of a DCGAN-like VAE do."""
+    directions: tuple[tuple[str, Direction], ...] = (
+        ("strided", "training forward"),
+        ("strided", "input gradient"),
+        ("strided-weight-gradient", "weight gradient"),
+    )
+    for group, direction in directions:
+        for batch, channels, size in STRIDED:
+            narrow, wide = (batch, channels, size), (batch, 2 * channels, size // 2)
+            yield convolution(group, DOWNSAMPLE4X4, narrow, 2 * channels, direction=direction)
+            yield convolution(group, TRANSPOSE4X4, wide, channels, direction=direction)
+
+
+def _odd() -> Iterator[Work]:
+    """Sizes that no kernel was made for, a layout that is not ours, and one thread."""
+    odd = partial(convolution, "odd")
+    for shape in ((1, 96, 57), (16, 96, 33), (1, 160, 33), (16, 20, 57), (64, 20, 33)):
+        yield odd(CONV3X3, shape)
+    yield odd(CONV3X3, (1, 96, 57), 160)
+    yield odd(CONV3X3, (1, 128, 57), layout="nchw")
+    for shape in ((1, 96, 33), (16, 20, 33)):
+        yield odd(UPSAMPLE, shape)
+    gradients: tuple[Direction, ...] = ("input gradient", "weight gradient")
+    for direction in gradients:
+        for shape in ((16, 96, 33), (1, 160, 57), (64, 20, 33)):
+            yield odd(CONV3X3, shape, direction=direction)
+    for op in DOWNSAMPLE3X3:
+        for shape in ((1, 96, 57), (16, 160, 33)):
+            yield odd(op, shape)
+    every: tuple[Direction, ...] = ("training forward", *gradients)
+    for op in (DOWNSAMPLE4X4, TRANSPOSE4X4):
+        for direction in every:
+            yield odd(op, (16, 20, 33), 96, direction=direction)
+    yield odd(CONV3X3, (1, 128, 128), threads=1)
+    yield odd(UPSAMPLE, (1, 64, 64), threads=1)
+    for direction in gradients:
+        yield odd(CONV3X3, (8, 64, 64), direction=direction, threads=1)
+    for op in (DOWNSAMPLE4X4, TRANSPOSE4X4):
+        for direction in every:
+            yield odd(op, (64, 64, 16), direction=direction, threads=1)
+
+
+def convolution(
+    group: str,
+    op: Convolution,
+    shape: Shape,
+    channels_out: int | None = None,
+    *,
+    direction: Direction = "forward",
+    precision: Literal["high", "highest"] = "high",
+    layout: Layout = "channels_last",
+    threads: int | None = None,
+) -> Work:
+    """A row of a convolution.
+
+    Args:
+        group: the goal that it counts for.
+        op: which convolution.
+        shape: batch, channels and size of the square input.
+        channels_out: None: as many as come in.
+        direction: what is measured.
+        precision: the tier.
+        layout: of our inputs.
+        threads: None: those in force.
+    """
+    batch, channels, size = shape
+    out = channels if channels_out is None else channels_out
+    wanted = {"input gradient": "x", "weight gradient": "weight"}.get(direction)
+    mine = op.ours(precision)
+    if wanted is not None:
+        eager = partial(op.twin_gradient, wanted)
+        ours = partial(op.our_gradient, wanted, precision)
+    else:
+        prepare = work.forward if direction == "forward" else work.training_forward
+        eager, ours = partial(prepare, op.twin), partial(prepare, mine)
+    ends = f"{channels}" if out == channels else f"{channels}->{out}"
+    return Work(
+        group=group,
+        op=op.op,
+        case=f"{op.label}{batch} x {ends} x {size}px",
+        direction=direction if precision == "high" else f"{direction}, {precision}",
+        inputs=partial(
+            op.inputs, ConvShape(batch, channels, out, size, size), grad=wanted is not None
+        ),
+        eager=eager,
+        ours=ours,
+        promise=_high if precision == "high" else _as_eager,
+        options=op.options(precision),
+        layout=layout,
+        threads=threads,
+    )
+
+
+def group_norm(
+    group: str, shape: tuple[int, int, int, int], layout: Layout, direction: str
+) -> Work:
+    """A row of GroupNorm + SiLU: ``direction`` is forward or forward+backward."""
+    groups = min(32, shape[1] // 2)
+    options: dict[str, Any] = {"groups": groups}
+    training = direction != "forward"
+    prepare = work.forward_backward if training else work.forward
+    return Work(
+        group=group,
+        op=_NORM,
+        case=" x ".join(map(str, shape)),
+        direction=direction,
+        inputs=partial(_norm_inputs, shape, grad=training),
+        eager=partial(prepare, partial(_eager_norm, groups=groups)),
+        ours=partial(prepare, partial(_our_norm, **options)),
+        promise=_as_eager,
+        options=options,
+        layout=layout,
+    )
+
+
+def _norm_inputs(
+    shape: tuple[int, int, int, int], generator: torch.Generator, *, grad: bool
+) -> dict[str, Tensor]:
+    tensors = {
+        "x": torch.randn(shape, generator=generator) * 1.5 + 0.3,
+        "weight": 1.0 + 0.1 * torch.randn(shape[1], generator=generator),
+        "bias": 0.1 * torch.randn(shape[1], generator=generator),
+    }
+    return {**tensors, "grad": torch.randn(shape, generator=generator)} if grad else tensors
+
+
+def _our_norm(x: Tensor, weight: Tensor, bias: Tensor, *, groups: int) -> Tensor:
+    return getattr(ops, _NORM)(x, weight, bias, groups)
+
+
+def _eager_norm(x: Tensor, weight: Tensor, bias: Tensor, *, groups: int) -> Tensor:
+    return F.silu(F.group_norm(x, groups, weight, bias, eps=1e-6))
+
+
+def _high(eager_error: float) -> float:
+    return HIGH_PROMISE
+
+
+def _as_eager(eager_error: float) -> float:
+    return tolerance(eager_error, torch.float32)
