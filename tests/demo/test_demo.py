@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
 
+from vaekernels.bench.eager_vae import EagerVAE
 from vaekernels.cli import app
 from vaekernels.demo import ParityError, Settings, eager, run
 from vaekernels.demo.measure import Comparison, Timing
@@ -103,7 +104,11 @@ def test_pictures_open_and_show_something(out, picture):
 
 
 def test_report_is_one_file_with_every_picture_and_ratio(out, summary):
+    def share(part):
+        return f"{100 * summary[f'{part}_share_of_eager_step']:.1f}"
+
     page = (out / "report.html").read_text()
+    text = " ".join(page.split()).lower()
     for picture in PICTURES:
         assert picture.name in page
         embedded = base64.b64encode((out / picture.name).read_bytes()).decode()
@@ -112,6 +117,11 @@ def test_report_is_one_file_with_every_picture_and_ratio(out, summary):
         assert f"{row['ratio']:.2f}&times;" in page
     assert f"{summary['training']['heldout_elbo']:.2f}" in page
     assert f"{summary['parity']['loss_difference']:.1e}" in page
+    assert f"of the eager training step the layers take {share('layers')}%" in text
+    assert f"the latent ops and losses {share('latent')}%" in text
+    backend = summary["conv_backend"]
+    expected = "no kernels of ours" if backend == "reference" else f"ran on the {backend} kernels"
+    assert expected in text
     assert cpu_name() in page
     assert torch.__version__ in page
     assert not re.search(r"<script|<link|https?://|src=\"(?!data:)", page)
@@ -120,13 +130,14 @@ def test_report_is_one_file_with_every_picture_and_ratio(out, summary):
 def test_comparison_is_complete(summary):
     assert [row["name"] for row in summary["timings"]] == [
         "training step",
+        "layers",
         "latent ops and losses",
         "encoding run",
     ]
     for row in summary["timings"]:
         assert row["eager_seconds"] > 0
         assert row["ratio"] == row["eager_seconds"] / row["ours_seconds"]
-    assert [row["images"] for row in summary["timings"]] == [16, 16, 80]
+    assert [row["images"] for row in summary["timings"]] == [16, 16, 16, 80]
     parity = summary["parity"]
     assert 0 <= parity["loss_difference"] <= TOLERANCE == parity["tolerance"]
     assert 0 <= parity["latent_difference"] <= TOLERANCE
@@ -166,15 +177,15 @@ def test_leaves_a_foreign_run_folder_alone(tmp_path, data):
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
 
-def _value_off(model: VAE, images: Tensor, eps: Tensor | None) -> Tensor:
+def _value_off(model: EagerVAE, images: Tensor, eps: Tensor | None) -> Tensor:
     return 1.001 * eager.loss(model, images, eps)
 
 
-def _noise_of_its_own(model: VAE, images: Tensor, eps: Tensor | None) -> Tensor:
+def _noise_of_its_own(model: EagerVAE, images: Tensor, eps: Tensor | None) -> Tensor:
     return eager.loss(model, images, None)
 
 
-def _gradient_cut(model: VAE, images: Tensor, eps: Tensor | None) -> Tensor:
+def _gradient_cut(model: EagerVAE, images: Tensor, eps: Tensor | None) -> Tensor:
     """The value is right and a gradient is missing: only a later step can tell."""
     z, kl = eager.reparameterise(model.encoder(images), eps)
     nll = eager.reconstruction_loss(model.decoder(z), images)
@@ -210,12 +221,12 @@ def test_encoding_parity(data):
     assert check_encoding(model, data.take(index), TINY) <= TOLERANCE
 
 
-def test_share_and_bound():
-    step, latent = Timing("s", 8, 10.0, 8.0), Timing("l", 8, 2.0, 0.5)
-    comparison = Comparison(step, latent, Timing("e", 8, 1.0, 1.0))
+def test_shares() -> None:
+    step, layers, latent = Timing("s", 8, 10.0, 8.0), Timing("c", 8, 5.0, 2.5), Timing("l", 8, 2, 1)
+    comparison = Comparison(step, layers, latent, Timing("e", 8, 1.0, 1.0), "cpu")
+    assert comparison.layers_share == 0.5
     assert comparison.latent_share == 0.2
-    assert comparison.step_bound == 1.25
-    assert latent.ratio == 4.0
+    assert layers.ratio == 2.0
 
 
 @pytest.mark.parametrize(

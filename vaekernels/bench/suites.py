@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vaekernels.bench import conv, latent, report, tables, work
+from vaekernels.bench import conv, latent, models, report, tables, work
 from vaekernels.bench.goals import Row
 
 
@@ -52,5 +52,15 @@ SUITES = {
             [tables.conv_cells(row) for row in rows], conv.goals(rows), machine
         ),
         summary=lambda rows: {"goals": conv.goals(rows)},
+    ),
+    "models": Suite(
+        groups=models.GROUPS,
+        works=models.works,
+        measure=models.measure,
+        line=lambda row: tables.line(tables.model_cells(row)),
+        show=lambda rows, machine: tables.print_rows(
+            [tables.model_cells(row) for row in rows], models.goals(rows), machine
+        ),
+        summary=lambda rows: {"goals": models.goals(rows)},
     ),
 }

@@ -20,6 +20,7 @@ class SuiteName(str, Enum):
 
     LATENT = "latent"
     CONV = "conv"
+    MODELS = "models"
 
 
 class Dtype(str, Enum):
@@ -34,7 +35,9 @@ class Dtype(str, Enum):
 def bench(
     suite: Annotated[
         SuiteName,
-        typer.Argument(help="latent ops and losses; convolutions and GroupNorm + SiLU."),
+        typer.Argument(
+            help="Latent ops and losses; convolutions and GroupNorm + SiLU; training steps."
+        ),
     ] = SuiteName.LATENT,
     *,
     json: Annotated[Path | None, typer.Option("--json", help="Write the record here.")] = None,
@@ -56,7 +59,7 @@ def bench(
 ) -> None:
     """What this machine gains against eager PyTorch: interleaved in one process, medians.
 
-    Rows of conv are checked against float64 before they are timed. One that is wrong
+    Rows of conv and models are checked against float64 before they are timed. One that is wrong
     has no time, and the command ends with exit code 1.
     """
     import torch

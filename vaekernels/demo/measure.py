@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
+from vaekernels import registry
+from vaekernels.bench.models import training_step
 from vaekernels.bench.timing import interleaved
 from vaekernels.demo import eager, ours
 from vaekernels.demo.settings import Settings
@@ -50,26 +52,31 @@ class Timing:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is measured; the latent ops and losses are a part of the training step."""
+    """What is measured; layers, and latent ops and losses, are parts of the training step.
+
+    ``conv_backend`` is which backend ran the convolutions on our side.
+    """
 
     step: Timing
+    layers: Timing
     latent: Timing
     encoding: Timing
+    conv_backend: str
 
     @property
     def rows(self) -> tuple[Timing, ...]:
         """In the order of the report."""
-        return self.step, self.latent, self.encoding
+        return self.step, self.layers, self.latent, self.encoding
+
+    @property
+    def layers_share(self) -> float:
+        """The part of the eager training step that the layers take."""
+        return self.layers.eager / self.step.eager
 
     @property
     def latent_share(self) -> float:
-        """The part of the eager training step that our ops take the place of."""
+        """The part of the eager training step that the latent ops and losses take."""
         return self.latent.eager / self.step.eager
-
-    @property
-    def step_bound(self) -> float:
-        """What the step's ratio would be if those ops cost nothing."""
-        return self.step.eager / max(self.step.eager - self.latent.eager, 1e-9)
 
 
 def compare(
@@ -88,6 +95,7 @@ def compare(
     images, ids = data.batch(index, model.device), data.ids[index].to(model.device)
     work = (
         ("training step", len(images), _steps(model, images, ids, settings)),
+        ("layers", len(images), _layers(model, images)),
         ("latent ops and losses", len(images), _latent_ops(model, images, ids, settings)),
         ("encoding run", len(everything), _encodings(model, everything, settings)),
     )
@@ -97,36 +105,41 @@ def compare(
             bar.set_description(f"measuring: {name}")
             medians = interleaved(calls, seconds=settings.seconds)
             timings.append(Timing(name, count, medians["eager"], medians["ours"]))
-    return Comparison(*timings)
+    step, layers, latent, encoding = timings
+    conv_backend = registry.select("downsample_conv4x4", images.device.type, images.dtype)
+    return Comparison(step, layers, latent, encoding, conv_backend)
 
 
 def _steps(model: VAE, images: Tensor, ids: Tensor, settings: Settings) -> Calls:
     """Forward, backward and optimizer, each side on a copy of the weights."""
     numbers = itertools.count()
 
-    def my_loss(mine: VAE) -> Tensor:
+    theirs, mine = eager.twin(model), copy.deepcopy(model)
+
+    def my_loss() -> Tensor:
         return ours.loss(mine, images, seed=settings.seed, step=next(numbers), sample_ids=ids)
 
-    def their_loss(theirs: VAE) -> Tensor:
-        return eager.loss(theirs, images)
-
     return {
-        "eager": _training_step(copy.deepcopy(model), their_loss, settings),
-        "ours": _training_step(copy.deepcopy(model), my_loss, settings),
+        "eager": training_step(theirs, lambda: eager.loss(theirs, images), settings.lr),
+        "ours": training_step(mine, my_loss, settings.lr),
     }
 
 
-def _training_step(
-    model: VAE, loss: Callable[[VAE], Tensor], settings: Settings
-) -> Callable[[], object]:
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.lr, fused=True)
+def _layers(model: VAE, images: Tensor) -> Calls:
+    """Encoder and decoder, forward and backward, at the step's shapes."""
+    z = torch.randn(len(images), model.config.latent_dim, device=images.device)
+    grads = (torch.randn(len(images), 2 * model.config.latent_dim, device=images.device), images)
 
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        loss(model).backward()
-        optimizer.step()
+    def both_ways(encoder: nn.Module, decoder: nn.Module) -> Callable[[], object]:
+        leaf = z.clone().requires_grad_()
+        leaves = [*encoder.parameters(), *decoder.parameters(), leaf]
+        return lambda: torch.autograd.grad((encoder(images), decoder(leaf)), leaves, grads)
 
-    return step
+    theirs = eager.twin(model)
+    return {
+        "eager": both_ways(theirs.encoder, theirs.decoder),
+        "ours": both_ways(model.encoder, model.decoder),
+    }
 
 
 def _latent_ops(model: VAE, images: Tensor, ids: Tensor, settings: Settings) -> Calls:
@@ -158,6 +171,6 @@ def _latent_ops(model: VAE, images: Tensor, ids: Tensor, settings: Settings) -> 
 def _encodings(model: VAE, data: ImageData, settings: Settings) -> Calls:
     batch = settings.encode_batch
     return {
-        "eager": partial(eager.encode, model, data, batch),
+        "eager": partial(eager.encode, eager.twin(model), data, batch),
         "ours": partial(ours.encode, model, data, batch, seed=settings.seed),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
 from itertools import islice
@@ -46,8 +45,8 @@ def check_training(
         ParityError: it is above ``TOLERANCE``.
     """
     torch.manual_seed(settings.seed)
-    theirs = VAE(settings.model_config(data)).to(device)
-    mine = copy.deepcopy(theirs)
+    mine = VAE(settings.model_config(data)).to(device)
+    theirs = eager.twin(mine)
     their_optimizer, my_optimizer = (
         torch.optim.Adam(model.parameters(), lr=settings.lr, fused=True) for model in (theirs, mine)
     )
@@ -82,7 +81,7 @@ def check_encoding(model: VAE, data: ImageData, settings: Settings) -> float:
         device=model.device,
         dtype=model.dtype,
     )
-    theirs = eager.encode(model, data, settings.encode_batch, eps)
+    theirs = eager.encode(eager.twin(model), data, settings.encode_batch, eps)
     mine = ours.encode(model, data, settings.encode_batch, seed=settings.seed)
     difference = ((mine - theirs).abs().max() / theirs.abs().max()).item()
     at = int((mine - theirs).abs().argmax())

@@ -89,7 +89,9 @@ def run(
             "latent_difference": latent_difference,
         },
         "timings": [row.to_dict() for row in comparison.rows],
+        "layers_share_of_eager_step": comparison.layers_share,
         "latent_share_of_eager_step": comparison.latent_share,
+        "conv_backend": comparison.conv_backend,
         "machine": {"device": str(device), **describe()},
     }
     return _write(out, folder.path, summary, comparison, say)
@@ -125,8 +127,9 @@ def _write(
             f"{row.ratio:.2f}x"
         )
     say(
-        f"latent ops and losses are {100 * comparison.latent_share:.1f}% of the eager training "
-        "step; the layers are PyTorch's own on both sides"
+        f"of the eager training step the layers are {100 * comparison.layers_share:.1f}%, the "
+        f"latent ops and losses {100 * comparison.latent_share:.1f}%; convolutions ran on our "
+        f"side on the backend {comparison.conv_backend}"
     )
     report = out / "report.html"
     write_report(report, summary=summary, comparison=comparison, run=run_folder)

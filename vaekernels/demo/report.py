@@ -86,6 +86,7 @@ def write_report(
         kl=training["heldout_kl"],
         rows=[
             _row(comparison.step, "Training step", "forward, backward and Adam"),
+            _row(comparison.layers, "Of it: layers", "encoder and decoder, forward and backward"),
             _row(
                 comparison.latent,
                 "Of it: latent ops and losses",
@@ -93,9 +94,12 @@ def write_report(
             ),
             _row(comparison.encoding, "Encoding run", "images to sampled latents, in batches"),
         ],
+        step_ratio=comparison.step.ratio,
+        layers_ratio=comparison.layers.ratio,
         latent_ratio=comparison.latent.ratio,
-        share=comparison.latent_share,
-        bound=comparison.step_bound,
+        layers_share=comparison.layers_share,
+        latent_share=comparison.latent_share,
+        conv_backend=comparison.conv_backend,
         parity={
             "steps": parity["steps"],
             "loss": f"{parity['loss_difference']:.1e}",
