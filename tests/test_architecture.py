@@ -36,7 +36,8 @@ LAYERS = {
     "nonfinite": set(),
     "atomic": set(),
     "cases": OPS | {"cases"},
-    "models": OPS | {"models", "distributions", "atomic"},
+    "nn": OPS | {"nn"},
+    "models": OPS | {"models", "nn", "distributions", "atomic"},
     "machine": FOUNDATION | {"machine"},
     "introspection": OPS | {"machine"},
     "bench": OPS

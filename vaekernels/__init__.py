@@ -8,7 +8,7 @@ Importing the package touches neither CUDA, nor Triton, nor the compiled extensi
 
 from __future__ import annotations
 
-from vaekernels import models
+from vaekernels import models, nn
 from vaekernels.distributions import DiagonalGaussian
 from vaekernels.nonfinite import NonFiniteError, detect_nonfinite
 from vaekernels.ops import (
@@ -46,6 +46,7 @@ __all__ = [
     "gaussian_nll",
     "laplace_nll",
     "models",
+    "nn",
     "randn",
     "rsample_kl",
     "set_conv_precision",

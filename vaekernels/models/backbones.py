@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaekernels.models.config import VAEConfig
+from vaekernels.nn import ConvTranspose4x4, DownsampleConv4x4
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -21,6 +22,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "leaky_relu": F.leaky_relu,
     "tanh": F.tanh,
 }
+# What a convolution does in its own pass; the others follow it.
+_FUSED = ("relu", "silu", "leaky_relu")
 
 
 def build_backbone(config: VAEConfig) -> tuple[nn.Module, nn.Module]:
@@ -35,17 +38,17 @@ class ConvEncoder(nn.Module):
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
-        self.activation = ACTIVATIONS[config.activation]
+        fused = config.activation if config.activation in _FUSED else None
+        self.activation = None if fused else ACTIVATIONS[config.activation]
         channels = (config.image_shape[0], *config.hidden)
         self.convs = nn.ModuleList(
-            nn.Conv2d(fan_in, fan_out, kernel_size=4, stride=2, padding=1)
-            for fan_in, fan_out in pairwise(channels)
+            DownsampleConv4x4(*pair, activation=fused) for pair in pairwise(channels)
         )
         self.moments = nn.Linear(math.prod(_smallest_shape(config)), 2 * config.latent_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         for conv in self.convs:
-            x = self.activation(conv(x))
+            x = conv(x) if self.activation is None else self.activation(conv(x))
         return self.moments(x.flatten(1))
 
 
@@ -55,19 +58,22 @@ class ConvDecoder(nn.Module):
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.activation = ACTIVATIONS[config.activation]
+        self.fused = config.activation in _FUSED
         self.smallest_shape = _smallest_shape(config)
         self.input = nn.Linear(config.latent_dim, math.prod(self.smallest_shape))
-        channels = (*reversed(config.hidden), config.image_shape[0])
+        *channels, image = (*reversed(config.hidden), config.image_shape[0])
+        fused = config.activation if self.fused else None
         self.convs = nn.ModuleList(
-            nn.ConvTranspose2d(fan_in, fan_out, kernel_size=4, stride=2, padding=1)
-            for fan_in, fan_out in pairwise(channels)
+            ConvTranspose4x4(*pair, activation=fused) for pair in pairwise(channels)
         )
+        self.convs.append(ConvTranspose4x4(channels[-1], image))
 
     def forward(self, z: Tensor) -> Tensor:
-        x = self.input(z).unflatten(1, self.smallest_shape)
-        for conv in self.convs:
-            x = conv(self.activation(x))
-        return x
+        x = self.activation(self.input(z)).unflatten(1, self.smallest_shape)
+        *inner, last = self.convs
+        for conv in inner:
+            x = conv(x) if self.fused else self.activation(conv(x))
+        return last(x)
 
 
 class MLPEncoder(nn.Module):
