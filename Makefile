@@ -30,6 +30,8 @@ format: $(STAMP)
 
 bench: $(STAMP)  ## measure this machine and record it
 	$(BIN)/vaekernels bench latent --json benchmarks/results/cpu/latent.json
+	$(BIN)/vaekernels bench conv --json benchmarks/results/cpu/conv.json
+	$(BIN)/vaekernels bench models --json benchmarks/results/cpu/models.json
 
 readme: $(STAMP)  ## write the README's tables from the committed JSON
 	$(BIN)/python benchmarks/readme_tables.py

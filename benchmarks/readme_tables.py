@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Callable
@@ -16,13 +17,16 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
+ERRORS = ("error", "eager_error")
 
 
-def latent() -> str:
+def latent() -> str | None:
     """The latent ops on CPU."""
-    record = json.loads((RESULTS / "cpu" / "latent.json").read_text())
+    record = _record("cpu", "latent.json")
+    if record is None:
+        return None
     lines = [
-        _machine(record["machine"]),
+        _machine(record["machine"], "eager PyTorch"),
         "",
         "| op | shape | forward | forward + backward | peak memory, eager / ours |",
         "|---|---|---|---|---|",
@@ -43,9 +47,82 @@ def latent() -> str:
     return "\n".join(lines)
 
 
-def mnist() -> str:
+# Group of ``bench conv`` -> what it measures, and over what range.
+CONV = {
+    "conv3x3": "3x3 convolution, 64 to 512 channels, 32 to 256 px",
+    "conv3x3-training": "the same in training (the filter is transformed at every call)",
+    "upsample": "nearest-2x upsampling + 3x3 convolution",
+    "norm-forward": "GroupNorm + SiLU, forward",
+    "norm-training": "GroupNorm + SiLU, forward and backward",
+    "input-gradient": "3x3 convolution, input gradient",
+    "weight-gradient": "3x3 convolution, weight gradient",
+    "strided": "4x4 stride-2 convolution and its transpose, batch 64: forward, input gradient",
+    "strided-weight-gradient": "the same, weight gradient",
+    "downsample3x3": "3x3 convolution with stride 2",
+    "ends": "3 channels in or out",
+    "ends-transpose": "transposed 4x4 convolution to 3 channels",
+    "highest": "3x3 convolution, highest precision",
+    "highest-weight-gradient": "the same, weight gradient",
+    "odd": "odd channels, sizes and batches; one thread",
+}
+
+
+def conv() -> str | None:
+    """The convolutions on CPU, a line per group."""
+    record = _record("cpu", "conv.json")
+    if record is None:
+        return None
+    lines = [
+        _machine(record["machine"], "the faster of eager PyTorch's two layouts"),
+        "",
+        "| work | rows | speed-up | from | to | error, ours | error, eager |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in record["rows"]:
+        if row["ratio"] is None:
+            raise ValueError(f"conv.json: {row['op']} {row['case']}: {row['wrong']}")
+        groups[row["group"]].append(row)
+    for group, rows in groups.items():
+        ratios = [row["ratio"] for row in rows]
+        errors = " | ".join(f"{max(row[who] for row in rows):.1e}" for who in ERRORS)
+        lines.append(
+            f"| {CONV[group]} | {len(rows)} | **{statistics.geometric_mean(ratios):.2f}x** "
+            f"| {min(ratios):.2f}x | {max(ratios):.2f}x | {errors} |"
+        )
+    return "\n".join(lines)
+
+
+def models() -> str | None:
+    """Training steps on CPU."""
+    record = _record("cpu", "models.json")
+    if record is None:
+        return None
+    lines = [
+        _machine(record["machine"], "the fastest of the others"),
+        "",
+        "| training step | eager NCHW | eager channels_last | torch.compile | ours | speed-up "
+        "| error of gradients, ours | eager |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in record["rows"]:
+        if row["ratio"] is None:
+            raise ValueError(f"models.json: {row['model']}: {row['wrong']}")
+        sides = ("eager_nchw", "eager_channels_last", "compile", "ours")
+        times = " | ".join(_milliseconds(row[f"{side}_us"]) for side in sides)
+        errors = " | ".join(f"{row[who]:.1e}" for who in ERRORS)
+        lines.append(
+            f"| {row['model']}, batch {row['batch']} | {times} | **{row['ratio']:.2f}x** "
+            f"| {errors} |"
+        )
+    return "\n".join(lines)
+
+
+def mnist() -> str | None:
     """The published MNIST figures beside ours."""
-    record = json.loads((RESULTS / "mnist_published.json").read_text())
+    record = _record("mnist_published.json")
+    if record is None:
+        return None
     last = record["epochs"][-1]
     published = record["published"]
     return "\n".join(
@@ -61,24 +138,40 @@ def mnist() -> str:
     )
 
 
-def _machine(machine: dict[str, Any]) -> str:
+def _record(*path: str) -> dict[str, Any] | None:
+    """What was measured; None where nothing is committed yet."""
+    file = RESULTS.joinpath(*path)
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def _machine(machine: dict[str, Any], others: str) -> str:
     return (
         f"{machine['cpu']}, {machine['threads']} threads, {machine['cpu_capability']}, torch "
-        f"{machine['torch']}, float32; speed-up over eager PyTorch, interleaved medians."
+        f"{machine['torch']}, float32; speed-up over {others}, interleaved medians."
     )
 
 
-TABLES: dict[str, Callable[[], str]] = {"latent": latent, "mnist": mnist}
+def _milliseconds(microseconds: float | None) -> str:
+    return "-" if microseconds is None else f"{microseconds / 1e3:.1f} ms"
+
+
+TABLES: dict[str, Callable[[], str | None]] = {
+    "latent": latent,
+    "conv": conv,
+    "models": models,
+    "mnist": mnist,
+}
 
 
 def render(text: str) -> str:
-    """``text`` with every table replaced."""
+    """``text`` with every table replaced; one without its record is empty."""
     for name, table in TABLES.items():
         begin, end = f"<!-- table:{name} -->", "<!-- end -->"
         pattern = re.compile(re.escape(begin) + r".*?" + re.escape(end), re.DOTALL)
         if not pattern.search(text):
             raise ValueError(f"README.md: no table named {name}")
-        replacement = f"{begin}\n{table()}\n{end}"
+        lines = table()
+        replacement = f"{begin}\n{end}" if lines is None else f"{begin}\n{lines}\n{end}"
         text = pattern.sub(lambda _, new=replacement: new, text, count=1)
     return text
 

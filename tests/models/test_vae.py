@@ -13,6 +13,7 @@ from torch import Tensor
 from vaekernels.distributions import DiagonalGaussian
 from vaekernels.models import VAE, VAEConfig
 from vaekernels.models.interpolation import slerp
+from vaekernels.models.likelihoods import lying_as
 from vaekernels.models.objectives import LogMeanExp, free_bits_kl
 
 TINY = VAEConfig((1, 4, 4), 3, backbone="mlp", hidden=(8,))
@@ -143,6 +144,17 @@ def test_kl_is_zero_at_the_prior() -> None:
             parameter.zero_()
     output = model(images(), seed=1)
     assert torch.equal(output.kl, torch.zeros(5))
+
+
+def test_targets_lie_as_the_decoder_s_output() -> None:
+    x = torch.rand(2, 3, 4, 6)
+    last = torch.rand(2, 3, 4, 6).contiguous(memory_format=torch.channels_last)
+    moved = lying_as(last, x)
+    assert moved.stride() == last.stride()
+    assert torch.equal(moved, x)
+    assert lying_as(x, last).stride() == last.stride()
+    assert lying_as(x.flatten(1), x.flatten(1)).shape == (2, 72)
+    assert lying_as(last[:, :1], x[:, :1]).shape == (2, 1, 4, 6)
 
 
 def test_loss_is_the_negative_elbo() -> None:

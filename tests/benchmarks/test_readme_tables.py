@@ -1,0 +1,56 @@
+"""The README's tables: from the records alone, and nothing without one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import readme_tables
+from vaekernels.bench import conv, models
+
+MACHINE = {"cpu": "c", "threads": 2, "cpu_capability": "avx2", "torch": "2"}
+ROW = {"op": "o", "case": "1 x 2", "error": 1e-6, "eager_error": 2e-6}
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(readme_tables, "RESULTS", tmp_path)
+    (tmp_path / "cpu").mkdir()
+    return tmp_path / "cpu"
+
+
+def _write(path: Path, rows: list[dict]) -> None:
+    path.write_text(json.dumps({"machine": MACHINE, "rows": rows}))
+
+
+def test_every_group_has_words() -> None:
+    assert set(readme_tables.CONV) == set(conv.GROUPS)
+
+
+def test_no_figure_without_its_record(results: Path) -> None:
+    tables = [f"<!-- table:{name} -->\nold\n<!-- end -->" for name in readme_tables.TABLES]
+    text = readme_tables.render("\n\n".join(tables))
+    assert "old" not in text
+    assert text.count("<!-- end -->") == len(tables)
+    assert readme_tables.render(text) == text
+
+
+def test_conv(results: Path) -> None:
+    rows = [{**ROW, "group": "upsample", "ratio": ratio} for ratio in (2.0, 8.0)]
+    _write(results / "conv.json", [*rows, {**ROW, "group": "odd", "ratio": 1.5}])
+    lines = (readme_tables.conv() or "").splitlines()
+    assert "| 2 | **4.00x** | 2.00x | 8.00x | 1.0e-06 | 2.0e-06 |" in lines[-2]
+    assert lines[-1].startswith("| odd channels")
+    _write(results / "conv.json", [{**ROW, "group": "odd", "ratio": None, "wrong": "far off"}])
+    with pytest.raises(ValueError, match="far off"):
+        readme_tables.conv()
+
+
+def test_models(results: Path) -> None:
+    times = {"eager_nchw_us": 4e5, "eager_channels_last_us": 3e5, "ours_us": 1.5e5}
+    row = {**ROW, **times, "compile_us": None, "ratio": 2.0, "batch": 64}
+    _write(results / "models.json", [{**row, "model": models.MODELS[0].name}])
+    line = (readme_tables.models() or "").splitlines()[-1]
+    assert ", batch 64 | 400.0 ms | 300.0 ms | - | 150.0 ms | **2.00x** |" in line
