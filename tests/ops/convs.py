@@ -1,0 +1,169 @@
+"""What the tests of the convolutions share: a call, its inputs, its exact results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import Tensor
+
+import vaekernels as vk
+from tests.ops.conformance import in_layout
+from vaekernels import registry
+from vaekernels.cases import CONV, error, tolerance
+
+BACKENDS = ("reference", "cpu")
+ACTIVATIONS = (None, "relu", "silu", "leaky_relu")
+PRECISIONS = ("high", "highest")
+SLOPE = 0.2
+# What precision="high" promises: error over the largest magnitude, of a result or a gradient.
+HIGH = 2e-5
+
+
+@dataclass(frozen=True)
+class Conv:
+    """One call of a convolution.
+
+    Attributes:
+        op: its name.
+        shape: of the layer.
+        activation: after the convolution.
+        bias: there is one.
+        residual: there is one; conv3x3.
+        groups: of the normalisation before; None for no such; conv3x3.
+        padding: of downsample_conv3x3.
+        layout: of the images, the residual and the gradient (conformance.LAYOUTS).
+    """
+
+    op: str
+    shape: tuple[int, ...]
+    activation: str | None = None
+    bias: bool = True
+    residual: bool = False
+    groups: int | None = None
+    padding: str | None = None
+    layout: str = "contiguous"
+
+    @property
+    def smallest(self) -> int:
+        """Height and width that it needs; a norm's gradient is all rounding for a few numbers."""
+        if self.groups is not None:
+            return 3
+        return 2 if "downsample" in self.op and self.padding != "symmetric" else 1
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The inputs by name, float32."""
+        generator = torch.Generator().manual_seed(0)
+        x, weight, bias = CONV[self.op].inputs(self.shape, torch.float32, generator)
+        found = {"x": in_layout(x, self.layout), "weight": weight}
+        if self.bias:
+            found["bias"] = bias
+        if self.residual:
+            size = (x.shape[0], weight.shape[0], *x.shape[2:])
+            found["residual"] = in_layout(torch.randn(size, generator=generator), self.layout)
+        if self.groups is not None:
+            found["norm_weight"] = 1 + 0.2 * torch.randn(x.shape[1], generator=generator)
+            found["norm_bias"] = 0.2 * torch.randn(x.shape[1], generator=generator)
+        return found
+
+    def __call__(self, tensors: dict[str, Tensor], **options: object) -> Tensor:
+        """The public function on these inputs."""
+        rest = {name: t for name, t in tensors.items() if not name.startswith("norm")}
+        if self.groups is not None:
+            options["norm"] = vk.NormPrologue(
+                tensors["norm_weight"], tensors["norm_bias"], self.groups
+            )
+        if self.padding is not None:
+            options["padding"] = self.padding
+        function = getattr(vk, self.op)
+        return function(**rest, activation=self.activation, negative_slope=SLOPE, **options)
+
+    def results(
+        self, tensors: dict[str, Tensor], grad: Tensor | None, **options: object
+    ) -> dict[str, Tensor]:
+        """Y and the gradient of every input, for the gradient ``grad`` of y (None: random)."""
+        leaves = {name: t.detach().requires_grad_() for name, t in tensors.items()}
+        y = self(leaves, **options)
+        if grad is None:
+            grad = in_layout(random_like(y), self.layout)
+        gradients = torch.autograd.grad(y, list(leaves.values()), grad)
+        return {"y": y.detach(), **dict(zip(leaves, gradients, strict=True))}
+
+
+def random_like(y: Tensor) -> Tensor:
+    return torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y.dtype)
+
+
+def every_op(shape: tuple[int, ...] = (2, 5, 7, 6, 8), **options: object) -> list[Conv]:
+    """A call of each op; both paddings, and conv3x3 with all that it can do."""
+    return [
+        *(Conv(op, shape, **options) for op in CONV if op != "downsample_conv3x3"),
+        Conv("downsample_conv3x3", shape, padding="asymmetric", **options),
+        Conv("downsample_conv3x3", shape, padding="symmetric", **options),
+        Conv("conv3x3", shape, residual=True, groups=1, **options),
+    ]
+
+
+def name_of(conv: object) -> str | None:
+    """For the ids of tests."""
+    if not isinstance(conv, Conv):
+        return None
+    parts = [conv.op, conv.padding, conv.activation]
+    parts.append(None if conv.groups is None else f"norm{conv.groups}")
+    return "-".join(part for part in parts if part)
+
+
+def skip_if_refused(backend: str, op: str = "conv3x3") -> None:
+    reasons = registry.refusals(backend, op, "cpu", torch.float32)
+    if reasons:
+        pytest.skip(f"{backend}: {'; '.join(reasons)}")
+
+
+def check(conv: Conv, backend: str) -> None:
+    """In both tiers: y and every gradient against float64, and y without gradients as well."""
+    tensors = conv.tensors()
+    with torch.no_grad():
+        y = conv(tensors, backend="reference")
+    grad = in_layout(random_like(y), conv.layout)
+    exact_tensors = {name: tensor.double() for name, tensor in tensors.items()}
+    eager = conv.results(tensors, grad, backend="reference")
+    exact = conv.results(exact_tensors, grad.double(), backend="reference")
+    for precision in PRECISIONS:
+        got = conv.results(tensors, grad, backend=backend, precision=precision)
+        with torch.no_grad():
+            inference = conv(tensors, backend=backend, precision=precision)
+        for y in (got["y"], inference):
+            assert_close(f"{conv} {precision} y", y, eager["y"], exact["y"], precision)
+        if conv.activation in ("relu", "leaky_relu"):
+            # A result near zero may have either sign: gradients are those of the sign it has.
+            linear = replace(conv, activation=None)
+            slope = 0.0 if conv.activation == "relu" else SLOPE
+            masked = torch.where(got["y"] > 0, grad, grad * slope)
+            eager |= _gradients(linear.results(tensors, masked, backend="reference"))
+            doubled = linear.results(exact_tensors, masked.double(), backend="reference")
+            exact |= _gradients(doubled)
+        for name, value in _gradients(got).items():
+            what = f"{conv} {precision} gradient of {name}"
+            assert_close(what, value, eager[name], exact[name], precision, grad[:, 0].numel())
+
+
+def _gradients(results: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in results.items() if name != "y"}
+
+
+def assert_close(
+    what: str, got: Tensor, eager: Tensor, exact: Tensor, precision: str, pixels: int = 1
+) -> None:
+    """Within 2e-5 of the largest exact number; where highest, as exact as eager besides.
+
+    The gradient of a vector sums over ``pixels``, for which its tolerance has a floor.
+    """
+    assert got.shape == exact.shape, what
+    assert got.dtype == eager.dtype, what
+    assert torch.isfinite(got).all(), what
+    bound = HIGH
+    if precision == "highest":
+        terms = pixels if got.ndim == 1 else 1
+        bound = min(bound, tolerance(error(eager, exact), got.dtype, terms))
+    assert error(got, exact) <= bound, what

@@ -1,0 +1,183 @@
+"""The convolutions under autograd, torch's op checks and torch.compile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch._dynamo.testing import CompileCounter
+
+import vaekernels as vk
+from tests.ops import convs
+from tests.ops.conformance import in_layout
+from tests.ops.convs import ACTIVATIONS, BACKENDS, Conv
+from vaekernels import _extension
+from vaekernels.ops._define import DEFINITIONS
+
+CALLS = convs.every_op((2, 4, 3, 6, 5))
+SMALL = convs.every_op((1, 2, 2, 4, 3))
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    convs.skip_if_refused(request.param)
+    return request.param
+
+
+@pytest.fixture
+def cpu() -> str:
+    convs.skip_if_refused("cpu")
+    return "cpu"
+
+
+def _leaves(conv: Conv, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    return {name: t.to(dtype).requires_grad_() for name, t in conv.tensors().items()}
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("conv", SMALL, ids=convs.name_of)
+def test_gradcheck_of_the_reference(conv: Conv, activation: str | None) -> None:
+    conv = replace(conv, activation=activation)
+    leaves = _leaves(conv, torch.float64)
+
+    def function(*values: Tensor) -> Tensor:
+        return conv(dict(zip(leaves, values, strict=True)))
+
+    assert torch.autograd.gradcheck(function, tuple(leaves.values()))
+
+
+@pytest.mark.parametrize("conv", SMALL, ids=convs.name_of)
+def test_double_backward_of_the_reference(conv: Conv) -> None:
+    conv = replace(conv, activation="silu", groups=None)
+    leaves = _leaves(conv, torch.float64)
+
+    def function(*values: Tensor) -> Tensor:
+        return conv(dict(zip(leaves, values, strict=True)), backend="reference")
+
+    assert torch.autograd.gradgradcheck(function, tuple(leaves.values()))
+
+
+@pytest.mark.parametrize("conv", CALLS, ids=convs.name_of)
+def test_double_backward_of_the_fused_op_says_that_it_is_not_there(conv: Conv, cpu: str) -> None:
+    leaves = list(_leaves(conv).values())
+    y = conv(dict(zip(conv.tensors(), leaves, strict=True)), backend=cpu)
+    (grad, *_) = torch.autograd.grad(y.sum(), leaves, create_graph=True)
+    with pytest.raises(RuntimeError, match=f"{conv.op}: double backward.*reference"):
+        grad.sum().backward()
+
+
+@pytest.mark.parametrize("conv", CALLS, ids=convs.name_of)
+def test_a_second_backward_through_the_same_graph(conv: Conv, backend: str) -> None:
+    leaves = _leaves(conv)
+    y = conv(leaves, backend=backend)
+    first = torch.autograd.grad(y.sum(), list(leaves.values()), retain_graph=True)
+    second = torch.autograd.grad(y.sum(), list(leaves.values()))
+    for a, b in zip(first, second, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("conv", CALLS, ids=convs.name_of)
+def test_changing_what_backward_needs_is_an_error(conv: Conv, cpu: str) -> None:
+    leaves = _leaves(conv)
+    changed = {**leaves, "x": leaves["x"] * 1.0}
+    y = conv(changed, backend=cpu)
+    changed["x"].detach().add_(1.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+def test_relu_reads_its_mask_from_the_result(cpu: str) -> None:
+    conv = Conv("conv3x3", (1, 2, 2, 4, 4), activation="relu")
+    y = conv(_leaves(conv), backend=cpu)
+    y.detach().mul_(-1.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+def _arguments(conv: Conv, activation: str | None) -> dict[str, object]:
+    """Those of the torch op, by name."""
+    values = {
+        **conv.tensors(),
+        "norm_groups": conv.groups or 1,
+        "norm_eps": 1e-6,
+        "padding": conv.padding,
+        "activation": activation,
+        "negative_slope": 0.1,
+        "precision": "high",
+    }
+    operator = getattr(torch.ops.vaekernels, conv.op).default
+    return {a.name: values.get(a.name) for a in operator._schema.arguments}
+
+
+@pytest.mark.parametrize("activation", (None, "leaky_relu"))
+@pytest.mark.parametrize("conv", CALLS, ids=convs.name_of)
+def test_opcheck(conv: Conv, activation: str | None, cpu: str) -> None:
+    _extension.load()
+    arguments = _arguments(conv, activation)
+    operator = getattr(torch.ops.vaekernels, conv.op).default
+    y = operator(*arguments.values())
+    backward = getattr(torch.ops.vaekernels, f"{conv.op}_backward").default
+    differentiable = DEFINITIONS[conv.op].differentiable
+    present = [arguments[name] is not None for name in differentiable]
+    for mask in (present, [name == "x" for name in differentiable]):
+        inputs = tuple(arguments.values())
+        torch.library.opcheck(backward, (convs.random_like(y), *inputs, y, mask))
+    for value in arguments.values():
+        if isinstance(value, Tensor):
+            value.requires_grad_()
+    torch.library.opcheck(operator, tuple(arguments.values()))
+
+
+@pytest.mark.parametrize("conv", CALLS, ids=convs.name_of)
+def test_compiled_whole(conv: Conv, backend: str) -> None:
+    torch._dynamo.reset()
+    conv = replace(conv, activation="silu")
+    tensors = conv.tensors()
+    expected = conv.results(tensors, None, backend=backend)
+    leaves = {name: t.requires_grad_() for name, t in tensors.items()}
+    compiled = torch.compile(conv.__call__, fullgraph=True, backend="aot_eager")
+    y = compiled(leaves, backend=backend)
+    got = torch.autograd.grad(y, list(leaves.values()), convs.random_like(y))
+    for name, value in zip(("y", *leaves), (y.detach(), *got), strict=True):
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_no_recompile_on_a_second_shape_of_the_same_rank(backend: str) -> None:
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    weight, filters = torch.randn(3, 3, 3, 3), torch.randn(3, 3, 4, 4)
+    norm = vk.NormPrologue(torch.ones(3), torch.zeros(3), 3)
+
+    def network(x: Tensor) -> Tensor:
+        x = vk.conv3x3(x, weight, norm=norm, residual=x, backend=backend)
+        x = vk.downsample_conv3x3(x, weight, activation="silu", backend=backend)
+        x = vk.downsample_conv4x4(x, filters, backend=backend)
+        x = vk.upsample_conv3x3(x, weight, backend=backend)
+        return vk.conv_transpose4x4(x, filters, activation="relu", backend=backend)
+
+    compiled = torch.compile(network, fullgraph=True, dynamic=True, backend=counter)
+    for batch, height, width in ((2, 8, 12), (3, 13, 9), (5, 21, 40)):
+        x = torch.randn(batch, 3, height, width)
+        torch.testing.assert_close(compiled(x), network(x), rtol=1e-4, atol=1e-4)
+    assert counter.frame_count == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
+def test_inductor_reads_the_layouts_that_kernels_write(layout: str, cpu: str) -> None:
+    """It takes the strides of results and gradients from the fakes."""
+    torch._dynamo.reset()
+    weight = torch.randn(4, 4, 3, 3, requires_grad=True)
+    x = in_layout(torch.randn(2, 4, 6, 5), layout).requires_grad_()
+
+    def loss(x: Tensor, weight: Tensor) -> Tensor:
+        y = vk.conv3x3(x * 2.0, weight, residual=x, activation="relu", backend=cpu)
+        return (y.transpose(2, 3) * 3.0).square().sum()
+
+    expected = torch.autograd.grad(loss(x, weight), (x, weight))
+    compiled = torch.compile(loss, fullgraph=True)
+    got = torch.autograd.grad(compiled(x, weight), (x, weight))
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)
