@@ -49,6 +49,7 @@ def test_the_twin_is_the_same_model(activation: str) -> None:
     ours, eager = models.gradient_errors(model, images)
     assert 0 < eager < 1e-5
     assert ours < 1e-5
+    assert models.loss_error(model, images) < 1e-6
 
 
 def test_the_twin_says_what_it_cannot_be() -> None:
@@ -90,6 +91,13 @@ def test_wrong_gradients_have_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "1.0e-03 from float64, allowed 2.0e-05" in row["wrong"]
     assert "ours_us" not in row
     assert not any(goal["met"] for goal in models.goals([row]))
+
+
+def test_a_wrong_loss_has_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "loss_error", lambda *given: float("nan"))
+    row = models.measure(TINY, seconds=0.0)
+    assert row["ratio"] is None
+    assert row["wrong"].startswith("loss is nan from float64")
 
 
 def test_the_demo_is_that_of_the_demo() -> None:

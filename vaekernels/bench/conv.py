@@ -6,6 +6,7 @@ training at 8 to 64.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -238,7 +239,7 @@ def group_norm(
     group: str, shape: tuple[int, int, int, int], layout: Layout, direction: str
 ) -> Work:
     """A row of GroupNorm + SiLU: ``direction`` is forward or forward+backward."""
-    groups = min(32, shape[1] // 2)
+    groups = math.gcd(32, shape[1])
     options: dict[str, Any] = {"groups": groups}
     training = direction != "forward"
     prepare = work.forward_backward if training else work.forward
