@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from vaekernels.bench.latent import DIRECTIONS, call
-from vaekernels.cases import ALL
+from vaekernels.cases import LATENT
 
 CASES = [
-    pytest.param(op, case, id=f"{op}-{case}") for op, cases in ALL.items() for case in cases.shapes
+    pytest.param(op, case, id=f"{op}-{case}")
+    for op, cases in LATENT.items()
+    for case in cases.shapes
 ]
 
 
@@ -23,7 +25,7 @@ CASES = [
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize(("op", "case"), CASES)
 def test_latent(benchmark: Any, op: str, case: str, direction: str, contender: str) -> None:
-    cases = ALL[op]
+    cases = LATENT[op]
     benchmark.group = f"{op} {case} {direction}"
     benchmark.extra_info["shape"] = cases.shapes[case]
     generator = torch.Generator().manual_seed(0)

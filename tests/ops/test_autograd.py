@@ -11,7 +11,7 @@ from torch import Tensor
 import vaekernels as vk
 from tests.ops.conformance import options
 from vaekernels import _extension, registry
-from vaekernels.cases import ALL
+from vaekernels.cases import LATENT
 from vaekernels.ops._define import DEFINITIONS
 
 BACKENDS = ("reference", "cpu")
@@ -23,28 +23,28 @@ needs_extension = pytest.mark.skipif(
 def _function(op: str, backend: str) -> Callable[..., Tensor | tuple[Tensor, ...]]:
     if registry.refusals(backend, op, "cpu", torch.float64):
         pytest.skip(f"{backend} does not run here")
-    cases = ALL[op]
+    cases = LATENT[op]
     return lambda *inputs: cases.ours(*inputs, backend=backend, **options(cases))
 
 
 def _leaves(op: str, shape: tuple[int, ...] = (3, 5)) -> list[Tensor]:
-    inputs = ALL[op].inputs(shape, torch.float64, torch.Generator().manual_seed(0))
+    inputs = LATENT[op].inputs(shape, torch.float64, torch.Generator().manual_seed(0))
     return [t.clone().requires_grad_() for t in inputs]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("op", ALL)
+@pytest.mark.parametrize("op", LATENT)
 def test_gradcheck_of_every_input(op: str, backend: str) -> None:
     assert torch.autograd.gradcheck(_function(op, backend), _leaves(op))
 
 
-@pytest.mark.parametrize("op", ALL)
+@pytest.mark.parametrize("op", LATENT)
 def test_double_backward_of_the_reference(op: str) -> None:
     assert torch.autograd.gradgradcheck(_function(op, "reference"), _leaves(op, (2, 3)))
 
 
 @needs_extension
-@pytest.mark.parametrize("op", ALL)
+@pytest.mark.parametrize("op", LATENT)
 def test_double_backward_of_the_fused_op_says_that_it_is_not_there(op: str) -> None:
     leaves = _leaves(op)
     outputs = _function(op, "cpu")(*leaves)
@@ -55,7 +55,7 @@ def test_double_backward_of_the_fused_op_says_that_it_is_not_there(op: str) -> N
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("op", ALL)
+@pytest.mark.parametrize("op", LATENT)
 def test_a_second_backward_through_the_same_graph(op: str, backend: str) -> None:
     leaves = _leaves(op)
     outputs = _function(op, backend)(*leaves)
@@ -99,21 +99,21 @@ def test_changing_an_input_in_place_before_backward_is_an_error() -> None:
 
 
 def _arguments(op: str, requires_grad: bool) -> tuple[object, ...]:
-    inputs = ALL[op].inputs((3, 5), torch.float32, torch.Generator().manual_seed(0))
+    inputs = LATENT[op].inputs((3, 5), torch.float32, torch.Generator().manual_seed(0))
     tensors = [t.requires_grad_(requires_grad) for t in inputs]
     rest = (torch.tensor(3), 0, None, -30.0, 20.0) if op == "rsample_kl" else ()
     return (*tensors, *rest)
 
 
 @needs_extension
-@pytest.mark.parametrize("op", ALL)
+@pytest.mark.parametrize("op", LATENT)
 def test_opcheck_forward(op: str) -> None:
     _extension.load()
     torch.library.opcheck(getattr(torch.ops.vaekernels, op).default, _arguments(op, True))
 
 
 @needs_extension
-@pytest.mark.parametrize("op", ALL)
+@pytest.mark.parametrize("op", LATENT)
 def test_opcheck_backward(op: str) -> None:
     _extension.load()
     inputs = _arguments(op, False)

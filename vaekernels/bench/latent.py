@@ -10,14 +10,14 @@ from torch.utils._pytree import tree_leaves
 
 from vaekernels.bench.memory import peak_bytes
 from vaekernels.bench.timing import interleaved
-from vaekernels.cases import ALL, OpCases
+from vaekernels.cases import LATENT, OpCases
 
 DIRECTIONS = ("forward", "forward+backward")
 
 
 def count() -> int:
     """How many rows :func:`run` yields."""
-    return sum(len(cases.shapes) for cases in ALL.values()) * len(DIRECTIONS)
+    return sum(len(cases.shapes) for cases in LATENT.values()) * len(DIRECTIONS)
 
 
 def run(
@@ -34,7 +34,7 @@ def run(
         Rows with ``op``, ``case``, ``shape``, ``direction``, the median microseconds
         ``eager_us`` and ``ours_us``, their ``ratio``, and the peak bytes that each held.
     """
-    for cases in ALL.values():
+    for cases in LATENT.values():
         for name, shape in cases.shapes.items():
             generator = torch.Generator().manual_seed(0)
             inputs = tuple(t.to(device) for t in cases.inputs(shape, dtype, generator))
