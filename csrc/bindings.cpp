@@ -7,6 +7,7 @@
 
 #include "autograd.h"
 #include "cpu/capability.h"
+#include "cpu/group_norm_ops.h"
 #include "cpu/kernels.h"
 #include "cpu/ops.h"
 
@@ -52,6 +53,8 @@ TORCH_LIBRARY_IMPL(vaekernels, CPU, m) {
   m.impl("gaussian_nll_backward", &cpu::gaussian_nll_backward);
   m.impl("laplace_nll", &cpu::laplace_nll_forward);
   m.impl("laplace_nll_backward", &cpu::laplace_nll_backward);
+  m.impl("group_norm_silu", &cpu::group_norm_silu_forward);
+  m.impl("group_norm_silu_backward", &cpu::group_norm_silu_backward);
 }
 
 TORCH_LIBRARY_IMPL(vaekernels, Autograd, m) {
@@ -61,8 +64,10 @@ TORCH_LIBRARY_IMPL(vaekernels, Autograd, m) {
   m.impl("bernoulli_nll", autograd_kernel("bernoulli_nll", {"logits", "target"}));
   m.impl("gaussian_nll", autograd_kernel("gaussian_nll", {"mean", "target", "logvar"}));
   m.impl("laplace_nll", autograd_kernel("laplace_nll", {"mean", "target", "scale"}));
-  for (const char* op :
-       {"rsample_kl", "gaussian_kl", "bernoulli_nll", "gaussian_nll", "laplace_nll"}) {
+  m.impl("group_norm_silu", autograd_kernel("group_norm_silu", {"x", "weight", "bias"},
+                                            {"mean", "rstd"}, {"mean", "rstd"}));
+  for (const char* op : {"rsample_kl", "gaussian_kl", "bernoulli_nll", "gaussian_nll",
+                         "laplace_nll", "group_norm_silu"}) {
     m.impl((std::string(op) + "_backward").c_str(), refuse_double_backward(op));
   }
 }

@@ -179,3 +179,11 @@ def test_bad_options_end_with_two(options: list[str], message: str) -> None:
     result = CliRunner().invoke(app, ["bench", "conv", *options])
     assert result.exit_code == 2
     assert message in result.output
+
+
+@pytest.mark.parametrize("layout", work.LAYOUTS)
+@pytest.mark.parametrize("direction", ["forward", "forward+backward"])
+def test_group_norm(direction: str, layout: Any) -> None:
+    row = measure(conv.group_norm("odd", (2, 8, 5, 5), layout, direction), seconds=0.0)
+    assert row["error"] <= row["promise"] < 1e-5
+    assert row["layout"] == layout

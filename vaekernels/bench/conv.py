@@ -6,16 +6,13 @@ training at 8 to 64.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from vaekernels import ops
 from vaekernels.bench import work
 from vaekernels.bench.convolutions import (
     CONV3X3,
@@ -27,7 +24,7 @@ from vaekernels.bench.convolutions import (
 )
 from vaekernels.bench.goals import Goal, Row, every_row, judge, mean_of
 from vaekernels.bench.work import LAYOUTS, Layout, Work
-from vaekernels.cases import ConvShape, tolerance
+from vaekernels.cases import NORM, ConvShape, group_norm_silu, tolerance
 
 # Group -> what its rows must reach. Forward is as in inference, with filters that do not change,
 # unless a row says that it is of training.
@@ -87,8 +84,6 @@ NORMALISED: tuple[tuple[int, int, int, int], ...] = (
     (64, 32, 32, 32),
     (1, 96, 57, 57),
 )
-
-_NORM = "group_norm_silu"
 
 # Of the default tier; the other one is as exact as eager.
 HIGH_PROMISE = 2e-5
@@ -239,20 +234,19 @@ def group_norm(
     group: str, shape: tuple[int, int, int, int], layout: Layout, direction: str
 ) -> Work:
     """A row of GroupNorm + SiLU: ``direction`` is forward or forward+backward."""
-    groups = math.gcd(32, shape[1])
-    options: dict[str, Any] = {"groups": groups}
+    cases = NORM["group_norm_silu"]
     training = direction != "forward"
     prepare = work.forward_backward if training else work.forward
     return Work(
         group=group,
-        op=_NORM,
+        op=cases.op,
         case=" x ".join(map(str, shape)),
         direction=direction,
         inputs=partial(_norm_inputs, shape, grad=training),
-        eager=partial(prepare, partial(_eager_norm, groups=groups)),
-        ours=partial(prepare, partial(_our_norm, **options)),
+        eager=partial(prepare, cases.eager),
+        ours=partial(prepare, cases.ours),
         promise=_as_eager,
-        options=options,
+        options={"groups": group_norm_silu.groups(shape[1])},
         layout=layout,
     )
 
@@ -260,20 +254,9 @@ def group_norm(
 def _norm_inputs(
     shape: tuple[int, int, int, int], generator: torch.Generator, *, grad: bool
 ) -> dict[str, Tensor]:
-    tensors = {
-        "x": torch.randn(shape, generator=generator) * 1.5 + 0.3,
-        "weight": 1.0 + 0.1 * torch.randn(shape[1], generator=generator),
-        "bias": 0.1 * torch.randn(shape[1], generator=generator),
-    }
+    made = NORM["group_norm_silu"].inputs(shape, torch.float32, generator)
+    tensors = dict(zip(("x", "weight", "bias"), made, strict=True))
     return {**tensors, "grad": torch.randn(shape, generator=generator)} if grad else tensors
-
-
-def _our_norm(x: Tensor, weight: Tensor, bias: Tensor, *, groups: int) -> Tensor:
-    return getattr(ops, _NORM)(x, weight, bias, groups)
-
-
-def _eager_norm(x: Tensor, weight: Tensor, bias: Tensor, *, groups: int) -> Tensor:
-    return F.silu(F.group_norm(x, groups, weight, bias, eps=1e-6))
 
 
 def _high(eager_error: float) -> float:

@@ -116,7 +116,7 @@ def conv3x3(
     if norm is not None:
         _check_norm(norm, x)
         if recompute is None:
-            from vaekernels.ops.group_norm_silu import group_norm_silu  # type: ignore[import-not-found]
+            from vaekernels.ops.group_norm_silu import group_norm_silu
 
             x = group_norm_silu(
                 x, norm.weight, norm.bias, norm.groups, eps=norm.eps, backend=backend
