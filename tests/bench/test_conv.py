@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from typer.testing import CliRunner
 
-from vaekernels import introspection
+import vaekernels as vk
+from vaekernels import _extension, introspection
 from vaekernels.bench import conv, work
 from vaekernels.bench.convolutions import (
     CONV3X3,
@@ -23,6 +25,7 @@ from vaekernels.bench.convolutions import (
 from vaekernels.bench.goals import Goal, every_row, judge, mean_of
 from vaekernels.bench.suites import SUITES
 from vaekernels.bench.work import Work, laid_out, measure
+from vaekernels.cases import ConvShape
 from vaekernels.cli import app
 
 pytestmark = pytest.mark.usefixtures("reference")
@@ -187,3 +190,15 @@ def test_group_norm(direction: str, layout: Any) -> None:
     row = measure(conv.group_norm("odd", (2, 8, 5, 5), layout, direction), seconds=0.0)
     assert row["error"] <= row["promise"] < 1e-5
     assert row["layout"] == layout
+
+
+@pytest.mark.skipif(bool(_extension.refusals()), reason="built without the C++ extension")
+@pytest.mark.parametrize("wanted", ["x", "weight"])
+@pytest.mark.parametrize("op", [CONV3X3, DOWNSAMPLE4X4, TRANSPOSE4X4], ids=lambda op: op.op)
+def test_gradients_are_those_of_our_backward(op: Any, wanted: str) -> None:
+    """The op is called as its schema says, for one gradient: seen without running a kernel."""
+    inputs = op.inputs(ConvShape(2, 8, 5, 9, 9), torch.Generator(), grad=True)
+    with FakeTensorMode() as mode, vk.use_backend("cpu"):
+        fakes = {name: mode.from_tensor(tensor) for name, tensor in inputs.items()}
+        gradient = op.our_gradient(wanted, "high", fakes)()
+    assert gradient.shape == inputs[wanted].shape
