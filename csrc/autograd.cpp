@@ -63,8 +63,10 @@ struct OpInfo {
   std::string name;
   std::vector<std::string> differentiable;
   std::vector<std::string> saved_outputs;
+  std::vector<std::string> constant_outputs;
   std::vector<size_t> positions = {};         // of the differentiable inputs in the schema
   std::vector<size_t> output_positions = {};  // of the saved outputs
+  std::vector<bool> constant = {};            // which outputs no gradient flows through
   std::optional<c10::OperatorHandle> backward = {};
 
   void resolve(const c10::OperatorHandle& op) {
@@ -77,6 +79,10 @@ struct OpInfo {
                                       [&](const c10::Argument& r) { return r.name() == output; });
       TORCH_INTERNAL_ASSERT(found != returns.end(), name, " returns no ", output);
       output_positions.push_back(found - returns.begin());
+    }
+    for (const c10::Argument& output : returns) {
+      constant.push_back(std::find(constant_outputs.begin(), constant_outputs.end(),
+                                   output.name()) != constant_outputs.end());
     }
     backward = c10::Dispatcher::singleton().findSchemaOrThrow(
         ("vaekernels::" + name + "_backward").c_str(), "");
@@ -132,8 +138,9 @@ using Recorded = decltype(make_node<OpBackward>());
 class AutogradKernel final : public c10::OperatorKernel {
  public:
   AutogradKernel(std::string name, std::vector<std::string> differentiable,
-                 std::vector<std::string> saved_outputs)
-      : info_{std::move(name), std::move(differentiable), std::move(saved_outputs)} {}
+                 std::vector<std::string> saved_outputs, std::vector<std::string> constant_outputs)
+      : info_{std::move(name), std::move(differentiable), std::move(saved_outputs),
+              std::move(constant_outputs)} {}
 
   void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
     std::call_once(resolved_, [&] { info_.resolve(op); });
@@ -150,12 +157,14 @@ class AutogradKernel final : public c10::OperatorKernel {
     }
     Stack outputs = without_autograd(op, inputs);
     const Recorded node = record(std::move(inputs));
-    for (const c10::IValue& output : outputs) {
-      Variable variable = output.toTensor();
+    for (size_t k = 0; k < outputs.size(); ++k) {
+      if (info_.constant[k]) continue;
+      Variable variable = outputs[k].toTensor();
       torch::autograd::set_history(variable, node);
     }
     for (size_t position : info_.output_positions) {
-      node->saved_outputs.emplace_back(outputs[position].toTensor(), /*is_output=*/true);
+      node->saved_outputs.emplace_back(outputs[position].toTensor(),
+                                       /*is_output=*/!info_.constant[position]);
     }
     for (c10::IValue& output : outputs) stack->push_back(std::move(output));
   }
@@ -233,9 +242,11 @@ class RefusalKernel final : public c10::OperatorKernel {
 }  // namespace
 
 torch::CppFunction autograd_kernel(std::string op, std::vector<std::string> differentiable,
-                                   std::vector<std::string> saved_outputs) {
-  return torch::CppFunction::makeFromBoxedFunctor(std::make_unique<AutogradKernel>(
-      std::move(op), std::move(differentiable), std::move(saved_outputs)));
+                                   std::vector<std::string> saved_outputs,
+                                   std::vector<std::string> constant_outputs) {
+  return torch::CppFunction::makeFromBoxedFunctor(
+      std::make_unique<AutogradKernel>(std::move(op), std::move(differentiable),
+                                       std::move(saved_outputs), std::move(constant_outputs)));
 }
 
 torch::CppFunction refuse_double_backward(std::string op) {

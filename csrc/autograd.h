@@ -12,9 +12,11 @@
 namespace vaekernels {
 
 // The kernel of X on the Autograd key; differentiable names the inputs that get a gradient,
-// saved_outputs the outputs that backward wants.
+// saved_outputs the outputs that backward wants, constant_outputs those that no gradient flows
+// through: backward takes none for them.
 torch::CppFunction autograd_kernel(std::string op, std::vector<std::string> differentiable,
-                                   std::vector<std::string> saved_outputs = {});
+                                   std::vector<std::string> saved_outputs = {},
+                                   std::vector<std::string> constant_outputs = {});
 
 // The kernel of X_backward on the Autograd key: differentiating its result again says clearly that
 // this is not implemented.

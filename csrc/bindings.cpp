@@ -8,6 +8,7 @@
 #include "autograd.h"
 #include "cpu/capability.h"
 #include "cpu/conv/filter_cache.h"
+#include "cpu/group_norm_ops.h"
 #include "cpu/kernels.h"
 #include "cpu/ops.h"
 
@@ -63,6 +64,8 @@ TORCH_LIBRARY_IMPL(vaekernels, CPU, m) {
   m.impl("downsample_conv4x4_backward", &cpu::downsample_conv4x4_backward);
   m.impl("conv_transpose4x4", &cpu::conv_transpose4x4_forward);
   m.impl("conv_transpose4x4_backward", &cpu::conv_transpose4x4_backward);
+  m.impl("group_norm_silu", &cpu::group_norm_silu_forward);
+  m.impl("group_norm_silu_backward", &cpu::group_norm_silu_backward);
 }
 
 TORCH_LIBRARY_IMPL(vaekernels, Autograd, m) {
@@ -72,6 +75,8 @@ TORCH_LIBRARY_IMPL(vaekernels, Autograd, m) {
   m.impl("bernoulli_nll", autograd_kernel("bernoulli_nll", {"logits", "target"}));
   m.impl("gaussian_nll", autograd_kernel("gaussian_nll", {"mean", "target", "logvar"}));
   m.impl("laplace_nll", autograd_kernel("laplace_nll", {"mean", "target", "scale"}));
+  m.impl("group_norm_silu", autograd_kernel("group_norm_silu", {"x", "weight", "bias"},
+                                            {"mean", "rstd"}, {"mean", "rstd"}));
   m.impl("conv3x3",
          autograd_kernel("conv3x3", {"x", "weight", "bias", "residual", "norm_weight", "norm_bias"},
                          {"y"}));
@@ -80,8 +85,8 @@ TORCH_LIBRARY_IMPL(vaekernels, Autograd, m) {
     m.impl(op, autograd_kernel(op, {"x", "weight", "bias"}, {"y"}));
   }
   for (const char* op : {"conv3x3", "upsample_conv3x3", "downsample_conv3x3", "downsample_conv4x4",
-                         "conv_transpose4x4", "rsample_kl", "gaussian_kl", "bernoulli_nll",
-                         "gaussian_nll", "laplace_nll"}) {
+                         "conv_transpose4x4", "group_norm_silu", "rsample_kl", "gaussian_kl",
+                         "bernoulli_nll", "gaussian_nll", "laplace_nll"}) {
     m.impl((std::string(op) + "_backward").c_str(), refuse_double_backward(op));
   }
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "common/math.h"
+#include "common/silu.h"
 
 #if defined(__SSE__)
 #include <immintrin.h>
@@ -140,14 +141,11 @@ VK_INLINE void store_first(float* to, Vec x, int64_t n) {
   for (int64_t k = 0; k < n; ++k) to[k] = lanes[k];
 }
 
-// x / (1 + e^-x)
-VK_INLINE float silu(float x) { return x / (1.0f + exponential(-x)); }
-
 VK_INLINE Vec silu(Vec x) {
   float lanes[kLanes];
   store(lanes, x);
   VK_INDEPENDENT
-  for (int k = 0; k < kLanes; ++k) lanes[k] = silu(lanes[k]);
+  for (int k = 0; k < kLanes; ++k) lanes[k] = vaekernels::silu(lanes[k]);
   return load(lanes);
 }
 

@@ -8,6 +8,7 @@ from vaekernels.cases import (
     downsample_conv4x4,
     gaussian_kl,
     gaussian_nll,
+    group_norm_silu,
     laplace_nll,
     rsample_kl,
     upsample_conv3x3,
@@ -31,13 +32,16 @@ CONV: dict[str, OpCases] = {
         conv_transpose4x4,
     )
 }
-ALL: dict[str, OpCases] = {**LATENT, **CONV}
+# Normalisations: a shape is (N, C, H, W).
+NORM: dict[str, OpCases] = {group_norm_silu.CASES.op: group_norm_silu.CASES}
+ALL: dict[str, OpCases] = {**LATENT, **CONV, **NORM}
 
 __all__ = [
     "ALL",
     "CONV",
     "LATENT",
     "LATENT_SHAPES",
+    "NORM",
     "ODD_SHAPES",
     "ConvShape",
     "OpCases",

@@ -8,6 +8,7 @@ from vaekernels.ops.downsample_conv3x3 import downsample_conv3x3
 from vaekernels.ops.downsample_conv4x4 import downsample_conv4x4
 from vaekernels.ops.gaussian_kl import gaussian_kl
 from vaekernels.ops.gaussian_nll import gaussian_nll
+from vaekernels.ops.group_norm_silu import group_norm_silu
 from vaekernels.ops.laplace_nll import laplace_nll
 from vaekernels.ops.randn import randn
 from vaekernels.ops.rsample_kl import rsample_kl
@@ -22,6 +23,7 @@ __all__ = [
     "downsample_conv4x4",
     "gaussian_kl",
     "gaussian_nll",
+    "group_norm_silu",
     "laplace_nll",
     "randn",
     "rsample_kl",

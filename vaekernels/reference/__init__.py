@@ -7,6 +7,7 @@ from vaekernels.reference.downsample_conv3x3 import downsample_conv3x3
 from vaekernels.reference.downsample_conv4x4 import downsample_conv4x4
 from vaekernels.reference.gaussian_kl import gaussian_kl
 from vaekernels.reference.gaussian_nll import gaussian_nll
+from vaekernels.reference.group_norm_silu import group_norm_silu
 from vaekernels.reference.laplace_nll import laplace_nll
 from vaekernels.reference.randn import randn
 from vaekernels.reference.rsample_kl import rsample_kl
@@ -20,6 +21,7 @@ __all__ = [
     "downsample_conv4x4",
     "gaussian_kl",
     "gaussian_nll",
+    "group_norm_silu",
     "laplace_nll",
     "randn",
     "rsample_kl",

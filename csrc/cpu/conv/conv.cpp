@@ -230,10 +230,11 @@ at::Tensor conv_forward(const ConvCall& call) {
 ConvGradients conv_backward(const ConvCall& call, const std::optional<at::Tensor>& dy,
                             const at::Tensor& y, std::array<bool, 4> mask) {
   TORCH_CHECK_VALUE(dy.has_value(), call.op, ": expected a gradient");
-  const at::Tensor none = at::empty({0}, call.x.options());
-  ConvGradients grads{none, none, none, none};
+  const auto none = [&] { return at::empty({0}, call.x.options()); };
+  ConvGradients grads{none(), none(), none(), none()};
   const at::Tensor g = epilogue_gradient(call, dy->contiguous(kNhwc), y, mask[2], grads.bias);
-  if (mask[3]) grads.residual = g;
+  // A result of an op must not be its argument.
+  if (mask[3]) grads.residual = g.is_alias_of(*dy) ? g.clone() : g;
 
   const bool empty = call.x.numel() == 0;
   const bool ours_x = !empty && plan_of(call, Direction::kInputGradient).winograd;
@@ -243,8 +244,8 @@ ConvGradients conv_backward(const ConvCall& call, const std::optional<at::Tensor
   if (by_library[0] || by_library[1]) {
     const at::Tensor input = by_library[1] ? prologue(call, x) : x;
     auto [dx, dw] = library_backward(call.form, g, input, call.weight, by_library);
-    if (by_library[0]) grads.x = dx;
-    if (by_library[1]) grads.weight = dw;
+    if (by_library[0]) grads.x = dx.contiguous(kNhwc);
+    if (by_library[1]) grads.weight = dw.contiguous();
   }
   if (mask[0] && ours_x) grads.x = input_gradient(call, g);
   if (mask[1] && ours_w) grads.weight = filter_gradient(call, x, g);

@@ -60,7 +60,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
   ConvGradients grads =
       conv_backward(call, grad, y, {mask[0] || before, mask[1], mask[2], mask[3]});
   at::Tensor norm_weight_gradient = at::empty({0}, x.options());
-  at::Tensor norm_bias_gradient = norm_weight_gradient;
+  at::Tensor norm_bias_gradient = at::empty({0}, x.options());
   if (before) {
     std::tie(grads.x, norm_weight_gradient, norm_bias_gradient) =
         group_norm_silu_backward(grads.x, nhwc, norm->weight, norm->bias, norm->groups, norm->eps,

@@ -45,7 +45,7 @@ VK_INLINE Corner corner_of(const Convolution& conv, const TilePosition& tile, in
 VK_INLINE void normalise_silu(const float* x, const float* scale, const float* shift, int64_t n,
                               float* out) {
   VK_INDEPENDENT
-  for (int64_t c = 0; c < n; ++c) out[c] = silu(fused(x[c], scale[c], shift[c]));
+  for (int64_t c = 0; c < n; ++c) out[c] = vaekernels::silu(fused(x[c], scale[c], shift[c]));
 }
 
 // Copies rows x columns samples, channels [channel, channel + n), into staged; outside of the image

@@ -1,0 +1,36 @@
+// Group normalisation with SiLU on the CPU, and its steps for the ops that normalise on the way.
+// Tensors are float32, (N, C, ...); planes (contiguous) and pixels (channels_last) are read in
+// place.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <array>
+#include <optional>
+#include <string>
+#include <tuple>
+
+namespace vaekernels::cpu {
+
+// mean and rstd, (N, groups), of the groups of x.
+std::tuple<at::Tensor, at::Tensor> group_norm_statistics(const at::Tensor& x, int64_t groups,
+                                                         double eps);
+
+// scale and shift, (N, C): the normalised x is x * scale + shift.
+std::tuple<at::Tensor, at::Tensor> group_norm_affine(const at::Tensor& mean, const at::Tensor& rstd,
+                                                     const at::Tensor& weight,
+                                                     const at::Tensor& bias);
+
+// y, mean and rstd; y lies in memory as x does.
+std::tuple<at::Tensor, at::Tensor, at::Tensor> group_norm_silu_forward(
+    const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, int64_t groups,
+    double eps, const std::optional<std::string>& activation);
+
+// The gradients of x, weight and bias that the mask wants, the others empty.
+std::tuple<at::Tensor, at::Tensor, at::Tensor> group_norm_silu_backward(
+    const std::optional<at::Tensor>& grad, const at::Tensor& x, const at::Tensor& weight,
+    const at::Tensor& bias, int64_t groups, double eps,
+    const std::optional<std::string>& activation, const at::Tensor& mean, const at::Tensor& rstd,
+    std::array<bool, 3> mask);
+
+}  // namespace vaekernels::cpu

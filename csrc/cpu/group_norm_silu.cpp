@@ -1,0 +1,272 @@
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <cmath>
+#include <initializer_list>
+#include <vector>
+
+#include "cpu/group_norm.h"
+#include "cpu/group_norm_ops.h"
+
+namespace vaekernels::cpu {
+namespace {
+
+constexpr int64_t kPart = 65536;  // elements of a part, about
+constexpr int64_t kGrain = 4096;  // elements below which waking another thread costs more
+
+int64_t quotient_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+GroupNormShape shape_of(const at::Tensor& x, int64_t groups, bool pixels) {
+  GroupNormShape shape;
+  shape.batch = x.size(0);
+  shape.channels = x.size(1);
+  shape.length = 1;
+  for (int64_t d = 2; d < x.dim(); ++d) shape.length *= x.size(d);
+  shape.groups = groups;
+  shape.pixels = pixels;
+  const int64_t most = std::max<int64_t>(1, pixels ? kPart / shape.channels : kPart);
+  shape.segments = std::max<int64_t>(1, quotient_up(shape.length, most));
+  shape.segment_length = quotient_up(shape.length, shape.segments);
+  if (pixels) {
+    shape.planes_per_part = shape.channels;
+  } else if (shape.segments == 1) {
+    shape.planes_per_part = std::max<int64_t>(1, kPart / std::max<int64_t>(1, shape.length));
+  }
+  shape.parts = shape.segments * quotient_up(shape.unit_channels(), shape.planes_per_part);
+  return shape;
+}
+
+// (N, ..., C) in one piece: channels_last in any number of dims.
+bool lies_as_pixels(const at::Tensor& x) { return x.movedim(1, -1).is_contiguous(); }
+
+bool lies_in_one_piece(const at::Tensor& x) { return x.is_contiguous() || lies_as_pixels(x); }
+
+// How to read what lies in one piece. A tensor that is both has one channel, or one element of it.
+bool reads_as_pixels(const at::Tensor& x) { return lies_as_pixels(x) && x.size(1) > 1; }
+
+at::Tensor laid_out(const at::Tensor& x, bool pixels) {
+  return pixels ? x.movedim(1, -1).contiguous().movedim(-1, 1) : x.contiguous();
+}
+
+void check(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, int64_t groups) {
+  TORCH_CHECK_VALUE(x.dim() >= 2, "group_norm_silu: x must have shape (N, C, ...); got ",
+                    x.sizes());
+  const int64_t channels = x.size(1);
+  TORCH_CHECK_VALUE(groups > 0 && channels > 0 && channels % groups == 0,
+                    "group_norm_silu: groups must divide the channels of x, ", channels, "; got ",
+                    groups);
+  for (const at::Tensor* tensor : {&x, &weight, &bias}) {
+    TORCH_CHECK_TYPE(tensor->scalar_type() == at::kFloat,
+                     "group_norm_silu: x, weight and bias must be float32; got ",
+                     tensor->scalar_type());
+  }
+  for (const at::Tensor* tensor : {&weight, &bias}) {
+    TORCH_CHECK_VALUE(tensor->dim() == 1 && tensor->size(0) == channels,
+                      "group_norm_silu: weight and bias must have shape (", channels, "); got ",
+                      tensor->sizes());
+  }
+}
+
+bool is_silu(const std::optional<std::string>& activation) {
+  TORCH_CHECK_VALUE(!activation.has_value() || *activation == "silu",
+                    "group_norm_silu: activation must be \"silu\" or None; got ",
+                    activation.value_or(""));
+  return activation.has_value();
+}
+
+// Runs first over all parts, then merge over their units, then second over all parts. Units are
+// taken whole, so that second finds the data in the cache, where they are enough for the threads;
+// else their parts are shared.
+template <class First, class Merge, class Second>
+void run(const GroupNormShape& shape, const First& first, const Merge& merge,
+         const Second& second) {
+  const int64_t units = shape.units(), parts = shape.parts;
+  const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
+  const int64_t size = std::max<int64_t>(1, shape.unit_size());
+  if (parts == 1 || units % threads == 0 || units >= 4 * threads) {
+    at::parallel_for(0, units, quotient_up(kGrain, size), [&](int64_t begin, int64_t end) {
+      for (int64_t unit = begin; unit < end; ++unit) {
+        first(unit * parts, (unit + 1) * parts);
+        merge(unit, unit + 1);
+        second(unit * parts, (unit + 1) * parts);
+      }
+    });
+    return;
+  }
+  for (int64_t unit = 0; unit < units; ++unit) {
+    at::parallel_for(unit * parts, (unit + 1) * parts, 1, first);
+    merge(unit, unit + 1);
+    at::parallel_for(unit * parts, (unit + 1) * parts, 1, second);
+  }
+}
+
+void affine(const GroupNormShape& shape, const float* mean, const float* rstd, const float* weight,
+            const float* bias, int64_t first_group, int64_t last_group, float* scale,
+            float* shift) {
+  const int64_t width = shape.group_channels();
+  for (int64_t group = first_group; group < last_group; ++group) {
+    const int64_t channel = group % shape.groups * width, at = group * width;
+    for (int64_t c = 0; c < width; ++c) {
+      const GroupNormAffine affine =
+          group_norm_affine_of(mean[group], rstd[group], weight[channel + c], bias[channel + c]);
+      scale[at + c] = affine.scale;
+      shift[at + c] = affine.shift;
+    }
+  }
+}
+
+at::Tensor float64s(std::initializer_list<int64_t> sizes, const at::Tensor& like) {
+  return at::empty(sizes, like.options().dtype(at::kDouble));
+}
+
+// The statistics' arguments, and the memory that they point to.
+struct Statistics {
+  GroupNormStatistics args;
+  at::Tensor mean, rstd, moments;
+
+  Statistics(const at::Tensor& x, const GroupNormShape& shape, double eps)
+      : mean(at::empty({shape.batch, shape.groups}, x.options())),
+        rstd(at::empty_like(mean)),
+        moments(float64s({shape.units() * shape.parts, 2, shape.pixels ? shape.channels : 1}, x)) {
+    args.shape = shape;
+    args.x = x.const_data_ptr<float>();
+    args.eps = eps;
+    args.moments = moments.mutable_data_ptr<double>();
+    args.mean = mean.mutable_data_ptr<float>();
+    args.rstd = rstd.mutable_data_ptr<float>();
+  }
+};
+
+// The sums of each channel over the batch.
+void sum_images(const GroupNormShape& shape, const double* sums, at::Tensor& grad_weight,
+                at::Tensor& grad_bias) {
+  const int64_t channels = shape.channels;
+  std::vector<double> total(2 * channels);
+  for (int64_t n = 0; n < shape.batch; ++n) {
+    for (int64_t c = 0; c < 2 * channels; ++c) total[c] += sums[n * 2 * channels + c];
+  }
+  const auto store = [&](at::Tensor& grad, const double* from) {
+    if (grad.numel() == 0) return;
+    std::copy(from, from + channels, grad.mutable_data_ptr<float>());
+  };
+  store(grad_bias, total.data());
+  store(grad_weight, total.data() + channels);
+}
+
+}  // namespace
+
+std::tuple<at::Tensor, at::Tensor> group_norm_statistics(const at::Tensor& x, int64_t groups,
+                                                         double eps) {
+  const at::Tensor in = lies_in_one_piece(x) ? x : x.contiguous();
+  Statistics statistics(in, shape_of(in, groups, reads_as_pixels(in)), eps);
+  run(statistics.args.shape, [&](int64_t first, int64_t last) {
+    VK_CPU_DISPATCH(group_norm_moments, statistics.args, first, last);
+  }, [&](int64_t first, int64_t last) {
+    VK_CPU_DISPATCH(group_norm_merge, statistics.args, first, last);
+  }, [](int64_t, int64_t) {});
+  return {statistics.mean, statistics.rstd};
+}
+
+std::tuple<at::Tensor, at::Tensor> group_norm_affine(const at::Tensor& mean, const at::Tensor& rstd,
+                                                     const at::Tensor& weight,
+                                                     const at::Tensor& bias) {
+  GroupNormShape shape;
+  shape.batch = mean.size(0);
+  shape.groups = mean.size(1);
+  shape.channels = weight.size(0);
+  at::Tensor scale = at::empty({shape.batch, shape.channels}, mean.options());
+  at::Tensor shift = at::empty_like(scale);
+  const at::Tensor w = weight.contiguous(), b = bias.contiguous();
+  affine(shape, mean.const_data_ptr<float>(), rstd.const_data_ptr<float>(),
+         w.const_data_ptr<float>(), b.const_data_ptr<float>(), 0, shape.batch * shape.groups,
+         scale.mutable_data_ptr<float>(), shift.mutable_data_ptr<float>());
+  return {scale, shift};
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> group_norm_silu_forward(
+    const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, int64_t groups,
+    double eps, const std::optional<std::string>& activation) {
+  check(x, weight, bias, groups);
+  at::Tensor y = at::empty_like(x);
+  if (x.numel() == 0) {  // what PyTorch makes of it
+    const at::Tensor mean = at::zeros({x.size(0), groups}, x.options());
+    return {y, mean, at::full_like(mean, NAN)};
+  }
+  if (!lies_in_one_piece(y)) {  // its dims are in another order
+    auto [result, mean, rstd] =
+        group_norm_silu_forward(x.contiguous(), weight, bias, groups, eps, activation);
+    return {y.copy_(result), mean, rstd};
+  }
+  const bool pixels = reads_as_pixels(y);
+  const at::Tensor in = laid_out(x, pixels), w = weight.contiguous(), b = bias.contiguous();
+  Statistics statistics(in, shape_of(in, groups, pixels), eps);
+  const GroupNormShape& shape = statistics.args.shape;
+  at::Tensor factors = at::empty({2, shape.batch, shape.channels}, x.options());
+  float* scale = factors.mutable_data_ptr<float>();
+  float* shift = scale + shape.batch * shape.channels;
+  const GroupNormApply args{shape, statistics.args.x,   scale,
+                            shift, is_silu(activation), y.mutable_data_ptr<float>()};
+  const int64_t unit_groups = pixels ? groups : 1;
+  run(shape, [&](int64_t first, int64_t last) {
+    VK_CPU_DISPATCH(group_norm_moments, statistics.args, first, last);
+  }, [&](int64_t first, int64_t last) {
+    VK_CPU_DISPATCH(group_norm_merge, statistics.args, first, last);
+    affine(shape, statistics.args.mean, statistics.args.rstd, w.const_data_ptr<float>(),
+           b.const_data_ptr<float>(), first * unit_groups, last * unit_groups, scale, shift);
+  }, [&](int64_t first, int64_t last) { VK_CPU_DISPATCH(group_norm_apply, args, first, last); });
+  return {y, statistics.mean, statistics.rstd};
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> group_norm_silu_backward(
+    const std::optional<at::Tensor>& grad, const at::Tensor& x, const at::Tensor& weight,
+    const at::Tensor& bias, int64_t groups, double /*eps*/,
+    const std::optional<std::string>& activation, const at::Tensor& mean, const at::Tensor& rstd,
+    std::array<bool, 3> mask) {
+  check(x, weight, bias, groups);
+  TORCH_CHECK_VALUE(grad.has_value(), "group_norm_silu: expected a gradient");
+  TORCH_CHECK_VALUE(grad->sizes() == x.sizes(), "group_norm_silu: the gradient must have the ",
+                    "shape of x, ", x.sizes(), "; got ", grad->sizes());
+  const auto empty = [&](bool wanted, const at::Tensor& like) {
+    return wanted ? at::empty_like(like) : at::empty({0}, x.options());
+  };
+  at::Tensor grad_x = empty(mask[0], x), grad_weight = empty(mask[1], weight),
+             grad_bias = empty(mask[2], bias);
+  if (x.numel() == 0) return {grad_x, grad_weight.zero_(), grad_bias.zero_()};
+  const bool other_order = mask[0] && !lies_in_one_piece(grad_x);
+  const at::Tensor target = other_order ? at::empty_like(x, at::MemoryFormat::Contiguous) : grad_x;
+  const bool pixels = mask[0] ? reads_as_pixels(target) : reads_as_pixels(x);
+  const at::Tensor in = laid_out(x, pixels), upstream = laid_out(*grad, pixels);
+  const at::Tensor w = weight.contiguous();
+  const auto [scale, shift] = group_norm_affine(mean, rstd, w, bias);
+
+  GroupNormBackward args;
+  const GroupNormShape shape = args.shape = shape_of(in, groups, pixels);
+  at::Tensor part_sums = float64s({shape.batch, shape.segments, 2, shape.channels}, x);
+  at::Tensor sums = float64s({shape.batch, 2, shape.channels}, x);
+  at::Tensor coefficients = at::empty({shape.batch, 3, shape.channels}, x.options());
+  args.grad = upstream.const_data_ptr<float>();
+  args.x = in.const_data_ptr<float>();
+  args.weight = w.const_data_ptr<float>();
+  args.mean = mean.const_data_ptr<float>();
+  args.rstd = rstd.const_data_ptr<float>();
+  args.scale = scale.const_data_ptr<float>();
+  args.shift = shift.const_data_ptr<float>();
+  args.silu = is_silu(activation);
+  args.part_sums = part_sums.mutable_data_ptr<double>();
+  args.sums = sums.mutable_data_ptr<double>();
+  args.coefficients = coefficients.mutable_data_ptr<float>();
+  args.grad_x = mask[0] ? target.mutable_data_ptr<float>() : nullptr;
+  run(shape, [&](int64_t first, int64_t last) {
+    VK_CPU_DISPATCH(group_norm_sums, args, first, last);
+  }, [&](int64_t first, int64_t last) {
+    VK_CPU_DISPATCH(group_norm_coefficients, args, first, last);
+  }, [&](int64_t first, int64_t last) {
+    if (mask[0]) VK_CPU_DISPATCH(group_norm_gradient, args, first, last);
+  });
+  sum_images(shape, args.sums, grad_weight, grad_bias);
+  if (other_order) grad_x.copy_(target);
+  return {grad_x, grad_weight, grad_bias};
+}
+
+}  // namespace vaekernels::cpu
