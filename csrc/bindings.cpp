@@ -7,6 +7,7 @@
 
 #include "autograd.h"
 #include "cpu/capability.h"
+#include "cpu/conv/filter_cache.h"
 #include "cpu/group_norm_ops.h"
 #include "cpu/kernels.h"
 #include "cpu/ops.h"
@@ -53,6 +54,16 @@ TORCH_LIBRARY_IMPL(vaekernels, CPU, m) {
   m.impl("gaussian_nll_backward", &cpu::gaussian_nll_backward);
   m.impl("laplace_nll", &cpu::laplace_nll_forward);
   m.impl("laplace_nll_backward", &cpu::laplace_nll_backward);
+  m.impl("conv3x3", &cpu::conv3x3_forward);
+  m.impl("conv3x3_backward", &cpu::conv3x3_backward);
+  m.impl("upsample_conv3x3", &cpu::upsample_conv3x3_forward);
+  m.impl("upsample_conv3x3_backward", &cpu::upsample_conv3x3_backward);
+  m.impl("downsample_conv3x3", &cpu::downsample_conv3x3_forward);
+  m.impl("downsample_conv3x3_backward", &cpu::downsample_conv3x3_backward);
+  m.impl("downsample_conv4x4", &cpu::downsample_conv4x4_forward);
+  m.impl("downsample_conv4x4_backward", &cpu::downsample_conv4x4_backward);
+  m.impl("conv_transpose4x4", &cpu::conv_transpose4x4_forward);
+  m.impl("conv_transpose4x4_backward", &cpu::conv_transpose4x4_backward);
   m.impl("group_norm_silu", &cpu::group_norm_silu_forward);
   m.impl("group_norm_silu_backward", &cpu::group_norm_silu_backward);
 }
@@ -66,8 +77,16 @@ TORCH_LIBRARY_IMPL(vaekernels, Autograd, m) {
   m.impl("laplace_nll", autograd_kernel("laplace_nll", {"mean", "target", "scale"}));
   m.impl("group_norm_silu", autograd_kernel("group_norm_silu", {"x", "weight", "bias"},
                                             {"mean", "rstd"}, {"mean", "rstd"}));
-  for (const char* op : {"rsample_kl", "gaussian_kl", "bernoulli_nll", "gaussian_nll",
-                         "laplace_nll", "group_norm_silu"}) {
+  m.impl("conv3x3",
+         autograd_kernel("conv3x3", {"x", "weight", "bias", "residual", "norm_weight", "norm_bias"},
+                         {"y"}));
+  for (const char* op :
+       {"upsample_conv3x3", "downsample_conv3x3", "downsample_conv4x4", "conv_transpose4x4"}) {
+    m.impl(op, autograd_kernel(op, {"x", "weight", "bias"}, {"y"}));
+  }
+  for (const char* op : {"conv3x3", "upsample_conv3x3", "downsample_conv3x3", "downsample_conv4x4",
+                         "conv_transpose4x4", "group_norm_silu", "rsample_kl", "gaussian_kl",
+                         "bernoulli_nll", "gaussian_nll", "laplace_nll"}) {
     m.impl((std::string(op) + "_backward").c_str(), refuse_double_backward(op));
   }
 }
@@ -77,4 +96,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("cpu_capabilities", &cpu::supported_capabilities);
   m.def("set_cpu_capability", &cpu::set_capability);
   m.def("philox", &philox);
+  m.def("forget_filters",
+        [](size_t weight) { cpu::forget_filters(reinterpret_cast<const void*>(weight)); });
+  m.def("cached_filter_bytes", &cpu::cached_filter_bytes);
 }

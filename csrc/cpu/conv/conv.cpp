@@ -1,0 +1,255 @@
+#include "cpu/conv/conv.h"
+
+#include <ATen/Parallel.h>
+
+#include "cpu/conv/epilogue.h"
+#include "cpu/conv/filter_cache.h"
+#include "cpu/conv/library.h"
+#include "cpu/conv/scratch.h"
+#include "cpu/conv/winograd_run.h"
+
+namespace vaekernels::cpu {
+namespace {
+
+constexpr auto kNhwc = at::MemoryFormat::ChannelsLast;
+
+Activation activation_of(const char* op, std::optional<std::string_view> name) {
+  if (!name.has_value()) return Activation::kNone;
+  if (*name == "relu") return Activation::kRelu;
+  if (*name == "leaky_relu") return Activation::kLeakyRelu;
+  TORCH_CHECK_VALUE(*name == "silu", op,
+                    ": activation must be relu, leaky_relu, silu or None; got ", *name);
+  return Activation::kSilu;
+}
+
+Precision precision_of(const char* op, std::string_view name) {
+  if (name == "high") return Precision::kHigh;
+  TORCH_CHECK_VALUE(name == "highest", op, ": precision must be high or highest; got ", name);
+  return Precision::kHighest;
+}
+
+bool is_transposed(Form form) { return form == Form::kUp4x4; }
+
+int64_t out_channels(const ConvCall& call) {
+  return call.weight.size(is_transposed(call.form) ? 1 : 0);
+}
+
+ImageSizes sizes_of(const at::Tensor& image) {
+  return {image.size(0), image.size(1), image.size(2), image.size(3)};
+}
+
+ImageSizes output_sizes(const ConvCall& call) {
+  const auto size = [&](int64_t n) {
+    switch (call.form) {
+      case Form::kUpsample:
+      case Form::kUp4x4: return 2 * n;
+      case Form::kDown4x4:
+      case Form::kDown3x3: return (n - 2) / 2 + 1;  // kernel less padding is 2
+      case Form::kDown3x3Symmetric: return (n - 1) / 2 + 1;
+      default: return n;
+    }
+  };
+  return {call.x.size(0), out_channels(call), size(call.x.size(2)), size(call.x.size(3))};
+}
+
+at::Tensor empty_image(const ImageSizes& sizes, const at::Tensor& like) {
+  return at::empty({sizes.batch, sizes.channels, sizes.height, sizes.width},
+                   like.options().memory_format(kNhwc));
+}
+
+// A form from `in` to `out` as a problem of the engine.
+Convolution problem(Form form, Precision precision, const ImageSizes& in, const ImageSizes& out) {
+  Convolution conv;
+  conv.geometry = geometry(form);
+  conv.algorithm = algorithm(form, precision);
+  conv.batch = in.batch;
+  conv.in_channels = in.channels;
+  conv.in_height = in.height;
+  conv.in_width = in.width;
+  conv.out_channels = out.channels;
+  conv.out_height = out.height;
+  conv.out_width = out.width;
+  layout(conv);
+  return conv;
+}
+
+// The weight's filters from its inputs to its outputs, or (backwards) the reverse.
+Filters filters_of(const at::Tensor& weight, bool out_first) {
+  Filters filters;
+  filters.w = weight.const_data_ptr<float>();
+  filters.out_stride = weight.stride(out_first ? 0 : 1);
+  filters.in_stride = weight.stride(out_first ? 1 : 0);
+  return filters;
+}
+
+// Runs conv with the filters of the weight: kept ones where they may be.
+void run(Convolution& conv, const at::Tensor& weight, bool out_first) {
+  const at::Tensor contiguous = weight.contiguous();
+  const Filters filters = filters_of(contiguous, out_first);
+  if (cacheable(weight)) {
+    const at::Tensor u = cached_filters(weight, conv, filters);
+    conv.u = u.const_data_ptr<float>();
+    convolve(conv);
+    return;
+  }
+  float* u = scratch(Scratch::kFilters, filter_floats(conv));
+  transform(conv, filters, u);
+  conv.u = u;
+  convolve(conv);
+}
+
+void set_prologue(Convolution& conv, const ConvCall& call) {
+  if (!call.scale.defined()) return;
+  conv.scale = call.scale.const_data_ptr<float>();
+  conv.shift = call.shift.const_data_ptr<float>();
+}
+
+// The prologue's result, where the library needs it whole.
+at::Tensor prologue(const ConvCall& call, const at::Tensor& x) {
+  if (!call.scale.defined()) return x;
+  const auto per_channel = [&](const at::Tensor& t) { return t.unsqueeze(-1).unsqueeze(-1); };
+  return at::silu(at::addcmul(per_channel(call.shift), x, per_channel(call.scale)));
+}
+
+at::Tensor forward_by_library(const ConvCall& call, const at::Tensor& x) {
+  const std::optional<at::Tensor> bias =
+      call.bias.defined() ? std::optional<at::Tensor>(call.bias) : std::nullopt;
+  at::Tensor y = library_forward(call.form, prologue(call, x), call.weight, bias);
+  y = y.contiguous(kNhwc);
+  if (call.residual.defined()) y.add_(call.residual);
+  switch (call.activation) {
+    case Activation::kNone: return y;
+    case Activation::kRelu: return y.relu_();
+    case Activation::kLeakyRelu: return at::leaky_relu_(y, call.negative_slope);
+    default: return at::silu_(y);
+  }
+}
+
+// The gradient before the activation, and of the bias if it is wanted.
+at::Tensor epilogue_gradient(const ConvCall& call, const at::Tensor& dy, const at::Tensor& y,
+                             bool wants_bias, at::Tensor& bias_gradient) {
+  TORCH_CHECK_NOT_IMPLEMENTED(call.activation != Activation::kSilu, call.op,
+                              ": backward of the fused silu is composed in Python");
+  const bool masked = call.activation != Activation::kNone;
+  if (!masked && !wants_bias) return dy;
+  const at::Tensor signs = masked ? y.contiguous(kNhwc) : at::Tensor();
+  EpilogueBackward args;
+  args.channels = dy.size(1);
+  args.rows = dy.size(0) * dy.size(2) * dy.size(3);
+  args.dy = dy.const_data_ptr<float>();
+  const at::Tensor g = masked ? at::empty_like(dy) : dy;
+  if (masked) {
+    args.y = signs.const_data_ptr<float>();
+    args.negative_slope = call.activation == Activation::kLeakyRelu ? call.negative_slope : 0.0f;
+    args.g = g.mutable_data_ptr<float>();
+  }
+  const int64_t chunks = (args.rows + kEpilogueRows - 1) / kEpilogueRows;
+  std::vector<double> sums(chunks * args.channels);
+  args.sums = sums.data();
+  at::parallel_for(0, chunks, 4, [&](int64_t first, int64_t last) {
+    VK_CPU_DISPATCH(epilogue_backward, args, first, last);
+  });
+  if (wants_bias) {
+    bias_gradient = at::empty({args.channels}, dy.options());
+    float* out = bias_gradient.mutable_data_ptr<float>();
+    for (int64_t c = 0; c < args.channels; ++c) {
+      double sum = 0.0;
+      for (int64_t chunk = 0; chunk < chunks; ++chunk) sum += sums[chunk * args.channels + c];
+      out[c] = static_cast<float>(sum);
+    }
+  }
+  return g;
+}
+
+at::Tensor input_gradient(const ConvCall& call, const at::Tensor& g) {
+  Convolution conv = problem(adjoint(call.form), call.precision, sizes_of(g), sizes_of(call.x));
+  const at::Tensor dx = empty_image(sizes_of(call.x), g);
+  conv.x = g.const_data_ptr<float>();
+  conv.y = dx.mutable_data_ptr<float>();
+  run(conv, call.weight, is_transposed(call.form));
+  return dx;
+}
+
+at::Tensor filter_gradient(const ConvCall& call, const at::Tensor& x, const at::Tensor& g) {
+  const at::Tensor dw = at::empty(call.weight.sizes(), call.weight.options());
+  // The filters of a transposed convolution are those of the convolution from y to x.
+  const bool transposed = is_transposed(call.form);
+  const at::Tensor& in = transposed ? g : x;
+  const at::Tensor& out = transposed ? x : g;
+  Convolution conv = problem(transposed ? adjoint(call.form) : call.form, call.precision,
+                             sizes_of(in), sizes_of(out));
+  conv.x = in.const_data_ptr<float>();
+  set_prologue(conv, call);
+  filter_gradient(conv, out.const_data_ptr<float>(), dw.mutable_data_ptr<float>(), dw.stride(0),
+                  dw.stride(1));
+  return dw;
+}
+
+}  // namespace
+
+ConvCall::ConvCall(const char* op, Form form, const at::Tensor& x, const at::Tensor& weight,
+                   const std::optional<at::Tensor>& bias,
+                   std::optional<std::string_view> activation, double negative_slope,
+                   std::string_view precision)
+    : op(op),
+      form(form),
+      x(x),
+      weight(weight),
+      bias(bias.value_or(at::Tensor())),
+      activation(activation_of(op, activation)),
+      negative_slope(static_cast<float>(negative_slope)),
+      precision(precision_of(op, precision)) {}
+
+Plan plan_of(const ConvCall& call, Direction direction) {
+  return plan(call.form, direction, sizes_of(call.x), output_sizes(call), call.precision,
+              cacheable(call.weight));
+}
+
+at::Tensor conv_forward(const ConvCall& call) {
+  const at::Tensor x = call.x.contiguous(kNhwc);
+  if (call.x.numel() == 0 || !plan_of(call, Direction::kForward).winograd) {
+    return forward_by_library(call, x);
+  }
+  const ImageSizes out = output_sizes(call);
+  Convolution conv = problem(call.form, call.precision, sizes_of(x), out);
+  const at::Tensor y = empty_image(out, x);
+  const at::Tensor bias = call.bias.defined() ? call.bias.contiguous() : call.bias;
+  const at::Tensor residual =
+      call.residual.defined() ? call.residual.contiguous(kNhwc) : call.residual;
+  conv.x = x.const_data_ptr<float>();
+  conv.y = y.mutable_data_ptr<float>();
+  if (bias.defined()) conv.bias = bias.const_data_ptr<float>();
+  if (residual.defined()) conv.residual = residual.const_data_ptr<float>();
+  conv.activation = call.activation;
+  conv.negative_slope = call.negative_slope;
+  set_prologue(conv, call);
+  run(conv, call.weight, !is_transposed(call.form));
+  return y;
+}
+
+ConvGradients conv_backward(const ConvCall& call, const std::optional<at::Tensor>& dy,
+                            const at::Tensor& y, std::array<bool, 4> mask) {
+  TORCH_CHECK_VALUE(dy.has_value(), call.op, ": expected a gradient");
+  const auto none = [&] { return at::empty({0}, call.x.options()); };
+  ConvGradients grads{none(), none(), none(), none()};
+  const at::Tensor g = epilogue_gradient(call, dy->contiguous(kNhwc), y, mask[2], grads.bias);
+  // A result of an op must not be its argument.
+  if (mask[3]) grads.residual = g.is_alias_of(*dy) ? g.clone() : g;
+
+  const bool empty = call.x.numel() == 0;
+  const bool ours_x = !empty && plan_of(call, Direction::kInputGradient).winograd;
+  const bool ours_w = !empty && plan_of(call, Direction::kFilterGradient).winograd;
+  const at::Tensor x = call.x.contiguous(kNhwc);
+  const std::array<bool, 2> by_library = {mask[0] && !ours_x, mask[1] && !ours_w};
+  if (by_library[0] || by_library[1]) {
+    const at::Tensor input = by_library[1] ? prologue(call, x) : x;
+    auto [dx, dw] = library_backward(call.form, g, input, call.weight, by_library);
+    if (by_library[0]) grads.x = dx.contiguous(kNhwc);
+    if (by_library[1]) grads.weight = dw.contiguous();
+  }
+  if (mask[0] && ours_x) grads.x = input_gradient(call, g);
+  if (mask[1] && ours_w) grads.weight = filter_gradient(call, x, g);
+  return grads;
+}
+
+}  // namespace vaekernels::cpu

@@ -1,0 +1,43 @@
+// What the convolution ops share: forward and backward of a form with its prologue and epilogue.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <array>
+#include <optional>
+#include <string_view>
+
+#include "cpu/conv/plan.h"
+
+namespace vaekernels::cpu {
+
+// y = activation(convolution(prologue(x), weight) + bias + residual), all NHWC in memory.
+struct ConvCall {
+  ConvCall(const char* op, Form form, const at::Tensor& x, const at::Tensor& weight,
+           const std::optional<at::Tensor>& bias, std::optional<std::string_view> activation,
+           double negative_slope, std::string_view precision);
+
+  const char* op;
+  Form form;
+  at::Tensor x, weight;
+  at::Tensor bias, residual;  // undefined: none
+  at::Tensor scale, shift;    // (N, C): the prologue is silu(x * scale + shift); undefined: none
+  Activation activation;
+  float negative_slope;
+  Precision precision;
+};
+
+struct ConvGradients {
+  at::Tensor x, weight, bias, residual;  // x: of the prologue's result
+};
+
+at::Tensor conv_forward(const ConvCall& call);
+
+// The gradients that the mask wants: x, weight, bias, residual; the others are empty.
+ConvGradients conv_backward(const ConvCall& call, const std::optional<at::Tensor>& dy,
+                            const at::Tensor& y, std::array<bool, 4> mask);
+
+// The plan of a direction, as conv_forward and conv_backward take it.
+Plan plan_of(const ConvCall& call, Direction direction);
+
+}  // namespace vaekernels::cpu

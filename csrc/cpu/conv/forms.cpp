@@ -1,0 +1,89 @@
+#include "cpu/conv/forms.h"
+
+namespace vaekernels::cpu {
+
+Form adjoint(Form form) {
+  switch (form) {
+    case Form::kSame: return Form::kSameAdjoint;
+    case Form::kSameAdjoint: return Form::kSame;
+    case Form::kUpsample: return Form::kUpsampleAdjoint;
+    case Form::kUpsampleAdjoint: return Form::kUpsample;
+    case Form::kDown4x4: return Form::kUp4x4;
+    case Form::kUp4x4: return Form::kDown4x4;
+    case Form::kDown3x3: return Form::kDown3x3Adjoint;
+    case Form::kDown3x3Adjoint: return Form::kDown3x3;
+    case Form::kDown3x3Symmetric: return Form::kDown3x3SymmetricAdjoint;
+    default: return Form::kDown3x3Symmetric;
+  }
+}
+
+// With stride s and padding p, output o takes tap k of sample s * o - p + k. The samples of one
+// parity, and the taps that meet them, are a phase; so are, transposed, the outputs of one parity.
+// -1 in taps: the phase has one tap less than the algorithm, which takes zero for it.
+Geometry geometry(Form form) {
+  Geometry g;
+  const auto phases = [&](int start0, int a0, int b0, int start1, int a1, int b1) {
+    g.start[0] = start0;
+    g.start[1] = start1;
+    g.taps[0][0] = a0;
+    g.taps[0][1] = b0;
+    g.taps[1][0] = a1;
+    g.taps[1][1] = b1;
+  };
+  const auto down = [&](int kernel) {
+    g.kernel = kernel;
+    g.in_stride = g.in_phases = 2;
+  };
+  const auto up = [&](int kernel) {
+    g.kernel = kernel;
+    g.out_stride = g.out_phases = 2;
+  };
+  switch (form) {
+    case Form::kSame:
+    case Form::kUpsample:
+      for (int tap = 0; tap < 3; ++tap) g.taps[0][tap] = tap;
+      break;
+    case Form::kSameAdjoint:
+      for (int tap = 0; tap < 3; ++tap) g.taps[0][tap] = 2 - tap;
+      break;
+    case Form::kDown4x4:
+    case Form::kUpsampleAdjoint:
+      down(4);
+      phases(0, 1, 3, -1, 0, 2);
+      g.merged = form == Form::kUpsampleAdjoint;
+      break;
+    case Form::kUp4x4:
+      up(4);
+      phases(-1, 3, 1, 0, 2, 0);
+      break;
+    case Form::kDown3x3:
+      down(3);
+      phases(0, 0, 2, 1, 1, -1);
+      break;
+    case Form::kDown3x3Adjoint:
+      up(3);
+      phases(-1, 2, 0, 0, 1, -1);
+      break;
+    case Form::kDown3x3Symmetric:
+      down(3);
+      phases(-1, 0, 2, 0, 1, -1);
+      break;
+    case Form::kDown3x3SymmetricAdjoint:
+      up(3);
+      phases(0, 1, -1, 0, 2, 0);
+      break;
+  }
+  return g;
+}
+
+Algorithm algorithm(Form form, Precision precision) {
+  const bool high = precision == Precision::kHigh;
+  switch (form) {
+    case Form::kSame:
+    case Form::kSameAdjoint: return high ? Algorithm::kF43 : Algorithm::kF23;
+    case Form::kUpsample: return high ? Algorithm::kUpsampleF43 : Algorithm::kUpsampleF23;
+    default: return high ? Algorithm::kF42 : Algorithm::kF22;
+  }
+}
+
+}  // namespace vaekernels::cpu

@@ -1,0 +1,32 @@
+// The convolutions of the ops, as the engine sees them.
+#pragma once
+
+#include "cpu/conv/winograd.h"
+
+namespace vaekernels::cpu {
+
+// Each names a linear map from images to images. The adjoint of a form, its input gradient, is a
+// form too, with the channels exchanged.
+enum class Form {
+  kSame,                    // 3x3, stride 1, padding 1
+  kSameAdjoint,             //
+  kUpsample,                // nearest-2x, then kSame
+  kUpsampleAdjoint,         //
+  kDown4x4,                 // 4x4, stride 2, padding 1
+  kUp4x4,                   // its adjoint, the transposed convolution
+  kDown3x3,                 // 3x3, stride 2, padding (0, 1)
+  kDown3x3Adjoint,          //
+  kDown3x3Symmetric,        // 3x3, stride 2, padding 1
+  kDown3x3SymmetricAdjoint  //
+};
+
+enum class Precision { kHigh, kHighest };
+
+Form adjoint(Form form);
+
+Geometry geometry(Form form);
+
+// The algorithm of a form: the fastest within the precision's promise.
+Algorithm algorithm(Form form, Precision precision);
+
+}  // namespace vaekernels::cpu

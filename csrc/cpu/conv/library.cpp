@@ -1,0 +1,59 @@
+#include "cpu/conv/library.h"
+
+namespace vaekernels::cpu {
+namespace {
+
+struct Settings {
+  int64_t stride, padding;
+  bool transposed;
+};
+
+Settings settings_of(Form form) {
+  switch (form) {
+    case Form::kDown4x4: return {2, 1, false};
+    case Form::kUp4x4: return {2, 1, true};
+    case Form::kDown3x3: return {2, 0, false};
+    case Form::kDown3x3Symmetric: return {2, 1, false};
+    default: return {1, 1, false};
+  }
+}
+
+// What is done to x before the convolution proper.
+at::Tensor prepared(Form form, const at::Tensor& x) {
+  if (form == Form::kUpsample) {
+    return at::upsample_nearest2d(x, at::IntArrayRef{2 * x.size(2), 2 * x.size(3)});
+  }
+  if (form == Form::kDown3x3) return at::constant_pad_nd(x, {0, 1, 0, 1});
+  return x;
+}
+
+at::Tensor prepared_backward(Form form, const at::Tensor& grad, const at::Tensor& x) {
+  if (form == Form::kUpsample) {
+    return at::upsample_nearest2d_backward(grad, {2 * x.size(2), 2 * x.size(3)}, x.sizes());
+  }
+  if (form == Form::kDown3x3) {
+    return grad.slice(2, 0, x.size(2)).slice(3, 0, x.size(3));
+  }
+  return grad;
+}
+
+}  // namespace
+
+at::Tensor library_forward(Form form, const at::Tensor& x, const at::Tensor& weight,
+                           const std::optional<at::Tensor>& bias) {
+  const Settings s = settings_of(form);
+  return at::convolution(prepared(form, x), weight, bias, {s.stride, s.stride},
+                         {s.padding, s.padding}, {1, 1}, s.transposed, {0, 0}, 1);
+}
+
+std::array<at::Tensor, 2> library_backward(Form form, const at::Tensor& dy, const at::Tensor& x,
+                                           const at::Tensor& weight, std::array<bool, 2> mask) {
+  const Settings s = settings_of(form);
+  auto [dx, dw, db] = at::convolution_backward(
+      dy, prepared(form, x), weight, at::OptionalIntArrayRef(), {s.stride, s.stride},
+      {s.padding, s.padding}, {1, 1}, s.transposed, {0, 0}, 1, {mask[0], mask[1], false});
+  if (mask[0]) dx = prepared_backward(form, dx, x);
+  return {dx, dw};
+}
+
+}  // namespace vaekernels::cpu

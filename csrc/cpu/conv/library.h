@@ -1,0 +1,20 @@
+// The convolutions of the ops by PyTorch's own, which is oneDNN on most machines: for the shapes
+// where nothing of ours is faster (plan.h).
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <array>
+
+#include "cpu/conv/forms.h"
+
+namespace vaekernels::cpu {
+
+at::Tensor library_forward(Form form, const at::Tensor& x, const at::Tensor& weight,
+                           const std::optional<at::Tensor>& bias);
+
+// The gradients of x and weight that the mask wants; undefined otherwise.
+std::array<at::Tensor, 2> library_backward(Form form, const at::Tensor& dy, const at::Tensor& x,
+                                           const at::Tensor& weight, std::array<bool, 2> mask);
+
+}  // namespace vaekernels::cpu

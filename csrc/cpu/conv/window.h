@@ -1,0 +1,153 @@
+// The input windows of tiles: direct where a window lies inside of the image, else staged.
+#pragma once
+
+#include <algorithm>
+
+#include "cpu/conv/winograd.h"
+#include "cpu/vector.h"
+
+namespace vaekernels::cpu {
+namespace {
+
+// Where a tile lies in the batch.
+struct TilePosition {
+  int64_t image, row, column;  // in tiles
+};
+
+VK_INLINE TilePosition position_of(const Convolution& conv, int64_t tile) {
+  const int64_t per_image = conv.tile_rows * conv.tile_columns;
+  const int64_t rest = tile % per_image;
+  return {tile / per_image, rest / conv.tile_columns, rest % conv.tile_columns};
+}
+
+// Samples of a window: sample (i, j), channel c at at[i * row + j * column + c].
+struct Window {
+  const float* at;
+  int64_t row, column;
+};
+
+constexpr int64_t kStagedChannels = 64;
+constexpr int64_t kStagedTiles = 8;
+
+// Where the first sample of a run of windows lies in the image.
+struct Corner {
+  int64_t y, x;
+};
+
+template <class F>
+VK_INLINE Corner corner_of(const Convolution& conv, const TilePosition& tile, int phase_y,
+                           int phase_x) {
+  const Geometry& g = conv.geometry;
+  return {g.in_stride * F::kStep * tile.row + g.start[phase_y],
+          g.in_stride * F::kStep * tile.column + g.start[phase_x]};
+}
+
+VK_INLINE void normalise_silu(const float* x, const float* scale, const float* shift, int64_t n,
+                              float* out) {
+  VK_INDEPENDENT
+  for (int64_t c = 0; c < n; ++c) out[c] = vaekernels::silu(fused(x[c], scale[c], shift[c]));
+}
+
+// Copies rows x columns samples, channels [channel, channel + n), into staged; outside of the image
+// is zero, the prologue is applied inside. Channels are padded to whole registers.
+inline void stage(const Convolution& conv, int64_t image, Corner corner, int64_t rows,
+                  int64_t columns, int64_t channel, int64_t n, float* staged) {
+  const int64_t stride = conv.geometry.in_stride;
+  const int64_t padded = (n + kLanes - 1) / kLanes * kLanes;
+  const float* scale = conv.scale ? conv.scale + image * conv.in_channels + channel : nullptr;
+  const float* shift = conv.shift ? conv.shift + image * conv.in_channels + channel : nullptr;
+  for (int64_t i = 0; i < rows; ++i) {
+    const int64_t y = corner.y + i * stride;
+    const bool inside_y = y >= 0 && y < conv.in_height;
+    for (int64_t j = 0; j < columns; ++j, staged += padded) {
+      const int64_t x = corner.x + j * stride;
+      if (!inside_y || x < 0 || x >= conv.in_width) {
+        for (int64_t c = 0; c < padded; ++c) staged[c] = 0.0f;
+        continue;
+      }
+      const float* from =
+          conv.x + ((image * conv.in_height + y) * conv.in_width + x) * conv.in_channels + channel;
+      if (scale != nullptr) {
+        normalise_silu(from, scale, shift, n, staged);
+      } else {
+        for (int64_t c = 0; c < n; ++c) staged[c] = from[c];
+      }
+      for (int64_t c = n; c < padded; ++c) staged[c] = 0.0f;
+    }
+  }
+}
+
+// Calls body(tile, phase, channel, channels, window) for the windows of the tiles [first, last), in
+// pieces of channels; channels is a multiple of the register's width, reaching past the last
+// channel where that is none (there the window is zero).
+template <class F, class Body>
+VK_INLINE void for_each_window(const Convolution& conv, int64_t first, int64_t last, int out_phase,
+                               Body body) {
+  constexpr int64_t kColumns = (kStagedTiles - 1) * F::kStep + F::kWindow;
+  alignas(64) float staged[F::kWindow * kColumns * kStagedChannels];
+  const Geometry& g = conv.geometry;
+  const int64_t whole = conv.in_channels / kLanes * kLanes;
+  const int64_t pixel = conv.in_channels;
+  // Only a prologue makes neighbours share what is staged: it is costly, and stride 1.
+  const int64_t together = conv.scale != nullptr && g.in_stride == 1 ? kStagedTiles : 1;
+  for (int64_t tile = first; tile < last;) {
+    const TilePosition at = position_of(conv, tile);
+    const int64_t run = std::min({together, last - tile, conv.tile_columns - at.column});
+    for (int phase = 0; phase < conv.in_phases(); ++phase) {
+      const int phase_y = g.in_phases > 1 ? phase / 2 : out_phase / g.out_phases;
+      const int phase_x = g.in_phases > 1 ? phase % 2 : out_phase % g.out_phases;
+      const Corner corner = corner_of<F>(conv, at, phase_y, phase_x);
+      const int64_t reach = (F::kWindow - 1) * g.in_stride;
+      const bool inside = corner.y >= 0 && corner.x >= 0 && corner.y + reach < conv.in_height &&
+                          corner.x + reach < conv.in_width;
+      int64_t channel = 0;
+      if (inside && conv.scale == nullptr && whole > 0) {
+        const Window window{
+            conv.x + ((at.image * conv.in_height + corner.y) * conv.in_width + corner.x) * pixel,
+            g.in_stride * conv.in_width * pixel, g.in_stride * pixel};
+        body(tile, phase, int64_t{0}, whole, window);
+        channel = whole;
+      }
+      for (; channel < conv.in_channels; channel += kStagedChannels) {
+        const int64_t n = std::min(kStagedChannels, conv.in_channels - channel);
+        const int64_t padded = (n + kLanes - 1) / kLanes * kLanes;
+        const int64_t columns = (run - 1) * F::kStep + F::kWindow;
+        stage(conv, at.image, corner, F::kWindow, columns, channel, n, staged);
+        for (int64_t k = 0; k < run; ++k) {
+          const Window window{staged + k * F::kStep * padded, columns * padded, padded};
+          body(tile + k, phase, channel, padded, window);
+        }
+      }
+    }
+    tile += run;
+  }
+}
+
+// v[i][j] = input transform of one register of channels of a window, rows then columns; written to
+// v + (i * points + j) * point.
+template <class F>
+VK_INLINE void transform_window(const Window& window, int64_t channel, float* v, int64_t point) {
+  constexpr int kN = F::kWindow, kP = F::kInputPoints;
+  Vec half[kP][kN];
+#pragma GCC unroll 8
+  for (int j = 0; j < kN; ++j) {
+    Vec d[kN], t[kP];
+#pragma GCC unroll 8
+    for (int i = 0; i < kN; ++i) {
+      d[i] = load(window.at + i * window.row + j * window.column + channel);
+    }
+    F::input(d, t);
+#pragma GCC unroll 8
+    for (int i = 0; i < kP; ++i) half[i][j] = t[i];
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kP; ++i) {
+    Vec t[kP];
+    F::input(half[i], t);
+#pragma GCC unroll 8
+    for (int j = 0; j < kP; ++j) store(v + (i * kP + j) * point, t[j]);
+  }
+}
+
+}  // namespace
+}  // namespace vaekernels::cpu

@@ -1,0 +1,218 @@
+// The stages of a Winograd convolution; see winograd.h.
+#include "cpu/conv/algorithm.h"
+#include "cpu/conv/window.h"
+
+namespace vaekernels::cpu::VK_CAPABILITY {
+namespace {
+
+// Accumulators fill the register file: kRows tiles by two registers of output channels.
+#if defined(__AVX512F__)
+constexpr int kRows = 14;
+#elif defined(__aarch64__)
+constexpr int kRows = 12;
+#else
+constexpr int kRows = 6;
+#endif
+constexpr int64_t kPanel = 2 * kLanes;
+// Depth whose filters stay in the first-level cache while the tiles of a block pass.
+constexpr int64_t kDepth = 256;
+
+// c[r][0 .. kPanel) (+)= sum over k of a[r][k] * b[k][0 .. kPanel). Sums of parts are added at the
+// end, not carried on: the error grows with the longest chain of additions.
+template <int kVectors>
+VK_INLINE void multiply_group(const float* a, int64_t a_row, const float* b, float* c,
+                              int64_t c_row, int64_t depth, bool accumulate) {
+  Vec sum[kRows][kVectors];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+    for (int q = 0; q < kVectors; ++q) {
+      sum[r][q] = Vec{};
+    }
+  }
+#pragma GCC unroll 4
+  for (int64_t k = 0; k < depth; ++k) {
+    Vec filter[kVectors];
+#pragma GCC unroll 2
+    for (int q = 0; q < kVectors; ++q) filter[q] = load(b + k * kPanel + q * kLanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const Vec x = broadcast(a[r * a_row + k]);
+#pragma GCC unroll 2
+      for (int q = 0; q < kVectors; ++q) sum[r][q] = fma(x, filter[q], sum[r][q]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+    for (int q = 0; q < kVectors; ++q) {
+      float* to = c + r * c_row + q * kLanes;
+      store(to, accumulate ? load(to) + sum[r][q] : sum[r][q]);
+    }
+  }
+}
+
+template <int kVectors>
+void multiply_panel(const float* v, int64_t v_row, const float* u, float* products,
+                    int64_t products_row, int64_t tiles, int64_t depth) {
+  for (int64_t k = 0; k < depth; k += kDepth) {
+    const int64_t part = std::min(kDepth, depth - k);
+    for (int64_t row = 0; row < tiles; row += kRows) {
+      multiply_group<kVectors>(v + row * v_row + k, v_row, u + k * kPanel,
+                               products + row * products_row, products_row, part, k > 0);
+    }
+  }
+}
+
+template <class F>
+void transform_inputs_of(const Convolution& conv, const Block& block, int64_t first, int64_t last) {
+  for_each_window<F>(
+      conv, block.first_tile + first, block.first_tile + last, block.out_phase,
+      [&](int64_t tile, int phase, int64_t channel, int64_t channels, const Window& window) {
+    float* to =
+        block.v + (tile - block.first_tile) * conv.v_row + phase * conv.in_channels + channel;
+    for (int64_t c = 0; c < channels; c += kLanes) {
+      transform_window<F>(window, c, to + c, block.v_point);
+    }
+  });
+}
+
+// The epilogue of one output.
+struct Finish {
+  Activation activation;
+  Vec slope;
+
+  VK_INLINE Vec operator()(Vec y) const {
+    switch (activation) {
+      case Activation::kNone: return y;
+      case Activation::kRelu: return maximum(y, Vec{});
+      case Activation::kLeakyRelu: return if_positive(y, y, y * slope);
+      default: return silu(y);
+    }
+  }
+};
+
+// One register of channels of one tile. n: channels of it that exist.
+template <class F, bool kWhole>
+VK_INLINE void transform_output(const Convolution& conv, const float* products, int64_t point,
+                                float* y, const float* residual, int64_t rows, int64_t columns,
+                                int64_t n, Vec bias, const Finish& finish) {
+  constexpr int kM = F::kOutputs, kP = F::kProducts;
+  Vec half[kM][kP];
+#pragma GCC unroll 8
+  for (int j = 0; j < kP; ++j) {
+    Vec m[kP], t[kM];
+#pragma GCC unroll 8
+    for (int i = 0; i < kP; ++i) m[i] = load(products + (i * kP + j) * point);
+    F::output(m, t);
+#pragma GCC unroll 8
+    for (int i = 0; i < kM; ++i) half[i][j] = t[i];
+  }
+  const int64_t pixel = conv.geometry.out_stride * conv.out_channels;
+#pragma GCC unroll 8
+  for (int i = 0; i < kM; ++i) {
+    if (i >= rows) break;
+    Vec t[kM];
+    F::output(half[i], t);
+    const int64_t row = i * conv.out_width * pixel;
+#pragma GCC unroll 8
+    for (int j = 0; j < kM; ++j) {
+      if (j >= columns) break;
+      Vec out = t[j] + bias;
+      const int64_t at = row + j * pixel;
+      if (residual != nullptr) {
+        out = out + (kWhole ? load(residual + at) : load_first(residual + at, n));
+      }
+      out = finish(out);
+      if (kWhole) {
+        store(y + at, out);
+      } else {
+        store_first(y + at, out, n);
+      }
+    }
+  }
+}
+
+template <class F>
+void transform_outputs_of(const Convolution& conv, const Block& block, int64_t first_channel,
+                          int64_t channels, int64_t first, int64_t last) {
+  const int stride = conv.geometry.out_stride;
+  const int phase_y = block.out_phase / conv.geometry.out_phases;
+  const int phase_x = block.out_phase % conv.geometry.out_phases;
+  const Finish finish{conv.activation, broadcast(conv.negative_slope)};
+  for (int64_t k = first; k < last; ++k) {
+    const TilePosition at = position_of(conv, block.first_tile + k);
+    const int64_t top = at.row * F::kOutputs * stride + phase_y;
+    const int64_t left = at.column * F::kOutputs * stride + phase_x;
+    // Outputs of the tile inside of the image.
+    const int64_t rows = (conv.out_height - top + stride - 1) / stride;
+    const int64_t columns = (conv.out_width - left + stride - 1) / stride;
+    const int64_t corner =
+        ((at.image * conv.out_height + top) * conv.out_width + left) * conv.out_channels +
+        first_channel;
+    const float* products = block.products + k * block.products_row;
+    for (int64_t c = 0; c < channels; c += kLanes) {
+      const int64_t n = channels - c;
+      const float* bias = conv.bias + first_channel + c;
+      const float* residual = conv.residual ? conv.residual + corner + c : nullptr;
+      if (n >= kLanes) {
+        const Vec b = conv.bias ? load(bias) : Vec{};
+        transform_output<F, true>(conv, products + c, block.products_point, conv.y + corner + c,
+                                  residual, rows, columns, kLanes, b, finish);
+      } else {
+        const Vec b = conv.bias ? load_first(bias, n) : Vec{};
+        transform_output<F, false>(conv, products + c, block.products_point, conv.y + corner + c,
+                                   residual, rows, columns, n, b, finish);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+int64_t panel_width() { return kPanel; }
+
+int64_t tile_group() { return kRows; }
+
+AlgorithmSizes algorithm_sizes(Algorithm algorithm) {
+  return with_algorithm(algorithm, [](auto f) {
+    using F = decltype(f);
+    return AlgorithmSizes{F::kOutputs, F::kTaps,        F::kWindow,
+                          F::kStep,    F::kInputPoints, F::kProducts};
+  });
+}
+
+void transform_inputs(const Convolution& conv, const Block& block, int64_t first, int64_t last) {
+  with_algorithm(conv.algorithm,
+                 [&](auto f) { transform_inputs_of<decltype(f)>(conv, block, first, last); });
+}
+
+void multiply(const Convolution& conv, const Block& block, int64_t first_panel, int64_t panels,
+              int64_t first, int64_t last) {
+  with_algorithm(conv.algorithm, [&](auto f) {
+    using F = decltype(f);
+    for (int64_t unit = first; unit < last; ++unit) {
+      const int64_t product = unit / panels, panel = unit % panels;
+      const int64_t source =
+          F::kSource[product / F::kProducts] * F::kInputPoints + F::kSource[product % F::kProducts];
+      const float* v = block.v + source * block.v_point;
+      const float* u = conv.u + block.out_phase * conv.u_phase + product * conv.u_point +
+                       (first_panel + panel) * conv.depth * kPanel;
+      float* products = block.products + product * block.products_point + panel * kPanel;
+      const int64_t channels = conv.out_channels - (first_panel + panel) * kPanel;
+      auto* run = channels > kLanes ? multiply_panel<2> : multiply_panel<1>;
+      run(v, conv.v_row, u, products, block.products_row, block.tiles, conv.depth);
+    }
+  });
+}
+
+void transform_outputs(const Convolution& conv, const Block& block, int64_t first_panel,
+                       int64_t panels, int64_t first, int64_t last) {
+  const int64_t channel = first_panel * kPanel;
+  const int64_t channels = std::min(panels * kPanel, conv.out_channels - channel);
+  with_algorithm(conv.algorithm, [&](auto f) {
+    transform_outputs_of<decltype(f)>(conv, block, channel, channels, first, last);
+  });
+}
+
+}  // namespace vaekernels::cpu::VK_CAPABILITY

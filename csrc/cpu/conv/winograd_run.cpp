@@ -1,0 +1,186 @@
+#include "cpu/conv/winograd_run.h"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+
+#include "cpu/conv/scratch.h"
+
+namespace vaekernels::cpu {
+namespace {
+
+// Strides between points are kept off powers of two: the points of a tile would otherwise compete
+// for the same lines of the caches.
+constexpr int64_t kPad = 16;
+
+AlgorithmSizes sizes_of(Algorithm algorithm) { return VK_CPU_DISPATCH(algorithm_sizes, algorithm); }
+
+int64_t panels_of(const Convolution& conv) {
+  const int64_t width = VK_CPU_DISPATCH(panel_width);
+  return (conv.out_channels + width - 1) / width;
+}
+
+// How a convolution is cut.
+struct Blocking {
+  int64_t tiles;   // of a block
+  int64_t panels;  // multiplied before their outputs are transformed
+  bool shared;     // all threads work on one block, instead of one each
+};
+
+static int64_t env(const char* n, int64_t d) {
+  const char* s = getenv(n);
+  return s ? atoll(s) : d;
+}
+
+Blocking blocking_of(const Convolution& conv) {
+  const int64_t group = VK_CPU_DISPATCH(tile_group);
+  Blocking b;
+  b.tiles = round_up(std::min(env("VK_T", 48), conv.tiles()), group);
+  b.panels = std::min(panels_of(conv), env("VK_P", 1000));
+  b.shared = env("VK_S", 0);
+  return b;
+}
+
+struct Blocks {
+  const Convolution& conv;
+  const Blocking& blocking;
+  AlgorithmSizes sizes;
+  int64_t width = VK_CPU_DISPATCH(panel_width);
+
+  int64_t per_phase() const { return (conv.tiles() + blocking.tiles - 1) / blocking.tiles; }
+  int64_t count() const { return per_phase() * conv.out_phases(); }
+
+  Block at(int64_t index) const {
+    Block block;
+    block.first_tile = index / conv.out_phases() * blocking.tiles;
+    block.tiles = std::min(blocking.tiles, conv.tiles() - block.first_tile);
+    block.out_phase = static_cast<int>(index % conv.out_phases());
+    block.v_point = blocking.tiles * conv.v_row + kPad;
+    block.products_row = blocking.panels * width;
+    block.products_point = blocking.tiles * block.products_row + kPad;
+    return block;
+  }
+
+  // Gives the block its memory: the calling thread's.
+  void allocate(Block& block) const {
+    const int64_t v = sizes.input_points * sizes.input_points * block.v_point;
+    const int64_t products = sizes.products * sizes.products * block.products_point;
+    block.v = scratch(Scratch::kBlock, v + products);
+    block.products = block.v + v;
+  }
+};
+
+// One block, each stage by run(units, body(first, last)).
+template <class Run>
+void compute(const Blocks& blocks, const Block& block, const Run& run) {
+  const Convolution& conv = blocks.conv;
+  const int64_t products = int64_t{blocks.sizes.products} * blocks.sizes.products;
+  const int64_t all = panels_of(conv);
+  run(block.tiles, [&](int64_t first, int64_t last) {
+    VK_CPU_DISPATCH(transform_inputs, conv, block, first, last);
+  });
+  for (int64_t panel = 0; panel < all; panel += blocks.blocking.panels) {
+    const int64_t panels = std::min(blocks.blocking.panels, all - panel);
+    run(products * panels, [&](int64_t first, int64_t last) {
+      VK_CPU_DISPATCH(multiply, conv, block, panel, panels, first, last);
+    });
+    run(block.tiles, [&](int64_t first, int64_t last) {
+      VK_CPU_DISPATCH(transform_outputs, conv, block, panel, panels, first, last);
+    });
+  }
+}
+
+}  // namespace
+
+void layout(Convolution& conv) {
+  const AlgorithmSizes sizes = sizes_of(conv.algorithm);
+  const int64_t tile = int64_t{sizes.outputs} * conv.geometry.out_stride;
+  conv.tile_rows = (conv.out_height + tile - 1) / tile;
+  conv.tile_columns = (conv.out_width + tile - 1) / tile;
+  conv.depth = conv.in_channels * conv.in_phases();
+  conv.v_row = round_up(conv.depth, kPad) + kPad;
+  conv.u_point = panels_of(conv) * VK_CPU_DISPATCH(panel_width) * conv.depth + 5 * kPad;
+  conv.u_phase = int64_t{sizes.products} * sizes.products * conv.u_point;
+}
+
+int64_t filter_floats(const Convolution& conv) { return conv.out_phases() * conv.u_phase; }
+
+void transform(const Convolution& conv, const Filters& filters, float* u) {
+  FilterTransform args;
+  args.conv = conv;
+  args.w = filters.w;
+  args.out_stride = filters.out_stride;
+  args.in_stride = filters.in_stride;
+  args.u = u;
+  args.streaming = filter_floats(conv) > (int64_t{1} << 18);
+  const int64_t chunks = (conv.in_channels + kFilterChunk - 1) / kFilterChunk;
+  at::parallel_for(0, panels_of(conv) * chunks, 1, [&](int64_t first, int64_t last) {
+    VK_CPU_DISPATCH(transform_filters, args, first, last);
+  });
+}
+
+void convolve(const Convolution& conv) {
+  if (conv.tiles() == 0) return;
+  const Blocking blocking = blocking_of(conv);
+  const Blocks blocks{conv, blocking, sizes_of(conv.algorithm)};
+  if (blocking.shared) {
+    for (int64_t index = 0; index < blocks.count(); ++index) {
+      Block block = blocks.at(index);
+      blocks.allocate(block);
+      compute(blocks, block,
+              [](int64_t units, const auto& body) { at::parallel_for(0, units, 1, body); });
+    }
+    return;
+  }
+  // Which thread computes a block does not change its result.
+  std::atomic<int64_t> next{0};
+  at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
+    for (int64_t index; (index = next++) < blocks.count();) {
+      Block block = blocks.at(index);
+      blocks.allocate(block);
+      compute(blocks, block, [](int64_t units, const auto& body) { body(0, units); });
+    }
+  });
+}
+
+void filter_gradient(const Convolution& conv, const float* dy, float* dw, int64_t out_stride,
+                     int64_t in_stride) {
+  const AlgorithmSizes sizes = sizes_of(conv.algorithm);
+  const int64_t in_points = int64_t{sizes.input_points} * sizes.input_points;
+  const int64_t products = int64_t{sizes.products} * sizes.products;
+  const int64_t out_channels = round_up(conv.out_channels, kGradientPanel);
+  FilterGradient args;
+  args.conv = conv;
+  args.dy = dy;
+  args.dw = dw;
+  args.out_stride = out_stride;
+  args.in_stride = in_stride;
+  args.c_row = conv.in_phases() * round_up(conv.in_channels, kGradientPanel);
+  args.c_point = out_channels * args.c_row + 5 * kPad;
+  const int64_t most = std::min(env("VK_GT", 192), conv.tiles());
+  args.panel = most * kGradientPanel;
+  args.v_point = args.c_row / kGradientPanel * args.panel + 5 * kPad;
+  args.dv_point = out_channels / kGradientPanel * args.panel + 5 * kPad;
+  args.v = scratch(Scratch::kGradient, in_points * args.v_point + products * args.dv_point);
+  args.dv = args.v + in_points * args.v_point;
+  args.c = scratch(Scratch::kSums, products * args.c_point);
+  for (int64_t tile = 0; tile < conv.tiles(); tile += most) {
+    args.first_tile = tile;
+    args.tiles = std::min(most, conv.tiles() - tile);
+    args.first_block = tile == 0;
+    at::parallel_for(0, args.tiles, 1, [&](int64_t first, int64_t last) {
+      VK_CPU_DISPATCH(transform_gradient_inputs, args, first, last);
+    });
+    const int64_t panels = args.c_row / kGradientPanel;
+    at::parallel_for(0, products * panels, 1, [&](int64_t first, int64_t last) {
+      VK_CPU_DISPATCH(accumulate_filter_gradient, args, first, last);
+    });
+  }
+  at::parallel_for(0, conv.out_channels, 1, [&](int64_t first, int64_t last) {
+    VK_CPU_DISPATCH(finish_filter_gradient, args, first, last);
+  });
+}
+
+}  // namespace vaekernels::cpu
