@@ -1,56 +1,11 @@
 // The stages of a Winograd convolution; see winograd.h.
 #include "cpu/conv/algorithm.h"
+#include "cpu/conv/finish.h"
+#include "cpu/conv/micro_kernel.h"
 #include "cpu/conv/window.h"
 
 namespace vaekernels::cpu::VK_CAPABILITY {
 namespace {
-
-// Accumulators fill the register file: kRows tiles by two registers of output channels.
-#if defined(__AVX512F__)
-constexpr int kRows = 14;
-#elif defined(__aarch64__)
-constexpr int kRows = 12;
-#else
-constexpr int kRows = 6;
-#endif
-constexpr int64_t kPanel = 2 * kLanes;
-// Depth whose filters stay in the first-level cache while the tiles of a block pass.
-constexpr int64_t kDepth = 256;
-
-// c[r][0 .. kPanel) (+)= sum over k of a[r][k] * b[k][0 .. kPanel). Sums of parts are added at the
-// end, not carried on: the error grows with the longest chain of additions.
-template <int kVectors>
-VK_INLINE void multiply_group(const float* a, int64_t a_row, const float* b, float* c,
-                              int64_t c_row, int64_t depth, bool accumulate) {
-  Vec sum[kRows][kVectors];
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 2
-    for (int q = 0; q < kVectors; ++q) {
-      sum[r][q] = Vec{};
-    }
-  }
-#pragma GCC unroll 4
-  for (int64_t k = 0; k < depth; ++k) {
-    Vec filter[kVectors];
-#pragma GCC unroll 2
-    for (int q = 0; q < kVectors; ++q) filter[q] = load(b + k * kPanel + q * kLanes);
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) {
-      const Vec x = broadcast(a[r * a_row + k]);
-#pragma GCC unroll 2
-      for (int q = 0; q < kVectors; ++q) sum[r][q] = fma(x, filter[q], sum[r][q]);
-    }
-  }
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 2
-    for (int q = 0; q < kVectors; ++q) {
-      float* to = c + r * c_row + q * kLanes;
-      store(to, accumulate ? load(to) + sum[r][q] : sum[r][q]);
-    }
-  }
-}
 
 // One product of a panel: the filters of the depth [0, depth), added to what other input phases
 // gave if accumulate.
@@ -110,21 +65,6 @@ void transform_inputs_of(const Convolution& conv, const Block& block, int64_t fi
     transform_window<F>(window, block.v_point, [&](int64_t c) { return to + c; });
   });
 }
-
-// The epilogue of one output.
-struct Finish {
-  Activation activation;
-  Vec slope;
-
-  VK_INLINE Vec operator()(Vec y) const {
-    switch (activation) {
-      case Activation::kNone: return y;
-      case Activation::kRelu: return maximum(y, Vec{});
-      case Activation::kLeakyRelu: return if_positive(y, y, y * slope);
-      default: return silu(y);
-    }
-  }
-};
 
 // One register of channels of one tile. n: channels of it that exist.
 template <class F, bool kWhole>

@@ -4,13 +4,11 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
 
 #include "cpu/conv/scratch.h"
 
 namespace vaekernels::cpu {
 namespace {
-static int64_t env(const char* n, int64_t d) { const char* s = getenv(n); return s ? atoll(s) : d; }
 
 // Strides between points are kept off powers of two: the points of a tile would otherwise compete
 // for the same lines of the caches.
@@ -51,11 +49,10 @@ Blocking blocking_of(const Convolution& conv, const AlgorithmSizes& sizes) {
   Blocking blocking;
   blocking.shared = conv.u_phase * kFloat > kSharedFilters || share < 2 * group;
   int64_t most = (blocking.shared ? kSharedBlockBytes : kBlockBytes) / tile_bytes;
-  // Every thread gets some blocks.
-  if (!blocking.shared) most = std::min(most, (share + 1) / 2);
   most = std::max(most, 2 * group);
-  // Blocks of equal size.
-  const int64_t blocks = (conv.tiles() + most - 1) / most;
+  // Blocks of equal size, and as many for every thread.
+  int64_t blocks = (conv.tiles() + most - 1) / most;
+  if (!blocking.shared && conv.out_phases() % threads != 0) blocks = round_up(blocks, threads);
   blocking.tiles = round_up((conv.tiles() + blocks - 1) / blocks, group);
   return blocking;
 }
@@ -101,6 +98,22 @@ void compute(const Blocks& blocks, const Block& block, const Run& run) {
   run(block.tiles, [&](int64_t first, int64_t last) {
     VK_CPU_DISPATCH(transform_outputs, conv, block, first, last);
   });
+}
+
+// Tiles of a block of the filters' gradient. Its v and dv should stay in the caches; the sums c are
+// read and written once a block, which must not cost more than the products where they are large.
+int64_t gradient_tiles(const Convolution& conv, const FilterGradient& args,
+                       const AlgorithmSizes& sizes) {
+  constexpr int64_t kFloat = sizeof(float), kBytes = int64_t{3} << 20;
+  constexpr int64_t kFewest = 96, kMost = 384, kLargeSums = int64_t{8} << 20;
+  const int64_t points = int64_t{sizes.input_points} * sizes.input_points;
+  const int64_t products = int64_t{sizes.products} * sizes.products;
+  const int64_t out_channels = round_up(conv.out_channels, kGradientPanel);
+  const int64_t tile_bytes = kFloat * (points * args.c_row + products * out_channels);
+  const bool large = products * args.c_point * kFloat > kLargeSums;
+  const int64_t most = large ? kMost : std::clamp(kBytes / tile_bytes, kFewest, kMost);
+  const int64_t blocks = (conv.tiles() + most - 1) / most;
+  return (conv.tiles() + blocks - 1) / blocks;
 }
 
 }  // namespace
@@ -170,7 +183,7 @@ void filter_gradient(const Convolution& conv, const float* dy, float* dw, int64_
   args.in_stride = in_stride;
   args.c_row = conv.in_phases() * round_up(conv.in_channels, kGradientPanel);
   args.c_point = out_channels * args.c_row + 5 * kPad;
-  const int64_t most = std::min(env("VK_GT", 192), conv.tiles());
+  const int64_t most = gradient_tiles(conv, args, sizes);
   args.panel = most * kGradientPanel;
   args.v_point = args.c_row / kGradientPanel * args.panel + 5 * kPad;
   args.dv_point = out_channels / kGradientPanel * args.panel + 5 * kPad;
