@@ -8,11 +8,14 @@
 #include "autograd.h"
 #include "cpu/capability.h"
 #include "cpu/conv/filter_cache.h"
+#include "cpu/conv/memory.h"
+#include "cpu/conv/scratch.h"
 #include "cpu/group_norm_ops.h"
 #include "cpu/kernels.h"
 #include "cpu/ops.h"
 
 namespace cpu = vaekernels::cpu;
+using nogil = pybind11::gil_scoped_release;
 using vaekernels::autograd_kernel;
 using vaekernels::refuse_double_backward;
 
@@ -99,4 +102,6 @@ PYBIND11_MODULE(_C, m) {
   m.def("forget_filters",
         [](size_t weight) { cpu::forget_filters(reinterpret_cast<const void*>(weight)); });
   m.def("cached_filter_bytes", &cpu::cached_filter_bytes);
+  m.def("scratch_bytes", &cpu::scratch_bytes);
+  m.def("free_conv_memory", &cpu::free_conv_memory, pybind11::call_guard<nogil>());
 }

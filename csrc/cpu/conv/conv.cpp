@@ -83,10 +83,10 @@ Filters filters_of(const at::Tensor& weight, bool out_first) {
 }
 
 // Runs conv with the filters of the weight: kept ones where they may be.
-void run(Convolution& conv, const at::Tensor& weight, bool out_first) {
+void run(Convolution& conv, const at::Tensor& weight, bool out_first, Direction direction) {
   const at::Tensor contiguous = weight.contiguous();
   const Filters filters = filters_of(contiguous, out_first);
-  if (cacheable(weight)) {
+  if (cacheable(weight, direction)) {
     const at::Tensor u = cached_filters(weight, conv, filters);
     conv.u = u.const_data_ptr<float>();
     convolve(conv);
@@ -166,7 +166,7 @@ at::Tensor input_gradient(const ConvCall& call, const at::Tensor& g) {
   const at::Tensor dx = empty_image(sizes_of(call.x), g);
   conv.x = g.const_data_ptr<float>();
   conv.y = dx.mutable_data_ptr<float>();
-  run(conv, call.weight, is_transposed(call.form));
+  run(conv, call.weight, is_transposed(call.form), Direction::kInputGradient);
   return dx;
 }
 
@@ -201,8 +201,12 @@ ConvCall::ConvCall(const char* op, Form form, const at::Tensor& x, const at::Ten
       precision(precision_of(op, precision)) {}
 
 Plan plan_of(const ConvCall& call, Direction direction) {
+  return plan_of(call, direction, cacheable(call.weight, direction));
+}
+
+Plan plan_of(const ConvCall& call, Direction direction, bool filters_ready) {
   return plan(call.form, direction, sizes_of(call.x), output_sizes(call), call.precision,
-              cacheable(call.weight));
+              filters_ready);
 }
 
 at::Tensor conv_forward(const ConvCall& call) {
@@ -223,7 +227,7 @@ at::Tensor conv_forward(const ConvCall& call) {
   conv.activation = call.activation;
   conv.negative_slope = call.negative_slope;
   set_prologue(conv, call);
-  run(conv, call.weight, !is_transposed(call.form));
+  run(conv, call.weight, !is_transposed(call.form), Direction::kForward);
   return y;
 }
 
