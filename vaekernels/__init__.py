@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from vaekernels import models, nn
 from vaekernels.distributions import DiagonalGaussian
+from vaekernels.explanation import Explanation, explain
 from vaekernels.nonfinite import NonFiniteError, detect_nonfinite
 from vaekernels.ops import (
     NormPrologue,
@@ -36,6 +37,7 @@ __all__ = [
     "BACKENDS",
     "BackendError",
     "DiagonalGaussian",
+    "Explanation",
     "NonFiniteError",
     "NormPrologue",
     "bernoulli_nll",
@@ -44,6 +46,7 @@ __all__ = [
     "detect_nonfinite",
     "downsample_conv3x3",
     "downsample_conv4x4",
+    "explain",
     "free_conv_memory",
     "gaussian_kl",
     "gaussian_nll",

@@ -16,6 +16,7 @@ from vaekernels.ops._filters import watch
 from vaekernels.ops._precision import conv_precision
 
 ACTIVATIONS = (None, "relu", "silu", "leaky_relu")
+CONVOLUTIONS: list[str] = []  # what define_conv declared
 
 
 def define_conv(
@@ -28,6 +29,7 @@ def define_conv(
 
     The gradients of x and of residual are channels_last, as y is; the others lie as their inputs.
     """
+    CONVOLUTIONS.append(name)
     inputs += ", str? activation, float negative_slope, str precision"
     gradients = ", ".join(f"Tensor grad_{argument}" for argument in differentiable)
     define(
