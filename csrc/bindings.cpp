@@ -7,12 +7,16 @@
 
 #include "autograd.h"
 #include "cpu/capability.h"
+#include "cpu/conv/explain.h"
 #include "cpu/conv/filter_cache.h"
+#include "cpu/conv/memory.h"
+#include "cpu/conv/scratch.h"
 #include "cpu/group_norm_ops.h"
 #include "cpu/kernels.h"
 #include "cpu/ops.h"
 
 namespace cpu = vaekernels::cpu;
+using nogil = pybind11::gil_scoped_release;
 using vaekernels::autograd_kernel;
 using vaekernels::refuse_double_backward;
 
@@ -20,7 +24,11 @@ namespace {
 
 // A seed from the default CPU generator: what torch.randint gives at a quarter of its cost, which
 // counts where the op takes ten microseconds.
-at::Tensor draw_seed() {
+// For tensors without memory, torch asks for a seed on the device meta.
+at::Tensor draw_seed(std::optional<at::Device> device) {
+  if (device.has_value() && device->is_meta()) {
+    return at::empty({}, at::dtype(at::kLong).device(at::kMeta));
+  }
   at::Generator generator = at::detail::getDefaultCPUGenerator();
   std::lock_guard<std::mutex> lock(generator.mutex());
   auto* cpu_generator = at::check_generator<at::CPUGeneratorImpl>(generator);
@@ -38,7 +46,7 @@ std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint3
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(vaekernels, m) { m.def("draw_seed() -> Tensor"); }
+TORCH_LIBRARY_FRAGMENT(vaekernels, m) { m.def("draw_seed(*, Device? device=None) -> Tensor"); }
 
 TORCH_LIBRARY_IMPL(vaekernels, CompositeExplicitAutograd, m) { m.impl("draw_seed", &draw_seed); }
 
@@ -99,4 +107,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("forget_filters",
         [](size_t weight) { cpu::forget_filters(reinterpret_cast<const void*>(weight)); });
   m.def("cached_filter_bytes", &cpu::cached_filter_bytes);
+  m.def("scratch_bytes", &cpu::scratch_bytes);
+  m.def("free_conv_memory", &cpu::free_conv_memory, pybind11::call_guard<nogil>());
+  m.def("explain_conv", &cpu::explain_conv);
 }

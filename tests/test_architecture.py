@@ -40,8 +40,9 @@ LAYERS = {
     "models": OPS | {"models", "nn", "distributions", "atomic"},
     "machine": FOUNDATION | {"machine"},
     "introspection": OPS | {"machine"},
+    "explanation": OPS,
     "bench": OPS
-    | {"bench", "cases", "models", "distributions", "atomic", "machine", "introspection"},
+    | {"bench", "cases", "models", "distributions", "atomic", "machine", "explanation"},
     "training": OPS | {"training", "models", "distributions", "atomic", "nonfinite"},
     "pictures": {"atomic"},
     "plots": {"atomic", "pictures"},

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from vaekernels import models, nn
 from vaekernels.distributions import DiagonalGaussian
+from vaekernels.explanation import Explanation, explain
 from vaekernels.nonfinite import NonFiniteError, detect_nonfinite
 from vaekernels.ops import (
     NormPrologue,
@@ -18,6 +19,7 @@ from vaekernels.ops import (
     conv_transpose4x4,
     downsample_conv3x3,
     downsample_conv4x4,
+    free_conv_memory,
     gaussian_kl,
     gaussian_nll,
     group_norm_silu,
@@ -35,6 +37,7 @@ __all__ = [
     "BACKENDS",
     "BackendError",
     "DiagonalGaussian",
+    "Explanation",
     "NonFiniteError",
     "NormPrologue",
     "bernoulli_nll",
@@ -43,6 +46,8 @@ __all__ = [
     "detect_nonfinite",
     "downsample_conv3x3",
     "downsample_conv4x4",
+    "explain",
+    "free_conv_memory",
     "gaussian_kl",
     "gaussian_nll",
     "group_norm_silu",

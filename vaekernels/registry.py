@@ -16,7 +16,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -65,6 +65,29 @@ def use_backend(backend: str) -> Iterator[None]:
         yield
     finally:
         _requested.reset(token)
+
+
+class Choice(NamedTuple):
+    """A backend that was chosen, and what for."""
+
+    op: str
+    device: str
+    dtype: torch.dtype
+    backend: str
+
+
+_choices: ContextVar[list[Choice] | None] = ContextVar("vaekernels_choices", default=None)
+
+
+@contextlib.contextmanager
+def recorded_choices() -> Iterator[list[Choice]]:
+    """The choices that are made inside the ``with`` block, in their order."""
+    choices: list[Choice] = []
+    token = _choices.set(choices)
+    try:
+        yield choices
+    finally:
+        _choices.reset(token)
 
 
 # Op -> the backends with kernels for it, and the dtypes that they take.
@@ -116,8 +139,13 @@ def select(op: str, device: str, dtype: torch.dtype, backend: str | None = None)
     """
     requested = backend if backend is not None else _requested.get()
     if requested is None:
-        return _automatic(op, device, dtype)
-    return _explicit(op, device, dtype, requested)
+        name = _automatic(op, device, dtype)
+    else:
+        name = _explicit(op, device, dtype, requested)
+    choices = _choices.get()
+    if choices is not None:
+        choices.append(Choice(op, device, dtype, name))
+    return name
 
 
 # Dynamo cannot trace a context variable, an import or a library being loaded: a compiled function

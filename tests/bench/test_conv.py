@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from typer.testing import CliRunner
 
 import vaekernels as vk
-from vaekernels import _extension, introspection
+from vaekernels import _extension
 from vaekernels.bench import conv, work
 from vaekernels.bench.convolutions import (
     CONV3X3,
@@ -104,14 +104,19 @@ def test_goals_are_judged() -> None:
     assert judge([{"group": "a", "ratio": None, "loss": None}], goals)[0]["measured"] is None
 
 
-def test_what_can_explain_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    def explain(op: str, *tensors: torch.Tensor, **options: Any) -> str:
-        assert [t.ndim for t in tensors] == [4, 4, 1]
-        return f"{op} {options['precision']}"
+def test_a_row_names_its_algorithm() -> None:
+    assert measure(tiny(), seconds=0.0)["algorithm"] == "reference"
 
-    monkeypatch.setattr(introspection, "explain", explain, raising=False)
-    row = measure(tiny(direction="input gradient"), seconds=0.0)
-    assert row["algorithm"] == "conv3x3 high"
+
+@pytest.mark.skipif(bool(_extension.refusals()), reason="built without the C++ extension")
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_the_algorithm_is_that_of_the_direction(direction: Any) -> None:
+    """Read from sizes: nothing is computed."""
+    row = conv.convolution("odd", UPSAMPLE, (1, 64, 64), direction=direction, precision="highest")
+    with vk.use_backend("cpu"):
+        named = work.algorithm(row, row.inputs(torch.Generator()))
+    folded = "winograd F(2x2, 3x3), upsampling folded"
+    assert named == ("winograd F(2x2, 2x2)" if direction == "input gradient" else folded)
 
 
 @pytest.fixture

@@ -174,7 +174,8 @@ def assert_close(
 ) -> None:
     """Within 2e-5 of the largest exact number; where highest, as exact as eager besides.
 
-    ``eager`` is plain PyTorch's error. The gradient of a vector sums over ``pixels``, for which its tolerance has a floor.
+    ``eager`` is plain PyTorch's error. The gradient of a vector sums over ``pixels``, for which
+    its tolerance has a floor.
     """
     assert got.shape == exact.shape, what
     assert got.dtype == torch.float32, what

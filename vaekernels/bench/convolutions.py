@@ -76,12 +76,14 @@ class Convolution:
         return call
 
     def our_gradient(self, wanted: str, precision: str, inputs: Inputs) -> Call:
-        """Our gradient of ``x`` or ``weight`` alone, without the forward."""
+        """Our gradient of ``x`` or ``weight`` alone, without the forward, of a trained weight."""
         if registry.select(self.op, inputs["x"].device.type, inputs["x"].dtype) == "reference":
             return self._recorded_gradient(wanted, precision, inputs)
         definition = DEFINITIONS[self.op]
         with torch.no_grad():
             y = self.ours(precision)(inputs["x"], inputs["weight"], inputs["bias"])
+        # Its transformed filters would be kept from call to call otherwise, as no training can.
+        inputs["weight"].requires_grad_()
         values: dict[str, Any] = {
             # What the public function hands on where it is not asked for more.
             "residual": None,
@@ -101,7 +103,8 @@ class Convolution:
         position = list(definition.differentiable).index(wanted)
 
         def call() -> Tensor:
-            return backward(*arguments)[position]
+            with torch.no_grad():
+                return backward(*arguments)[position]
 
         return call
 

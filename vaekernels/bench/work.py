@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from vaekernels import introspection
 from vaekernels.bench.goals import Row
 from vaekernels.bench.timing import interleaved
 from vaekernels.cases import error
+from vaekernels.explanation import explain
 
 Inputs = Mapping[str, Tensor]
 Call = Callable[[], Any]
@@ -38,7 +38,7 @@ class Work:
         eager: inputs -> a call without arguments, in their dtype and layout.
         ours: the same with our op.
         promise: the error that is allowed, from eager's own.
-        options: of the public function, as :func:`algorithm` hands them on.
+        options: of the public function, for :func:`algorithm`.
         layout: of our inputs.
         threads: None: those in force.
     """
@@ -94,7 +94,7 @@ def measure(work: Work, *, seconds: float) -> Row:
             "direction": work.direction,
             "layout": work.layout,
             "threads": torch.get_num_threads(),
-            "algorithm": algorithm(work.op, mine, work.options),
+            "algorithm": algorithm(work, mine),
             **_errors(calls, work.eager({name: t.double() for name, t in inputs.items()})),
         }
         row["promise"] = work.promise(row["eager_error"])
@@ -128,12 +128,13 @@ def laid_out(tensors: Inputs, layout: Layout, *, filters: bool = True) -> dict[s
     return {name: lay_out(name, tensor) for name, tensor in tensors.items()}
 
 
-def algorithm(op: str, inputs: Inputs, options: Mapping[str, Any]) -> str | None:
-    """Which algorithm runs ``op`` on such inputs; None where nothing can tell."""
-    explain = getattr(introspection, "explain", None)
-    if explain is None:
-        return None
-    return str(explain(op, *(inputs[name] for name in inputs if name != "grad"), **options))
+def algorithm(work: Work, inputs: Inputs) -> str:
+    """What computes the row: an algorithm of the cpu kernels, the library, or the backend."""
+    tensors = [tensor for name, tensor in inputs.items() if name != "grad"]
+    found = explain(work.op, *tensors, **work.options)
+    ways = {"input gradient": found.x_gradient, "weight gradient": found.weight_gradient}
+    way = ways.get(work.direction.partition(",")[0], found.forward)
+    return found.backend if way is None or found.backend == "reference" else way.name
 
 
 def forward(function: Callable[..., Any], inputs: Inputs) -> Call:

@@ -7,13 +7,16 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._ops import OpOverload
 
 from vaekernels import registry
 from vaekernels.ops._checks import _floating
 from vaekernels.ops._define import OpDefinition, define
+from vaekernels.ops._filters import watch
 from vaekernels.ops._precision import conv_precision
 
 ACTIVATIONS = (None, "relu", "silu", "leaky_relu")
+CONVOLUTIONS: list[str] = []  # what define_conv declared
 
 
 def define_conv(
@@ -26,6 +29,7 @@ def define_conv(
 
     The gradients of x and of residual are channels_last, as y is; the others lie as their inputs.
     """
+    CONVOLUTIONS.append(name)
     inputs += ", str? activation, float negative_slope, str precision"
     gradients = ", ".join(f"Tensor grad_{argument}" for argument in differentiable)
     define(
@@ -152,7 +156,7 @@ def run_conv(
 
     Args:
         op: the op.
-        tensors: its first arguments, in the schema's order; the first of them is x.
+        tensors: its first arguments, in the schema's order; x and weight are the first of them.
         settings: the arguments between them and the activation.
         activation: one of ``ACTIVATIONS``.
         negative_slope: of leaky_relu.
@@ -166,11 +170,14 @@ def run_conv(
     if not 0.0 <= negative_slope < float("inf"):
         # A negative one would hide the sign that backward reads from the result.
         raise ValueError(f"{op}: negative_slope must be at least 0; got {negative_slope}")
-    x = tensors[0]
+    x, weight, *_ = tensors
     assert x is not None
+    assert weight is not None
     tier = conv_precision(op, precision)
     # Under autocast F.conv2d computes in another dtype than x has; so the backend is chosen for it.
     kernel = registry.implementation(op, x, backend, _autocast_dtype(x))
+    if not torch.compiler.is_compiling() and isinstance(kernel, OpOverload):
+        watch(weight)
     if activation == "silu" and _wants_gradient(tensors):
         # The gradient of silu needs its argument, which y does not tell.
         return F.silu(kernel(*tensors, *settings, None, negative_slope, tier))

@@ -84,10 +84,10 @@ Filters filters_of(const at::Tensor& weight, bool out_first) {
 }
 
 // Runs conv with the filters of the weight: kept ones where they may be.
-void run(Convolution& conv, const at::Tensor& weight, bool out_first) {
+void run(Convolution& conv, const at::Tensor& weight, bool out_first, Direction direction) {
   const at::Tensor contiguous = weight.contiguous();
   const Filters filters = filters_of(contiguous, out_first);
-  if (cacheable(weight)) {
+  if (cacheable(weight, direction)) {
     const at::Tensor u = cached_filters(weight, conv, filters);
     conv.u = u.const_data_ptr<float>();
     convolve(conv);
@@ -197,7 +197,7 @@ at::Tensor input_gradient(const ConvCall& call, Method method, const at::Tensor&
   Convolution conv = problem(adjoint(call.form), call.precision, sizes_of(g), sizes_of(call.x));
   conv.x = g.const_data_ptr<float>();
   conv.y = dx.mutable_data_ptr<float>();
-  run(conv, call.weight, is_transposed(call.form));
+  run(conv, call.weight, is_transposed(call.form), Direction::kInputGradient);
   return dx;
 }
 
@@ -232,8 +232,12 @@ ConvCall::ConvCall(const char* op, Form form, const at::Tensor& x, const at::Ten
       precision(precision_of(op, precision)) {}
 
 Plan plan_of(const ConvCall& call, Direction direction) {
+  return plan_of(call, direction, cacheable(call.weight, direction));
+}
+
+Plan plan_of(const ConvCall& call, Direction direction, bool filters_ready) {
   return plan(call.form, direction, sizes_of(call.x), output_sizes(call), call.precision,
-              cacheable(call.weight));
+              filters_ready);
 }
 
 at::Tensor conv_forward(const ConvCall& call) {
@@ -265,7 +269,7 @@ at::Tensor conv_forward(const ConvCall& call) {
   conv.y = y.mutable_data_ptr<float>();
   set_epilogue(conv);
   set_prologue(conv, call);
-  run(conv, call.weight, out_first);
+  run(conv, call.weight, out_first, Direction::kForward);
   return y;
 }
 

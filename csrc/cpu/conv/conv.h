@@ -40,4 +40,7 @@ ConvGradients conv_backward(const ConvCall& call, const std::optional<at::Tensor
 // The plan of a direction, as conv_forward and conv_backward take it.
 Plan plan_of(const ConvCall& call, Direction direction);
 
+// The same where it is known whether the filters are at hand; reads sizes alone.
+Plan plan_of(const ConvCall& call, Direction direction, bool filters_ready);
+
 }  // namespace vaekernels::cpu

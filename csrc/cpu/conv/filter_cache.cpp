@@ -4,6 +4,7 @@
 #include <c10/util/intrusive_ptr.h>
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 #include <mutex>
 #include <tuple>
@@ -13,8 +14,9 @@
 namespace vaekernels::cpu {
 namespace {
 
-// The weight, and all that u depends on beside it.
-using Key = std::tuple<const void*, Algorithm, int, int64_t, Capability>;
+// The weight, and all that u depends on beside it: the algorithm, which taps it takes in which
+// order, which dimension of the weight is the input's, how many inputs there are.
+using Key = std::tuple<const void*, Algorithm, uint64_t, int64_t, int64_t, int64_t, Capability>;
 
 struct Entry {
   c10::weak_intrusive_ptr<c10::TensorImpl> weight;
@@ -40,10 +42,24 @@ uint64_t fingerprint(const float* w, int64_t count) {
   return hash;
 }
 
-Key key_of(const at::Tensor& weight, const Convolution& conv) {
-  // Forward and adjoint differ in the order of the taps and in which channels are the input.
-  const int taps = conv.geometry.taps[0][0] * 16 + conv.geometry.kernel;
-  return {weight.unsafeGetTensorImpl(), conv.algorithm, taps, conv.in_channels, capability()};
+// What of a geometry is seen in the filters: all but where the windows lie.
+uint64_t taps_of(const Geometry& g) {
+  uint64_t code = static_cast<uint64_t>(g.kernel) << 1 | (g.merged ? 1 : 0);
+  for (const int part : {g.in_phases, g.out_phases}) code = code << 3 | static_cast<uint64_t>(part);
+  for (const auto& phase : g.taps) {
+    for (const int tap : phase) code = code << 3 | static_cast<uint64_t>(tap + 1);
+  }
+  return code;
+}
+
+Key key_of(const at::Tensor& weight, const Convolution& conv, const Filters& filters) {
+  return {weight.unsafeGetTensorImpl(),
+          conv.algorithm,
+          taps_of(conv.geometry),
+          filters.out_stride,
+          filters.in_stride,
+          conv.in_channels,
+          capability()};
 }
 
 void forget_dead() {
@@ -52,13 +68,15 @@ void forget_dead() {
 
 }  // namespace
 
-bool cacheable(const at::Tensor& weight) {
-  return !weight.is_inference() && !(at::GradMode::is_enabled() && weight.requires_grad());
+bool cacheable(const at::Tensor& weight, Direction direction) {
+  // Backward runs with gradients switched off; its weights change at the next step all the same.
+  const bool trained = direction != Direction::kForward || at::GradMode::is_enabled();
+  return !weight.is_inference() && !(trained && weight.requires_grad());
 }
 
 at::Tensor cached_filters(const at::Tensor& weight, const Convolution& conv,
                           const Filters& filters) {
-  const Key key = key_of(weight, conv);
+  const Key key = key_of(weight, conv, filters);
   const uint32_t version = weight._version();
   const uint64_t print = fingerprint(filters.w, weight.numel());
   {
@@ -74,18 +92,24 @@ at::Tensor cached_filters(const at::Tensor& weight, const Convolution& conv,
   }
   at::Tensor u = at::empty({filter_floats(conv)}, weight.options());
   transform(conv, filters, u.mutable_data_ptr<float>());
+  // References are taken before the lock: Python, which counts some of them, must not be waited for
+  // while forget_filters, which Python calls, waits here.
+  Entry entry{c10::weak_intrusive_ptr<c10::TensorImpl>(weight.getIntrusivePtr()), version,
+              filters.w, print, u};
   std::lock_guard<std::mutex> lock(mutex);
   forget_dead();
-  entries.insert_or_assign(
-      key, Entry{c10::weak_intrusive_ptr<c10::TensorImpl>(weight.getIntrusivePtr()), version,
-                 filters.w, print, u});
+  entries.insert_or_assign(key, std::move(entry));
   return u;
 }
 
 void forget_filters(const void* weight) {
   std::lock_guard<std::mutex> lock(mutex);
-  if (weight == nullptr) return forget_dead();
   std::erase_if(entries, [&](const auto& entry) { return std::get<0>(entry.first) == weight; });
+}
+
+void forget_all_filters() {
+  std::lock_guard<std::mutex> lock(mutex);
+  entries.clear();
 }
 
 int64_t cached_filter_bytes() {

@@ -48,25 +48,29 @@ VK_INLINE void transform_filter(const float (&taps)[kMaxTaps][kPanel], int64_t c
                                 bool streaming) {
   constexpr int kR = F::kTaps, kP = F::kProducts;
   Vec half[kP][kR];
+#pragma GCC unroll 4
   for (int j = 0; j < kR; ++j) {
     Vec w[kR], t[kP];
+#pragma GCC unroll 4
     for (int i = 0; i < kR; ++i) {
       const bool exists = taps_y[i] >= 0 && taps_x[j] >= 0;
       w[i] = exists ? load(&taps[taps_y[i] * kernel + taps_x[j]][column]) : Vec{};
     }
     F::filter(w, t);
+#pragma GCC unroll 8
     for (int i = 0; i < kP; ++i) half[i][j] = t[i];
   }
+#pragma GCC unroll 8
   for (int i = 0; i < kP; ++i) {
     Vec t[kP];
     F::filter(half[i], t);
-    for (int j = 0; j < kP; ++j) {
-      float* to = u + (i * kP + j) * point;
-      if (streaming) {
-        stream(to, t[j]);
-      } else {
-        store(to, t[j]);
-      }
+    float* to = u + i * kP * point;
+    if (streaming) {
+#pragma GCC unroll 8
+      for (int j = 0; j < kP; ++j) stream(to + j * point, t[j]);
+    } else {
+#pragma GCC unroll 8
+      for (int j = 0; j < kP; ++j) store(to + j * point, t[j]);
     }
   }
 }

@@ -1,20 +1,40 @@
 #include "cpu/conv/scratch.h"
 
-#include <cstdlib>
+#include <atomic>
 #include <cstring>
-#include <memory>
 #include <new>
 
 namespace vaekernels::cpu {
 namespace {
 
-struct Free {
-  void operator()(float* memory) const { ::operator delete[](memory, std::align_val_t(64)); }
-};
+constexpr std::align_val_t kAlignment{64};
+
+std::atomic<int64_t> total{0};
 
 struct Buffer {
-  std::unique_ptr<float[], Free> memory;
+  float* memory = nullptr;
   size_t floats = 0;
+
+  Buffer() = default;
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  ~Buffer() { free(); }
+
+  void free() {
+    ::operator delete[](memory, kAlignment);
+    total -= static_cast<int64_t>(floats * sizeof(float));
+    memory = nullptr;
+    floats = 0;
+  }
+
+  void allocate(size_t count) {
+    free();
+    const size_t bytes = count * sizeof(float);
+    memory = static_cast<float*>(::operator new[](bytes, kAlignment));
+    std::memset(memory, 0, bytes);
+    floats = count;
+    total += static_cast<int64_t>(bytes);
+  }
 };
 
 thread_local Buffer buffers[4];
@@ -23,19 +43,14 @@ thread_local Buffer buffers[4];
 
 float* scratch(Scratch kind, size_t floats) {
   Buffer& buffer = buffers[static_cast<size_t>(kind)];
-  if (buffer.floats < floats) {
-    buffer.memory.reset();
-    buffer.floats = 0;
-    buffer.memory.reset(
-        static_cast<float*>(::operator new[](floats * sizeof(float), std::align_val_t(64))));
-    std::memset(buffer.memory.get(), 0, floats * sizeof(float));
-    buffer.floats = floats;
-  }
-  return buffer.memory.get();
+  if (buffer.floats < floats) buffer.allocate(floats);
+  return buffer.memory;
 }
 
 void free_scratch() {
-  for (Buffer& buffer : buffers) buffer = Buffer{};
+  for (Buffer& buffer : buffers) buffer.free();
 }
+
+int64_t scratch_bytes() { return total; }
 
 }  // namespace vaekernels::cpu

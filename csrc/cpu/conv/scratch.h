@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 namespace vaekernels::cpu {
 
@@ -14,5 +15,8 @@ float* scratch(Scratch kind, size_t floats);
 
 // Frees the calling thread's; others' stay until their threads end.
 void free_scratch();
+
+// Of all threads.
+int64_t scratch_bytes();
 
 }  // namespace vaekernels::cpu

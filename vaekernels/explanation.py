@@ -1,0 +1,148 @@
+"""``vk.explain``: what a call would run, and why."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from vaekernels import _extension, ops, registry
+from vaekernels.ops._conv import CONVOLUTIONS
+from vaekernels.ops._define import DEFINITIONS
+from vaekernels.ops._filters import keeps_filters
+from vaekernels.ops._precision import conv_precision
+
+
+@dataclass(frozen=True)
+class Way:
+    """How one direction of a convolution is computed.
+
+    Attributes:
+        name: ``"winograd F(4x4, 3x3)"`` and the like, or ``"library"``: PyTorch's own.
+        reason: why this one.
+    """
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What :func:`explain` returns; ``print`` shows it on a few lines.
+
+    Attributes:
+        op: the op that was asked about.
+        backend: that would run the call.
+        refusals: backend -> its reasons, of those that cannot run it. A backend that is neither
+            here nor chosen would run the call if it were asked for.
+        forward: how the result is computed; None where the op is not a convolution.
+        x_gradient: how the gradient of ``x`` is, if it is wanted; likewise None.
+        weight_gradient: how the gradient of ``weight`` is; likewise None.
+    """
+
+    op: str
+    backend: str
+    refusals: dict[str, tuple[str, ...]]
+    forward: Way | None = None
+    x_gradient: Way | None = None
+    weight_gradient: Way | None = None
+
+    def __str__(self) -> str:
+        ways = {
+            "forward": self.forward,
+            "gradient of x": self.x_gradient,
+            "gradient of weight": self.weight_gradient,
+        }
+        lines = [f"{self.op} runs on {self.backend}"]
+        lines += [f"  {direction:18}  {way}" for direction, way in ways.items() if way is not None]
+        for backend, reasons in self.refusals.items():
+            lines.append(f"  {backend + ' refuses':18}  {'; '.join(reasons)}")
+        return "\n".join(lines)
+
+
+def explain(op: str | Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanation:
+    """Say what the call ``op(*args, **kwargs)`` would run, and why; run nothing.
+
+    Args:
+        op: a public op or its name: ``vk.conv3x3`` or ``"conv3x3"``.
+        args: of the call.
+        kwargs: of the call. ``backend``, ``precision``, ``vk.use_backend``, autocast and whether
+            gradients are recorded count as they do in the call.
+
+    Returns:
+        An :class:`Explanation`: the backend, why others refuse, and for a convolution how each
+        direction is computed, by a model of the cost that measures nothing.
+
+    Raises:
+        TypeError: ``op`` is neither a name nor a function.
+        ValueError: it is not a public op.
+        Exception: whatever the call itself would raise for these arguments.
+
+    Example:
+        >>> print(vk.explain(vk.conv3x3, x, weight, bias))
+        conv3x3 runs on cpu
+          forward             winograd F(4x4, 3x3): the model expects 2.3x of a direct convolution
+          ...
+    """
+    name = _name_of(op)
+    function = getattr(ops, name)
+    with registry.recorded_choices() as choices:
+        _dry_run(function, args, kwargs)
+    choice = next(choice for choice in choices if choice.op == name)
+    refusals = {
+        backend: tuple(reasons)
+        for backend in registry.BACKENDS
+        if (reasons := registry.refusals(backend, name, choice.device, choice.dtype))
+    }
+    bound = inspect.signature(function).bind(*args, **kwargs)
+    bound.apply_defaults()
+    return Explanation(name, choice.backend, refusals, *_ways(choice, bound.arguments))
+
+
+def _name_of(op: object) -> str:
+    name = op if isinstance(op, str) else getattr(op, "__name__", None)
+    if not isinstance(name, str) or not (isinstance(op, str) or callable(op)):
+        raise TypeError(f"explain: op must be a name or a function; got {type(op).__name__}")
+    if name not in DEFINITIONS or not (isinstance(op, str) or op is getattr(ops, name)):
+        raise ValueError(f"explain: op must be one of {', '.join(DEFINITIONS)}; got {op!r}")
+    return name
+
+
+def _dry_run(function: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    """Make the call on tensors without memory: all is checked and chosen, nothing computed."""
+    # Half a second of imports, which the package need not cost.
+    from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+    given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, FakeTensor)]
+    mode = given[0].fake_mode if given else FakeTensorMode()
+
+    def fake(tensor: Tensor) -> Tensor:
+        return tensor if isinstance(tensor, FakeTensor) else mode.from_tensor(tensor)
+
+    args, kwargs = tree_map_only(Tensor, fake, (args, kwargs))
+    with mode:
+        function(*args, **kwargs)
+
+
+def _ways(choice: registry.Choice, arguments: Mapping[str, Any]) -> list[Way]:
+    if choice.op not in CONVOLUTIONS:
+        return []
+    if choice.backend == "reference":
+        return [Way("library", "the reference is PyTorch's own convolution")] * 3
+    x, weight = arguments["x"], arguments["weight"]
+    answers = _extension.load().explain_conv(
+        choice.op,
+        list(x.shape),
+        list(weight.shape),
+        arguments.get("padding"),
+        conv_precision(choice.op, arguments["precision"]),
+        [keeps_filters(weight, backward=backward) for backward in (False, True)],
+    )
+    return [Way(*answer) for answer in answers]
