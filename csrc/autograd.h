@@ -1,7 +1,7 @@
 // One autograd kernel for every op. An op X has a companion X_backward that takes the gradients of
-// X's outputs, then X's inputs, then the outputs that were saved, then a mask of the differentiable
-// inputs that want a gradient, and returns one tensor per differentiable input
-// (vaekernels/ops/_define.py states the convention).
+// X's outputs (of those that carry one), then X's inputs, then the outputs that were saved, then a
+// mask of the differentiable inputs that want a gradient, and returns one tensor per differentiable
+// input (vaekernels/ops/_define.py states the convention).
 #pragma once
 
 #include <torch/library.h>

@@ -8,7 +8,7 @@ namespace vaekernels::cpu {
 namespace {
 
 constexpr int64_t kRun = 2048;     // elements of a plane that are summed in float32
-constexpr int64_t kBlock = 4096;   // elements of pixels whose channels are summed in float32
+constexpr int64_t kBlock = 8192;   // elements of pixels whose channels are summed in float32
 constexpr int64_t kColumns = 512;  // channels of pixels that are summed side by side
 constexpr int64_t kMaxRows = 64;   // pixels that are summed in float32
 

@@ -13,10 +13,12 @@ namespace vaekernels::cpu {
 namespace {
 
 constexpr int64_t kPart = 65536;  // elements of a part, about
+constexpr int64_t kEven = 8;      // parts come in multiples of it, for threads to share evenly
 constexpr int64_t kGrain = 4096;  // elements below which waking another thread costs more
 
 int64_t quotient_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// The shape of x and how it is cut.
 GroupNormShape shape_of(const at::Tensor& x, int64_t groups, bool pixels) {
   GroupNormShape shape;
   shape.batch = x.size(0);
@@ -26,8 +28,11 @@ GroupNormShape shape_of(const at::Tensor& x, int64_t groups, bool pixels) {
   shape.groups = groups;
   shape.pixels = pixels;
   const int64_t most = std::max<int64_t>(1, pixels ? kPart / shape.channels : kPart);
-  shape.segments = std::max<int64_t>(1, quotient_up(shape.length, most));
-  shape.segment_length = quotient_up(shape.length, shape.segments);
+  const int64_t wanted = quotient_up(quotient_up(shape.length, most), kEven) * kEven;
+  const bool whole = shape.length <= most;
+  shape.segment_length =
+      std::max<int64_t>(1, whole ? shape.length : quotient_up(shape.length, wanted));
+  shape.segments = std::max<int64_t>(1, quotient_up(shape.length, shape.segment_length));
   if (pixels) {
     shape.planes_per_part = shape.channels;
   } else if (shape.segments == 1) {

@@ -261,20 +261,29 @@ void sums_of_pixels(const GroupNormBackward& args, const Part& part) {
   for (int64_t c = 0; c < channels; ++c) sums[channels + c] *= rstd[c / width];
 }
 
-// The sums over all segments, then the factors of grad_x, for the channels of one group.
+// The sums over all segments for the n channels of an image from `first`.
+void sum_segments(const GroupNormBackward& args, int64_t image, int64_t first, int64_t n) {
+  const int64_t channels = args.shape.channels;
+  double *plain = args.sums + image * 2 * channels + first, *with_x = plain + channels;
+  for (int64_t c = 0; c < n; ++c) plain[c] = with_x[c] = 0.0;
+  for (int64_t s = 0; s < args.shape.segments; ++s) {
+    const double* part = part_sums_of(args, image, s) + first;
+    VK_INDEPENDENT
+    for (int64_t c = 0; c < n; ++c) {
+      plain[c] += part[c];
+      with_x[c] += part[channels + c];
+    }
+  }
+}
+
+// The factors of grad_x for the channels of one group.
 void coefficients_of(const GroupNormBackward& args, int64_t group) {
   const GroupNormShape& shape = args.shape;
   const int64_t channels = shape.channels, width = shape.group_channels();
   const int64_t image = group / shape.groups, first = group % shape.groups * width;
-  double* sums = args.sums + image * 2 * channels;
+  const double* sums = args.sums + image * 2 * channels;
   double plain = 0.0, with_x = 0.0;
   for (int64_t c = first; c < first + width; ++c) {
-    sums[c] = sums[channels + c] = 0.0;
-    for (int64_t s = 0; s < shape.segments; ++s) {
-      const double* part = part_sums_of(args, image, s);
-      sums[c] += part[c];
-      sums[channels + c] += part[channels + c];
-    }
     plain += args.weight[c] * sums[c];
     with_x += args.weight[c] * sums[channels + c];
   }
@@ -352,8 +361,13 @@ void group_norm_sums(const GroupNormBackward& args, int64_t first, int64_t last)
 }
 
 void group_norm_coefficients(const GroupNormBackward& args, int64_t first, int64_t last) {
-  const int64_t groups = args.shape.pixels ? args.shape.groups : 1;  // of a unit
-  for (int64_t group = first * groups; group < last * groups; ++group) coefficients_of(args, group);
+  const GroupNormShape& shape = args.shape;
+  const int64_t groups = shape.pixels ? shape.groups : 1;  // of a unit
+  for (int64_t unit = first; unit < last; ++unit) {
+    const int64_t channel = unit * shape.unit_channels();
+    sum_segments(args, channel / shape.channels, channel % shape.channels, shape.unit_channels());
+    for (int64_t k = 0; k < groups; ++k) coefficients_of(args, unit * groups + k);
+  }
 }
 
 void group_norm_gradient(const GroupNormBackward& args, int64_t first, int64_t last) {

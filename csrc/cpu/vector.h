@@ -128,17 +128,37 @@ VK_INLINE void fence_streams() {
 #endif
 }
 
-// The first n < kLanes floats; the rest is zero.
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// All bits of the first n lanes.
+VK_INLINE __m256i first_lanes(int64_t n) {
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), lane);
+}
+#endif
+
+// The first n < kLanes floats; the rest is zero, and its memory is not touched.
 VK_INLINE Vec load_first(const float* from, int64_t n) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1u), from);
+#elif defined(__AVX2__)
+  return _mm256_maskload_ps(from, first_lanes(n));
+#else
   float lanes[kLanes] = {};
   for (int64_t k = 0; k < n; ++k) lanes[k] = from[k];
   return load(lanes);
+#endif
 }
 
 VK_INLINE void store_first(float* to, Vec x, int64_t n) {
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << n) - 1u), x);
+#elif defined(__AVX2__)
+  _mm256_maskstore_ps(to, first_lanes(n), x);
+#else
   float lanes[kLanes];
   store(lanes, x);
   for (int64_t k = 0; k < n; ++k) to[k] = lanes[k];
+#endif
 }
 
 VK_INLINE Vec silu(Vec x) {

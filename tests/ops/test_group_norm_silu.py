@@ -35,6 +35,7 @@ ODD = {
     "many_channels": ((2, 1200, 5, 6), 40),
     "segments_of_a_plane": ((1, 4, 300, 301), 2),
     "segments_of_an_image": ((1, 532, 33, 20), 4),
+    "fewer_segments_than_even": ((1, 8192, 3, 3), 512),
     "rank_2": ((4, 8), 2),
     "rank_3": ((2, 8, 37), 2),
     "rank_5": ((2, 8, 3, 4, 5), 4),

@@ -95,7 +95,7 @@ def _print(title: str, rows: Sequence[Columns]) -> None:
 
     if not rows:
         return
-    console = Console(width=max(Console().width, 150))
+    console = Console(width=max(Console().width, 170))
     table = Table(title=title, title_justify="left")
     numbers = ("ms", "ratio", "error", "threads", "images", "goal", "measured")
     for name in rows[0]:

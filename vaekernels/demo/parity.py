@@ -16,7 +16,7 @@ from vaekernels.ops import randn
 from vaekernels.training import ImageData
 from vaekernels.training.schedule import permutation
 
-# Relative. Rounding alone stays orders of magnitude below over some dozens of steps.
+# Relative. Rounding, the convolutions' own included, stays well below over some dozens of steps.
 TOLERANCE = 1e-4
 
 

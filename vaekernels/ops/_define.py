@@ -1,10 +1,10 @@
 """Registration of an op: schema, fake and autograd, once for every compiled backend.
 
 An op ``X`` is two torch ops, ``X`` and ``X_backward``. The backward takes the gradients of
-``X``'s outputs, then the inputs of ``X``, then the outputs that were saved for it, then ``mask``:
-which of the differentiable inputs want a gradient. It returns one tensor per differentiable
-input, an empty one where the mask is false. That convention lets one piece of code register
-autograd for all of them.
+``X``'s outputs (of those that carry one), then the inputs of ``X``, then the outputs that were
+saved for it, then ``mask``: which of the differentiable inputs want a gradient. It returns one
+tensor per differentiable input, an empty one where the mask is false. That convention lets one
+piece of code register autograd for all of them.
 
 Two namespaces hold the same ops: ``vaekernels`` (the C++ and CUDA kernels; their autograd is
 in C++, csrc/bindings.cpp) and ``vaekernels_triton`` (registered from Python).

@@ -20,5 +20,16 @@ VK_INLINE auto with_algorithm(Algorithm algorithm, Body body) {
   }
 }
 
+// Whether the filters of a phase are zero for a product. The last product, at infinity, sees only
+// the last tap, which one phase of a 3-wide filter with stride 2 does not have.
+template <class F>
+VK_INLINE bool vanishes(const Geometry& g, int64_t phase, int64_t product) {
+  constexpr int kLast = F::kProducts - 1;
+  const int phases = g.in_phases > 1 ? g.in_phases : g.out_phases;
+  const bool no_y = g.taps[phase / phases][F::kTaps - 1] < 0;
+  const bool no_x = g.taps[phase % phases][F::kTaps - 1] < 0;
+  return (no_y && product / F::kProducts == kLast) || (no_x && product % F::kProducts == kLast);
+}
+
 }  // namespace
 }  // namespace vaekernels::cpu

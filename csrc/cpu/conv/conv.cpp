@@ -5,8 +5,10 @@
 #include "cpu/conv/epilogue.h"
 #include "cpu/conv/filter_cache.h"
 #include "cpu/conv/library.h"
+#include "cpu/conv/narrow_run.h"
 #include "cpu/conv/scratch.h"
 #include "cpu/conv/winograd_run.h"
+#include "cpu/pooled.h"
 
 namespace vaekernels::cpu {
 namespace {
@@ -52,9 +54,8 @@ ImageSizes output_sizes(const ConvCall& call) {
   return {call.x.size(0), out_channels(call), size(call.x.size(2)), size(call.x.size(3))};
 }
 
-at::Tensor empty_image(const ImageSizes& sizes, const at::Tensor& like) {
-  return at::empty({sizes.batch, sizes.channels, sizes.height, sizes.width},
-                   like.options().memory_format(kNhwc));
+at::Tensor empty_image(const ImageSizes& sizes) {
+  return pooled_empty({sizes.batch, sizes.channels, sizes.height, sizes.width}, kNhwc);
 }
 
 // A form from `in` to `out` as a problem of the engine.
@@ -161,9 +162,39 @@ at::Tensor epilogue_gradient(const ConvCall& call, const at::Tensor& dy, const a
   return g;
 }
 
-at::Tensor input_gradient(const ConvCall& call, const at::Tensor& g) {
+// A form to few channels, its sizes and filters set.
+NarrowConvolution narrow_problem(Form form, const at::Tensor& x, const at::Tensor& y,
+                                 const Filters& filters) {
+  NarrowConvolution conv;
+  conv.batch = x.size(0);
+  conv.in_channels = x.size(1);
+  conv.in_height = x.size(2);
+  conv.in_width = x.size(3);
+  conv.out_channels = y.size(1);
+  conv.out_height = y.size(2);
+  conv.out_width = y.size(3);
+  const Geometry g = geometry(form);
+  conv.stride = g.out_stride;
+  conv.kernel = g.kernel;
+  // Its taps are those of a transposed convolution.
+  conv.flipped = form == Form::kSame;
+  conv.x = x.const_data_ptr<float>();
+  conv.y = y.mutable_data_ptr<float>();
+  conv.w = filters.w;
+  conv.out_stride = filters.out_stride;
+  conv.in_stride = filters.in_stride;
+  return conv;
+}
+
+at::Tensor input_gradient(const ConvCall& call, Method method, const at::Tensor& g) {
+  const at::Tensor dx = empty_image(sizes_of(call.x));
+  if (method == Method::kNarrow) {
+    const at::Tensor weight = call.weight.contiguous();
+    convolve(
+        narrow_problem(adjoint(call.form), g, dx, filters_of(weight, is_transposed(call.form))));
+    return dx;
+  }
   Convolution conv = problem(adjoint(call.form), call.precision, sizes_of(g), sizes_of(call.x));
-  const at::Tensor dx = empty_image(sizes_of(call.x), g);
   conv.x = g.const_data_ptr<float>();
   conv.y = dx.mutable_data_ptr<float>();
   run(conv, call.weight, is_transposed(call.form), Direction::kInputGradient);
@@ -210,24 +241,35 @@ Plan plan_of(const ConvCall& call, Direction direction, bool filters_ready) {
 }
 
 at::Tensor conv_forward(const ConvCall& call) {
-  const at::Tensor x = call.x.contiguous(kNhwc);
-  if (call.x.numel() == 0 || !plan_of(call, Direction::kForward).winograd) {
-    return forward_by_library(call, x);
-  }
-  const ImageSizes out = output_sizes(call);
-  Convolution conv = problem(call.form, call.precision, sizes_of(x), out);
-  const at::Tensor y = empty_image(out, x);
+  const at::Tensor input = call.x.contiguous(kNhwc);
+  const Method method =
+      input.numel() == 0 ? Method::kLibrary : plan_of(call, Direction::kForward).method;
+  if (method == Method::kLibrary) return forward_by_library(call, input);
+
+  const at::Tensor y = empty_image(output_sizes(call));
   const at::Tensor bias = call.bias.defined() ? call.bias.contiguous() : call.bias;
   const at::Tensor residual =
       call.residual.defined() ? call.residual.contiguous(kNhwc) : call.residual;
-  conv.x = x.const_data_ptr<float>();
+  const auto set_epilogue = [&](auto& conv) {
+    if (bias.defined()) conv.bias = bias.const_data_ptr<float>();
+    if (residual.defined()) conv.residual = residual.const_data_ptr<float>();
+    conv.activation = call.activation;
+    conv.negative_slope = call.negative_slope;
+  };
+  const bool out_first = !is_transposed(call.form);
+  if (method == Method::kNarrow) {
+    const at::Tensor x = prologue(call, input), weight = call.weight.contiguous();
+    NarrowConvolution conv = narrow_problem(call.form, x, y, filters_of(weight, out_first));
+    set_epilogue(conv);
+    convolve(conv);
+    return y;
+  }
+  Convolution conv = problem(call.form, call.precision, sizes_of(input), sizes_of(y));
+  conv.x = input.const_data_ptr<float>();
   conv.y = y.mutable_data_ptr<float>();
-  if (bias.defined()) conv.bias = bias.const_data_ptr<float>();
-  if (residual.defined()) conv.residual = residual.const_data_ptr<float>();
-  conv.activation = call.activation;
-  conv.negative_slope = call.negative_slope;
+  set_epilogue(conv);
   set_prologue(conv, call);
-  run(conv, call.weight, !is_transposed(call.form), Direction::kForward);
+  run(conv, call.weight, out_first, Direction::kForward);
   return y;
 }
 
@@ -240,19 +282,22 @@ ConvGradients conv_backward(const ConvCall& call, const std::optional<at::Tensor
   // A result of an op must not be its argument.
   if (mask[3]) grads.residual = g.is_alias_of(*dy) ? g.clone() : g;
 
-  const bool empty = call.x.numel() == 0;
-  const bool ours_x = !empty && plan_of(call, Direction::kInputGradient).winograd;
-  const bool ours_w = !empty && plan_of(call, Direction::kFilterGradient).winograd;
+  const auto method_of = [&](Direction direction) {
+    return call.x.numel() == 0 ? Method::kLibrary : plan_of(call, direction).method;
+  };
+  const Method method_x = method_of(Direction::kInputGradient);
+  const Method method_w = method_of(Direction::kFilterGradient);
   const at::Tensor x = call.x.contiguous(kNhwc);
-  const std::array<bool, 2> by_library = {mask[0] && !ours_x, mask[1] && !ours_w};
+  const std::array<bool, 2> by_library = {mask[0] && method_x == Method::kLibrary,
+                                          mask[1] && method_w == Method::kLibrary};
   if (by_library[0] || by_library[1]) {
     const at::Tensor input = by_library[1] ? prologue(call, x) : x;
     auto [dx, dw] = library_backward(call.form, g, input, call.weight, by_library);
     if (by_library[0]) grads.x = dx.contiguous(kNhwc);
     if (by_library[1]) grads.weight = dw.contiguous();
   }
-  if (mask[0] && ours_x) grads.x = input_gradient(call, g);
-  if (mask[1] && ours_w) grads.weight = filter_gradient(call, x, g);
+  if (mask[0] && !by_library[0]) grads.x = input_gradient(call, method_x, g);
+  if (mask[1] && !by_library[1]) grads.weight = filter_gradient(call, x, g);
   return grads;
 }
 

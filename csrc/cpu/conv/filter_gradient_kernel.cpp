@@ -60,14 +60,12 @@ template <class F>
 void transform_gradient_inputs_of(const FilterGradient& args, int64_t first, int64_t last) {
   const Convolution& conv = args.conv;
   const int64_t phase_channels = round_up(conv.in_channels, kGradientPanel);
-  for_each_window<F>(
-      conv, args.first_tile + first, args.first_tile + last, /*out_phase=*/0,
-      [&](int64_t tile, int phase, int64_t channel, int64_t channels, const Window& window) {
+  for_each_window<F>(conv, args.first_tile + first, args.first_tile + last, /*out_phase=*/0,
+                     [&](int64_t tile, int phase, int64_t channel, const Window& window) {
     float* to = args.v + (tile - args.first_tile) * kGradientPanel;
-    for (int64_t c = 0; c < channels; c += kLanes) {
-      const int64_t k = phase * phase_channels + channel + c;
-      transform_window<F>(window, c, to + in_panels(k, args.panel), args.v_point);
-    }
+    const int64_t k = phase * phase_channels + channel;
+    transform_window<F>(window, args.v_point,
+                        [&](int64_t c) { return to + in_panels(k + c, args.panel); });
   });
   for (int64_t k = first; k < last; ++k) transform_gradient_tile<F>(args, k);
 }
@@ -169,6 +167,8 @@ void accumulate_filter_gradient(const FilterGradient& args, int64_t first, int64
     using F = decltype(f);
     for (int64_t unit = first; unit < last; ++unit) {
       const int64_t product = unit / panels, panel = unit % panels;
+      const int64_t phase = panel * kGradientPanel * args.conv.in_phases() / args.c_row;
+      if (vanishes<F>(args.conv.geometry, phase, product)) continue;
       const int64_t source =
           F::kSource[product / F::kProducts] * F::kInputPoints + F::kSource[product % F::kProducts];
       const float* v = args.v + source * args.v_point + panel * args.panel;

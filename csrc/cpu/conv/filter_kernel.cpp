@@ -1,10 +1,10 @@
 // Transforms of filters; see winograd.h.
 #include "cpu/conv/algorithm.h"
+#include "cpu/conv/micro_kernel.h"
 
 namespace vaekernels::cpu::VK_CAPABILITY {
 namespace {
 
-constexpr int64_t kPanel = 2 * kLanes;
 constexpr int kMaxTaps = 16;
 
 // taps[tap][column] of one input channel for a panel of output channels; zero past the last.

@@ -2,29 +2,60 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 
+#include "cpu/conv/narrow.h"
 #include "cpu/conv/winograd.h"
 
 namespace vaekernels::cpu {
 namespace {
 
-// Multiplications of the convolution as defined, of one image and pair of channels.
-double direct_products(Form form, const ImageSizes& x, const ImageSizes& y) {
-  switch (form) {
-    case Form::kUp4x4: return 16.0 * x.height * x.width;
-    case Form::kDown4x4: return 16.0 * y.height * y.width;
-    default: return 9.0 * y.height * y.width;
-  }
+// Costs are in multiplications of whole vectors at their peak rate.
+//
+// A transform costs kTransform of them for each number that it reads or writes; an inner product
+// kStart more than its length. Both were found by measuring on AVX2;
+// benchmarks/results/cpu/conv.json holds what follows from them.
+constexpr double kTransform = 10.0;
+constexpr double kStart = 12.0;
+// Of the peak, what direct convolutions reach.
+constexpr double kDirectRate = 0.85;
+constexpr int64_t kFewestChannels = 8;
+
+double padded(int64_t channels, double width) { return std::ceil(channels / width) * width; }
+
+double direct_cost(Form form, const ImageSizes& x, const ImageSizes& y) {
+  const double taps = form == Form::kUp4x4     ? 16.0 * x.height * x.width
+                      : form == Form::kDown4x4 ? 16.0 * y.height * y.width
+                                               : 9.0 * y.height * y.width;
+  const double lanes = static_cast<double>(VK_CPU_DISPATCH(panel_width)) / 2;
+  return taps * x.batch * x.channels * padded(y.channels, lanes) / kDirectRate;
 }
 
-double padded(double channels, double width) { return std::ceil(channels / width) * width; }
+double winograd_cost(Form form, Algorithm algorithm, const ImageSizes& in, const ImageSizes& out,
+                     bool transforms_filters) {
+  const AlgorithmSizes sizes = VK_CPU_DISPATCH(algorithm_sizes, algorithm);
+  const Geometry g = geometry(form);
+  const double lanes = static_cast<double>(VK_CPU_DISPATCH(panel_width)) / 2;
+  const double tile = static_cast<double>(sizes.outputs) * g.out_stride;
+  const double tiles = static_cast<double>(g.out_phases) * g.out_phases * out.batch *
+                       std::ceil(out.height / tile) * std::ceil(out.width / tile);
+  const double depth = static_cast<double>(g.in_phases) * g.in_phases * in.channels;
+  const double products = static_cast<double>(sizes.products) * sizes.products;
+  const double points = static_cast<double>(sizes.input_points) * sizes.input_points;
+  const double columns = padded(out.channels, lanes);
+  double cost = tiles * products * (depth + kStart) * columns;
+  cost += kTransform * tiles * (points * depth + products * columns);
+  if (transforms_filters) {
+    cost += kTransform * g.out_phases * g.out_phases * products * depth * columns;
+  }
+  return cost;
+}
 
-// The cost of one way in units of the multiplications that the vector units do at their peak.
-// A transform costs a number of them for each number that it reads or writes: kTransform, found by
-// measuring on AVX2 (benchmarks/results/cpu/conv.json holds what follows from it).
-constexpr double kTransform = 6.0;
-// Of that peak, what oneDNN's direct convolutions reach at best.
-constexpr double kDirectRate = 0.85;
+bool is_narrow(Form form, const ImageSizes& in, const ImageSizes& out) {
+  const bool possible = form == Form::kSame || form == Form::kSameAdjoint || form == Form::kUp4x4;
+  return possible && out.channels <= kNarrowChannels && in.channels >= kFewestChannels &&
+         in.height * in.width >= 16;
+}
 
 }  // namespace
 
@@ -41,49 +72,37 @@ const char* name_of(Algorithm algorithm) {
 
 Plan plan(Form form, Direction direction, const ImageSizes& x, const ImageSizes& y,
           Precision precision, bool filters_ready) {
-  // The forward of a transposed convolution has the shape of a gradient, and the reverse.
-  const bool backwards = direction == Direction::kInputGradient;
-  const Form computed = backwards ? adjoint(form) : form;
-  const ImageSizes& in = backwards ? y : x;
-  const ImageSizes& out = backwards ? x : y;
   Plan result;
-  result.algorithm = algorithm(
-      direction == Direction::kFilterGradient && form == Form::kUp4x4 ? Form::kDown4x4 : computed,
-      precision);
-  const int64_t narrow = std::min(in.channels, out.channels);
-  if (narrow < 8) {
-    result.reason = "library: fewer than 8 channels (" + std::to_string(narrow) +
+  const bool gradient = direction == Direction::kFilterGradient;
+  const bool backwards = direction == Direction::kInputGradient;
+  // What the engine computes. The filters' gradient of a transposed convolution is that of its
+  // adjoint, with x and y exchanged.
+  const bool exchanged = backwards || (gradient && form == Form::kUp4x4);
+  const Form computed = exchanged ? adjoint(form) : form;
+  const ImageSizes& in = exchanged ? y : x;
+  const ImageSizes& out = exchanged ? x : y;
+  result.algorithm = algorithm(computed, precision);
+
+  if (!gradient && is_narrow(computed, in, out)) {
+    result.method = Method::kNarrow;
+    result.reason = "narrow: at most 4 output channels (" + std::to_string(out.channels) + ")";
+    return result;
+  }
+  const int64_t fewest = std::min(in.channels, out.channels);
+  if (fewest < kFewestChannels) {
+    result.reason = "library: fewer than 8 channels (" + std::to_string(fewest) +
                     ") do not fill the vectors of the transforms";
     return result;
   }
-
-  const AlgorithmSizes sizes = VK_CPU_DISPATCH(algorithm_sizes, result.algorithm);
-  const Geometry g = geometry(
-      direction == Direction::kFilterGradient && form == Form::kUp4x4 ? Form::kDown4x4 : computed);
-  const ImageSizes& tiled =
-      direction == Direction::kFilterGradient && form == Form::kUp4x4 ? x : out;
-  const double tile = sizes.outputs * g.out_stride;
-  const double tiles = tiled.batch * std::ceil(tiled.height / tile) * std::ceil(tiled.width / tile);
-  const double in_phases = g.in_phases * g.in_phases, out_phases = g.out_phases * g.out_phases;
-  const double products = sizes.products * sizes.products,
-               points = sizes.input_points * sizes.input_points;
-  const double width = static_cast<double>(VK_CPU_DISPATCH(panel_width)) / 2;
-  const double pairs = padded(in.channels, width) * padded(out.channels, width);
-  double cost = tiles * out_phases * in_phases * products * pairs;
-  cost +=
-      kTransform * tiles * out_phases *
-      (in_phases * points * padded(in.channels, width) + products * padded(out.channels, width));
-  const bool transforms_filters = direction == Direction::kFilterGradient || !filters_ready;
-  if (transforms_filters) {
-    cost += kTransform * out_phases * in_phases * products * in.channels * out.channels;
-  }
-  const double direct = direct_products(form, x, y) * x.batch * in.channels *
-                        static_cast<double>(out.channels) / kDirectRate;
-  result.winograd = cost < direct;
-  const int tenths = static_cast<int>(std::lround(10.0 * direct / cost));
-  result.reason = std::string(result.winograd ? name_of(result.algorithm) : "library") +
-                  ": the model expects " + std::to_string(tenths / 10) + "." +
-                  std::to_string(tenths % 10) + "x of a direct convolution";
+  const bool transforms_filters = gradient || !filters_ready;
+  const double ours = winograd_cost(computed, result.algorithm, in, out, transforms_filters);
+  const double direct = direct_cost(form, x, y);
+  if (ours < direct) result.method = Method::kWinograd;
+  char expected[16];
+  std::snprintf(expected, sizeof expected, "%.1f", direct / ours);
+  result.reason = std::string(ours < direct ? name_of(result.algorithm) : "library") +
+                  ": the cost model expects " + name_of(result.algorithm) + " to run at " +
+                  expected + "x of a direct convolution";
   return result;
 }
 

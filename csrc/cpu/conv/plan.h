@@ -14,8 +14,10 @@ struct ImageSizes {
   int64_t batch = 0, channels = 0, height = 0, width = 0;
 };
 
+enum class Method { kWinograd, kNarrow, kLibrary };
+
 struct Plan {
-  bool winograd = false;
+  Method method = Method::kLibrary;
   Algorithm algorithm = Algorithm::kF43;
   std::string reason;
 };

@@ -24,6 +24,7 @@ VK_INLINE TilePosition position_of(const Convolution& conv, int64_t tile) {
 struct Window {
   const float* at;
   int64_t row, column;
+  int64_t channels;
 };
 
 constexpr int64_t kStagedChannels = 64;
@@ -53,7 +54,7 @@ VK_INLINE void normalise_silu(const float* x, const float* scale, const float* s
 inline void stage(const Convolution& conv, int64_t image, Corner corner, int64_t rows,
                   int64_t columns, int64_t channel, int64_t n, float* staged) {
   const int64_t stride = conv.geometry.in_stride;
-  const int64_t padded = (n + kLanes - 1) / kLanes * kLanes;
+  const int64_t padded = round_up(n, kLanes);
   const float* scale = conv.scale ? conv.scale + image * conv.in_channels + channel : nullptr;
   const float* shift = conv.shift ? conv.shift + image * conv.in_channels + channel : nullptr;
   for (int64_t i = 0; i < rows; ++i) {
@@ -77,16 +78,14 @@ inline void stage(const Convolution& conv, int64_t image, Corner corner, int64_t
   }
 }
 
-// Calls body(tile, phase, channel, channels, window) for the windows of the tiles [first, last), in
-// pieces of channels; channels is a multiple of the register's width, reaching past the last
-// channel where that is none (there the window is zero).
+// Calls body(tile, phase, channel, window) for the windows of the tiles [first, last): whole ones,
+// or pieces that start at a channel.
 template <class F, class Body>
 VK_INLINE void for_each_window(const Convolution& conv, int64_t first, int64_t last, int out_phase,
                                Body body) {
   constexpr int64_t kColumns = (kStagedTiles - 1) * F::kStep + F::kWindow;
   alignas(64) float staged[F::kWindow * kColumns * kStagedChannels];
   const Geometry& g = conv.geometry;
-  const int64_t whole = conv.in_channels / kLanes * kLanes;
   const int64_t pixel = conv.in_channels;
   // Only a prologue makes neighbours share what is staged: it is costly, and stride 1.
   const int64_t together = conv.scale != nullptr && g.in_stride == 1 ? kStagedTiles : 1;
@@ -100,22 +99,21 @@ VK_INLINE void for_each_window(const Convolution& conv, int64_t first, int64_t l
       const int64_t reach = (F::kWindow - 1) * g.in_stride;
       const bool inside = corner.y >= 0 && corner.x >= 0 && corner.y + reach < conv.in_height &&
                           corner.x + reach < conv.in_width;
-      int64_t channel = 0;
-      if (inside && conv.scale == nullptr && whole > 0) {
+      if (inside && conv.scale == nullptr) {
         const Window window{
             conv.x + ((at.image * conv.in_height + corner.y) * conv.in_width + corner.x) * pixel,
-            g.in_stride * conv.in_width * pixel, g.in_stride * pixel};
-        body(tile, phase, int64_t{0}, whole, window);
-        channel = whole;
+            g.in_stride * conv.in_width * pixel, g.in_stride * pixel, pixel};
+        body(tile, phase, int64_t{0}, window);
+        continue;
       }
-      for (; channel < conv.in_channels; channel += kStagedChannels) {
+      for (int64_t channel = 0; channel < conv.in_channels; channel += kStagedChannels) {
         const int64_t n = std::min(kStagedChannels, conv.in_channels - channel);
-        const int64_t padded = (n + kLanes - 1) / kLanes * kLanes;
+        const int64_t padded = round_up(n, kLanes);
         const int64_t columns = (run - 1) * F::kStep + F::kWindow;
         stage(conv, at.image, corner, F::kWindow, columns, channel, n, staged);
         for (int64_t k = 0; k < run; ++k) {
-          const Window window{staged + k * F::kStep * padded, columns * padded, padded};
-          body(tile + k, phase, channel, padded, window);
+          const Window window{staged + k * F::kStep * padded, columns * padded, padded, padded};
+          body(tile + k, phase, channel, window);
         }
       }
     }
@@ -124,9 +122,10 @@ VK_INLINE void for_each_window(const Convolution& conv, int64_t first, int64_t l
 }
 
 // v[i][j] = input transform of one register of channels of a window, rows then columns; written to
-// v + (i * points + j) * point.
-template <class F>
-VK_INLINE void transform_window(const Window& window, int64_t channel, float* v, int64_t point) {
+// v + (i * points + j) * point. n: channels of the register that exist, all of them if kWhole.
+template <class F, bool kWhole>
+VK_INLINE void transform_register(const Window& window, int64_t channel, int64_t n, float* v,
+                                  int64_t point) {
   constexpr int kN = F::kWindow, kP = F::kInputPoints;
   Vec half[kP][kN];
 #pragma GCC unroll 8
@@ -134,7 +133,8 @@ VK_INLINE void transform_window(const Window& window, int64_t channel, float* v,
     Vec d[kN], t[kP];
 #pragma GCC unroll 8
     for (int i = 0; i < kN; ++i) {
-      d[i] = load(window.at + i * window.row + j * window.column + channel);
+      const float* from = window.at + i * window.row + j * window.column + channel;
+      d[i] = kWhole ? load(from) : load_first(from, n);
     }
     F::input(d, t);
 #pragma GCC unroll 8
@@ -146,6 +146,19 @@ VK_INLINE void transform_window(const Window& window, int64_t channel, float* v,
     F::input(half[i], t);
 #pragma GCC unroll 8
     for (int j = 0; j < kP; ++j) store(v + (i * kP + j) * point, t[j]);
+  }
+}
+
+// All channels of a window; to(channel) is where the register that starts there goes. Whole
+// registers are written: what lies past the last channel must not hold anything yet.
+template <class F, class To>
+VK_INLINE void transform_window(const Window& window, int64_t point, To to) {
+  int64_t c = 0;
+  for (; c + kLanes <= window.channels; c += kLanes) {
+    transform_register<F, true>(window, c, kLanes, to(c), point);
+  }
+  if (c < window.channels) {
+    transform_register<F, false>(window, c, window.channels - c, to(c), point);
   }
 }
 

@@ -124,12 +124,11 @@ VK_CPU_DECLARE(AlgorithmSizes algorithm_sizes(Algorithm))
 VK_CPU_DECLARE(void transform_filters(const FilterTransform&, int64_t first, int64_t last))
 // Units: tiles of the block.
 VK_CPU_DECLARE(void transform_inputs(const Convolution&, const Block&, int64_t first, int64_t last))
-// Units: (product, panel) of the panels [first_panel, first_panel + panels).
-VK_CPU_DECLARE(void multiply(const Convolution&, const Block&, int64_t first_panel, int64_t panels,
-                             int64_t first, int64_t last))
+// Units: (product, panel).
+VK_CPU_DECLARE(void multiply(const Convolution&, const Block&, int64_t first, int64_t last))
 // Units: tiles of the block.
-VK_CPU_DECLARE(void transform_outputs(const Convolution&, const Block&, int64_t first_panel,
-                                      int64_t panels, int64_t first, int64_t last))
+VK_CPU_DECLARE(void transform_outputs(const Convolution&, const Block&, int64_t first,
+                                      int64_t last))
 
 // Units: tiles of the block.
 VK_CPU_DECLARE(void transform_gradient_inputs(const FilterGradient&, int64_t first, int64_t last))

@@ -1,96 +1,70 @@
 // The stages of a Winograd convolution; see winograd.h.
 #include "cpu/conv/algorithm.h"
+#include "cpu/conv/finish.h"
+#include "cpu/conv/micro_kernel.h"
 #include "cpu/conv/window.h"
 
 namespace vaekernels::cpu::VK_CAPABILITY {
 namespace {
 
-// Accumulators fill the register file: kRows tiles by two registers of output channels.
-#if defined(__AVX512F__)
-constexpr int kRows = 14;
-#elif defined(__aarch64__)
-constexpr int kRows = 12;
-#else
-constexpr int kRows = 6;
-#endif
-constexpr int64_t kPanel = 2 * kLanes;
-// Depth whose filters stay in the first-level cache while the tiles of a block pass.
-constexpr int64_t kDepth = 256;
-
-// c[r][0 .. kPanel) (+)= sum over k of a[r][k] * b[k][0 .. kPanel). Sums of parts are added at the
-// end, not carried on: the error grows with the longest chain of additions.
-template <int kVectors>
-VK_INLINE void multiply_group(const float* a, int64_t a_row, const float* b, float* c,
-                              int64_t c_row, int64_t depth, bool accumulate) {
-  Vec sum[kRows][kVectors];
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 2
-    for (int q = 0; q < kVectors; ++q) {
-      sum[r][q] = Vec{};
-    }
-  }
-#pragma GCC unroll 4
-  for (int64_t k = 0; k < depth; ++k) {
-    Vec filter[kVectors];
-#pragma GCC unroll 2
-    for (int q = 0; q < kVectors; ++q) filter[q] = load(b + k * kPanel + q * kLanes);
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) {
-      const Vec x = broadcast(a[r * a_row + k]);
-#pragma GCC unroll 2
-      for (int q = 0; q < kVectors; ++q) sum[r][q] = fma(x, filter[q], sum[r][q]);
-    }
-  }
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 2
-    for (int q = 0; q < kVectors; ++q) {
-      float* to = c + r * c_row + q * kLanes;
-      store(to, accumulate ? load(to) + sum[r][q] : sum[r][q]);
-    }
-  }
-}
-
+// One product of a panel: the filters of the depth [0, depth), added to what other input phases
+// gave if accumulate.
 template <int kVectors>
 void multiply_panel(const float* v, int64_t v_row, const float* u, float* products,
-                    int64_t products_row, int64_t tiles, int64_t depth) {
+                    int64_t products_row, int64_t tiles, int64_t depth, bool accumulate) {
   for (int64_t k = 0; k < depth; k += kDepth) {
     const int64_t part = std::min(kDepth, depth - k);
     for (int64_t row = 0; row < tiles; row += kRows) {
       multiply_group<kVectors>(v + row * v_row + k, v_row, u + k * kPanel,
-                               products + row * products_row, products_row, part, k > 0);
+                               products + row * products_row, products_row, part,
+                               accumulate || k > 0);
     }
   }
+}
+
+void clear(float* products, int64_t row, int64_t tiles) {
+  for (int64_t tile = 0; tile < tiles; ++tile) {
+    for (int64_t c = 0; c < kPanel; ++c) products[tile * row + c] = 0.0f;
+  }
+}
+
+// One (product, panel): phase by phase where some vanish, else the whole depth.
+template <class F>
+void multiply_unit(const Convolution& conv, const Block& block, int64_t product, int64_t panel,
+                   float* products) {
+  const int64_t source =
+      F::kSource[product / F::kProducts] * F::kInputPoints + F::kSource[product % F::kProducts];
+  const float* v = block.v + source * block.v_point;
+  const float* u = conv.u + block.out_phase * conv.u_phase + product * conv.u_point +
+                   panel * conv.depth * kPanel;
+  const Geometry& g = conv.geometry;
+  const bool narrow = conv.out_channels - panel * kPanel <= kLanes;
+  auto* run = narrow ? multiply_panel<1> : multiply_panel<2>;
+  const bool some_vanish = g.taps[1][F::kTaps - 1] < 0 || g.taps[0][F::kTaps - 1] < 0;
+  if (!some_vanish) {
+    run(v, conv.v_row, u, products, block.products_row, block.tiles, conv.depth, false);
+    return;
+  }
+  bool any = false;
+  for (int phase = 0; phase < conv.in_phases(); ++phase) {
+    if (vanishes<F>(g, g.in_phases > 1 ? phase : block.out_phase, product)) continue;
+    const int64_t at = phase * conv.in_channels;
+    run(v + at, conv.v_row, u + at * kPanel, products, block.products_row, block.tiles,
+        conv.in_channels, any);
+    any = true;
+  }
+  if (!any) clear(products, block.products_row, block.tiles);
 }
 
 template <class F>
 void transform_inputs_of(const Convolution& conv, const Block& block, int64_t first, int64_t last) {
-  for_each_window<F>(
-      conv, block.first_tile + first, block.first_tile + last, block.out_phase,
-      [&](int64_t tile, int phase, int64_t channel, int64_t channels, const Window& window) {
+  for_each_window<F>(conv, block.first_tile + first, block.first_tile + last, block.out_phase,
+                     [&](int64_t tile, int phase, int64_t channel, const Window& window) {
     float* to =
         block.v + (tile - block.first_tile) * conv.v_row + phase * conv.in_channels + channel;
-    for (int64_t c = 0; c < channels; c += kLanes) {
-      transform_window<F>(window, c, to + c, block.v_point);
-    }
+    transform_window<F>(window, block.v_point, [&](int64_t c) { return to + c; });
   });
 }
-
-// The epilogue of one output.
-struct Finish {
-  Activation activation;
-  Vec slope;
-
-  VK_INLINE Vec operator()(Vec y) const {
-    switch (activation) {
-      case Activation::kNone: return y;
-      case Activation::kRelu: return maximum(y, Vec{});
-      case Activation::kLeakyRelu: return if_positive(y, y, y * slope);
-      default: return silu(y);
-    }
-  }
-};
 
 // One register of channels of one tile. n: channels of it that exist.
 template <class F, bool kWhole>
@@ -134,8 +108,8 @@ VK_INLINE void transform_output(const Convolution& conv, const float* products, 
 }
 
 template <class F>
-void transform_outputs_of(const Convolution& conv, const Block& block, int64_t first_channel,
-                          int64_t channels, int64_t first, int64_t last) {
+void transform_outputs_of(const Convolution& conv, const Block& block, int64_t first,
+                          int64_t last) {
   const int stride = conv.geometry.out_stride;
   const int phase_y = block.out_phase / conv.geometry.out_phases;
   const int phase_x = block.out_phase % conv.geometry.out_phases;
@@ -148,12 +122,11 @@ void transform_outputs_of(const Convolution& conv, const Block& block, int64_t f
     const int64_t rows = (conv.out_height - top + stride - 1) / stride;
     const int64_t columns = (conv.out_width - left + stride - 1) / stride;
     const int64_t corner =
-        ((at.image * conv.out_height + top) * conv.out_width + left) * conv.out_channels +
-        first_channel;
+        ((at.image * conv.out_height + top) * conv.out_width + left) * conv.out_channels;
     const float* products = block.products + k * block.products_row;
-    for (int64_t c = 0; c < channels; c += kLanes) {
-      const int64_t n = channels - c;
-      const float* bias = conv.bias + first_channel + c;
+    for (int64_t c = 0; c < conv.out_channels; c += kLanes) {
+      const int64_t n = conv.out_channels - c;
+      const float* bias = conv.bias + c;
       const float* residual = conv.residual ? conv.residual + corner + c : nullptr;
       if (n >= kLanes) {
         const Vec b = conv.bias ? load(bias) : Vec{};
@@ -187,32 +160,20 @@ void transform_inputs(const Convolution& conv, const Block& block, int64_t first
                  [&](auto f) { transform_inputs_of<decltype(f)>(conv, block, first, last); });
 }
 
-void multiply(const Convolution& conv, const Block& block, int64_t first_panel, int64_t panels,
-              int64_t first, int64_t last) {
+void multiply(const Convolution& conv, const Block& block, int64_t first, int64_t last) {
+  const int64_t panels = round_up(conv.out_channels, kPanel) / kPanel;
   with_algorithm(conv.algorithm, [&](auto f) {
-    using F = decltype(f);
     for (int64_t unit = first; unit < last; ++unit) {
       const int64_t product = unit / panels, panel = unit % panels;
-      const int64_t source =
-          F::kSource[product / F::kProducts] * F::kInputPoints + F::kSource[product % F::kProducts];
-      const float* v = block.v + source * block.v_point;
-      const float* u = conv.u + block.out_phase * conv.u_phase + product * conv.u_point +
-                       (first_panel + panel) * conv.depth * kPanel;
-      float* products = block.products + product * block.products_point + panel * kPanel;
-      const int64_t channels = conv.out_channels - (first_panel + panel) * kPanel;
-      auto* run = channels > kLanes ? multiply_panel<2> : multiply_panel<1>;
-      run(v, conv.v_row, u, products, block.products_row, block.tiles, conv.depth);
+      multiply_unit<decltype(f)>(conv, block, product, panel,
+                                 block.products + product * block.products_point + panel * kPanel);
     }
   });
 }
 
-void transform_outputs(const Convolution& conv, const Block& block, int64_t first_panel,
-                       int64_t panels, int64_t first, int64_t last) {
-  const int64_t channel = first_panel * kPanel;
-  const int64_t channels = std::min(panels * kPanel, conv.out_channels - channel);
-  with_algorithm(conv.algorithm, [&](auto f) {
-    transform_outputs_of<decltype(f)>(conv, block, channel, channels, first, last);
-  });
+void transform_outputs(const Convolution& conv, const Block& block, int64_t first, int64_t last) {
+  with_algorithm(conv.algorithm,
+                 [&](auto f) { transform_outputs_of<decltype(f)>(conv, block, first, last); });
 }
 
 }  // namespace vaekernels::cpu::VK_CAPABILITY

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
 
 #include "cpu/conv/scratch.h"
 
@@ -17,37 +16,51 @@ constexpr int64_t kPad = 16;
 
 AlgorithmSizes sizes_of(Algorithm algorithm) { return VK_CPU_DISPATCH(algorithm_sizes, algorithm); }
 
+int64_t row_of_products(const Convolution& conv) {
+  return round_up(conv.out_channels, VK_CPU_DISPATCH(panel_width));
+}
+
 int64_t panels_of(const Convolution& conv) {
-  const int64_t width = VK_CPU_DISPATCH(panel_width);
-  return (conv.out_channels + width - 1) / width;
+  return row_of_products(conv) / VK_CPU_DISPATCH(panel_width);
 }
 
 // How a convolution is cut.
 struct Blocking {
-  int64_t tiles;   // of a block
-  int64_t panels;  // multiplied before their outputs are transformed
-  bool shared;     // all threads work on one block, instead of one each
+  int64_t tiles;  // of a block
+  bool shared;    // all threads work on one block, instead of one each
 };
 
-static int64_t env(const char* n, int64_t d) {
-  const char* s = getenv(n);
-  return s ? atoll(s) : d;
-}
+// A block's v and products should stay in the caches between the stages, and the filters should be
+// read from memory few times. Filters larger than kSharedFilters do not stay in a core's caches:
+// then all threads work on one large block and read them once for it. Figures found by measuring
+// on a machine with 512 KB of second-level and 32 MB of third-level cache.
+constexpr int64_t kSharedFilters = int64_t{4} << 20;
+constexpr int64_t kBlockBytes = int64_t{1} << 20;
+constexpr int64_t kSharedBlockBytes = int64_t{16} << 20;
 
-Blocking blocking_of(const Convolution& conv) {
+Blocking blocking_of(const Convolution& conv, const AlgorithmSizes& sizes) {
+  constexpr int64_t kFloat = sizeof(float);
   const int64_t group = VK_CPU_DISPATCH(tile_group);
-  Blocking b;
-  b.tiles = round_up(std::min(env("VK_T", 48), conv.tiles()), group);
-  b.panels = std::min(panels_of(conv), env("VK_P", 1000));
-  b.shared = env("VK_S", 0);
-  return b;
+  const int64_t threads = at::get_num_threads();
+  const int64_t points = int64_t{sizes.input_points} * sizes.input_points;
+  const int64_t products = int64_t{sizes.products} * sizes.products;
+  const int64_t tile_bytes = kFloat * (points * conv.v_row + products * row_of_products(conv));
+  const int64_t share = conv.tiles() * conv.out_phases() / threads;
+  Blocking blocking;
+  blocking.shared = conv.u_phase * kFloat > kSharedFilters || share < 2 * group;
+  int64_t most = (blocking.shared ? kSharedBlockBytes : kBlockBytes) / tile_bytes;
+  most = std::max(most, 2 * group);
+  // Blocks of equal size, and as many for every thread.
+  int64_t blocks = (conv.tiles() + most - 1) / most;
+  if (!blocking.shared && conv.out_phases() % threads != 0) blocks = round_up(blocks, threads);
+  blocking.tiles = round_up((conv.tiles() + blocks - 1) / blocks, group);
+  return blocking;
 }
 
 struct Blocks {
   const Convolution& conv;
-  const Blocking& blocking;
   AlgorithmSizes sizes;
-  int64_t width = VK_CPU_DISPATCH(panel_width);
+  Blocking blocking;
 
   int64_t per_phase() const { return (conv.tiles() + blocking.tiles - 1) / blocking.tiles; }
   int64_t count() const { return per_phase() * conv.out_phases(); }
@@ -58,7 +71,7 @@ struct Blocks {
     block.tiles = std::min(blocking.tiles, conv.tiles() - block.first_tile);
     block.out_phase = static_cast<int>(index % conv.out_phases());
     block.v_point = blocking.tiles * conv.v_row + kPad;
-    block.products_row = blocking.panels * width;
+    block.products_row = row_of_products(conv);
     block.products_point = blocking.tiles * block.products_row + kPad;
     return block;
   }
@@ -77,19 +90,30 @@ template <class Run>
 void compute(const Blocks& blocks, const Block& block, const Run& run) {
   const Convolution& conv = blocks.conv;
   const int64_t products = int64_t{blocks.sizes.products} * blocks.sizes.products;
-  const int64_t all = panels_of(conv);
   run(block.tiles, [&](int64_t first, int64_t last) {
     VK_CPU_DISPATCH(transform_inputs, conv, block, first, last);
   });
-  for (int64_t panel = 0; panel < all; panel += blocks.blocking.panels) {
-    const int64_t panels = std::min(blocks.blocking.panels, all - panel);
-    run(products * panels, [&](int64_t first, int64_t last) {
-      VK_CPU_DISPATCH(multiply, conv, block, panel, panels, first, last);
-    });
-    run(block.tiles, [&](int64_t first, int64_t last) {
-      VK_CPU_DISPATCH(transform_outputs, conv, block, panel, panels, first, last);
-    });
-  }
+  run(products * panels_of(conv),
+      [&](int64_t first, int64_t last) { VK_CPU_DISPATCH(multiply, conv, block, first, last); });
+  run(block.tiles, [&](int64_t first, int64_t last) {
+    VK_CPU_DISPATCH(transform_outputs, conv, block, first, last);
+  });
+}
+
+// Tiles of a block of the filters' gradient. Its v and dv should stay in the caches; the sums c are
+// read and written once a block, which must not cost more than the products where they are large.
+int64_t gradient_tiles(const Convolution& conv, const FilterGradient& args,
+                       const AlgorithmSizes& sizes) {
+  constexpr int64_t kFloat = sizeof(float), kBytes = int64_t{3} << 20;
+  constexpr int64_t kFewest = 96, kMost = 384, kLargeSums = int64_t{8} << 20;
+  const int64_t points = int64_t{sizes.input_points} * sizes.input_points;
+  const int64_t products = int64_t{sizes.products} * sizes.products;
+  const int64_t out_channels = round_up(conv.out_channels, kGradientPanel);
+  const int64_t tile_bytes = kFloat * (points * args.c_row + products * out_channels);
+  const bool large = products * args.c_point * kFloat > kLargeSums;
+  const int64_t most = large ? kMost : std::clamp(kBytes / tile_bytes, kFewest, kMost);
+  const int64_t blocks = (conv.tiles() + most - 1) / most;
+  return (conv.tiles() + blocks - 1) / blocks;
 }
 
 }  // namespace
@@ -123,9 +147,9 @@ void transform(const Convolution& conv, const Filters& filters, float* u) {
 
 void convolve(const Convolution& conv) {
   if (conv.tiles() == 0) return;
-  const Blocking blocking = blocking_of(conv);
-  const Blocks blocks{conv, blocking, sizes_of(conv.algorithm)};
-  if (blocking.shared) {
+  const AlgorithmSizes sizes = sizes_of(conv.algorithm);
+  const Blocks blocks{conv, sizes, blocking_of(conv, sizes)};
+  if (blocks.blocking.shared) {
     for (int64_t index = 0; index < blocks.count(); ++index) {
       Block block = blocks.at(index);
       blocks.allocate(block);
@@ -159,7 +183,7 @@ void filter_gradient(const Convolution& conv, const float* dy, float* dw, int64_
   args.in_stride = in_stride;
   args.c_row = conv.in_phases() * round_up(conv.in_channels, kGradientPanel);
   args.c_point = out_channels * args.c_row + 5 * kPad;
-  const int64_t most = std::min(env("VK_GT", 192), conv.tiles());
+  const int64_t most = gradient_tiles(conv, args, sizes);
   args.panel = most * kGradientPanel;
   args.v_point = args.c_row / kGradientPanel * args.panel + 5 * kPad;
   args.dv_point = out_channels / kGradientPanel * args.panel + 5 * kPad;

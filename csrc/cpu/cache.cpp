@@ -1,14 +1,16 @@
-#include "cpu/conv/memory.h"
+#include "cpu/cache.h"
 
 #include <ATen/Parallel.h>
 
 #include "cpu/conv/filter_cache.h"
 #include "cpu/conv/scratch.h"
+#include "cpu/pooled.h"
 
 namespace vaekernels::cpu {
 
-void free_conv_memory() {
+void empty_cache() {
   forget_all_filters();
+  free_pool();
   // One unit per thread: OpenMP gives each thread its own.
   at::parallel_for(0, at::get_num_threads(), 1, [](int64_t, int64_t) { free_scratch(); });
 }

@@ -1,0 +1,57 @@
+// The matrix product in the middle of the convolutions.
+#pragma once
+
+#include "cpu/vector.h"
+
+namespace vaekernels::cpu {
+namespace {
+
+// Accumulators fill the register file: kRows tiles by two registers of output channels.
+#if defined(__AVX512F__)
+constexpr int kRows = 14;
+#elif defined(__aarch64__)
+constexpr int kRows = 12;
+#else
+constexpr int kRows = 6;
+#endif
+constexpr int64_t kPanel = 2 * kLanes;
+// Depth whose filters stay in the first-level cache while the tiles of a block pass.
+constexpr int64_t kDepth = 256;
+
+// c[r][0 .. kPanel) (+)= sum over k of a[r][k] * b[k][0 .. kPanel). Sums of parts are added at the
+// end, not carried on: the error grows with the longest chain of additions.
+template <int kVectors>
+VK_INLINE void multiply_group(const float* a, int64_t a_row, const float* b, float* c,
+                              int64_t c_row, int64_t depth, bool accumulate) {
+  Vec sum[kRows][kVectors];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+    for (int q = 0; q < kVectors; ++q) {
+      sum[r][q] = Vec{};
+    }
+  }
+#pragma GCC unroll 4
+  for (int64_t k = 0; k < depth; ++k) {
+    Vec filter[kVectors];
+#pragma GCC unroll 2
+    for (int q = 0; q < kVectors; ++q) filter[q] = load(b + k * kPanel + q * kLanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const Vec x = broadcast(a[r * a_row + k]);
+#pragma GCC unroll 2
+      for (int q = 0; q < kVectors; ++q) sum[r][q] = fma(x, filter[q], sum[r][q]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+    for (int q = 0; q < kVectors; ++q) {
+      float* to = c + r * c_row + q * kLanes;
+      store(to, accumulate ? load(to) + sum[r][q] : sum[r][q]);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace vaekernels::cpu

@@ -1,0 +1,117 @@
+#include <algorithm>
+
+#include "cpu/conv/finish.h"
+#include "cpu/conv/micro_kernel.h"
+#include "cpu/conv/narrow.h"
+
+namespace vaekernels::cpu::VK_CAPABILITY {
+namespace {
+
+int64_t panels_of(const NarrowConvolution& conv) {
+  return round_up(conv.columns(), kPanel) / kPanel;
+}
+
+// Floats between the products of neighbouring pixels; a register may be read past the last.
+int64_t row_of(const NarrowConvolution& conv) { return panels_of(conv) * kPanel; }
+
+// Input rows that the output rows [top, bottom) take from.
+struct Rows {
+  int64_t first, last;
+};
+
+Rows rows_for(const NarrowConvolution& conv, int64_t top, int64_t bottom) {
+  // o = stride * i - 1 + k, 0 <= k < kernel
+  const int64_t first = (top + 1 - (conv.kernel - 1) + conv.stride - 1) / conv.stride;
+  const int64_t last = bottom / conv.stride + 1;
+  return {std::max<int64_t>(first, 0), std::min(last, conv.in_height)};
+}
+
+// products[pixel][column] of the input rows.
+void multiply_rows(const NarrowConvolution& conv, int64_t image, Rows rows, float* products) {
+  const int64_t pixels = (rows.last - rows.first) * conv.in_width;
+  const float* x =
+      conv.x + (image * conv.in_height + rows.first) * conv.in_width * conv.in_channels;
+  for (int64_t panel = 0; panel < panels_of(conv); ++panel) {
+    const float* b = conv.b + panel * conv.in_channels * kPanel;
+    for (int64_t pixel = 0; pixel < pixels; pixel += kRows) {
+      // The last group overlaps the one before it: there are no pixels past the last.
+      const int64_t at = std::min(pixel, pixels - kRows);
+      multiply_group<2>(x + at * conv.in_channels, conv.in_channels, b,
+                        products + at * row_of(conv) + panel * kPanel, row_of(conv),
+                        conv.in_channels, false);
+    }
+  }
+}
+
+// The taps of one direction that reach output o: their numbers, and the inputs that they take.
+struct Taps {
+  int64_t count = 0;
+  int64_t tap[3], input[3];
+
+  VK_INLINE Taps(const NarrowConvolution& conv, int64_t o, int64_t inputs) {
+    for (int64_t k = 0; k < conv.kernel; ++k) {
+      const int64_t scaled = o + 1 - k;
+      if (scaled < 0 || scaled % conv.stride != 0 || scaled / conv.stride >= inputs) continue;
+      tap[count] = k;
+      input[count++] = scaled / conv.stride;
+    }
+  }
+};
+
+}  // namespace
+
+int64_t narrow_filter_floats(const NarrowConvolution& conv) {
+  return panels_of(conv) * conv.in_channels * kPanel;
+}
+
+int64_t narrow_product_floats(const NarrowConvolution& conv) {
+  const int64_t rows = (conv.strip_rows + conv.kernel - 1) / conv.stride + 2;
+  return rows * conv.in_width * row_of(conv) + kLanes;
+}
+
+void pack_narrow_filters(const NarrowConvolution& conv) {
+  const int64_t taps = conv.kernel * conv.kernel;
+  for (int64_t column = 0; column < row_of(conv); ++column) {
+    float* b = conv.b + column / kPanel * conv.in_channels * kPanel + column % kPanel;
+    const int64_t tap = column / conv.out_channels;
+    const float* w = conv.w + column % conv.out_channels * conv.out_stride +
+                     (conv.flipped ? taps - 1 - tap : tap);
+    for (int64_t in = 0; in < conv.in_channels; ++in) {
+      b[in * kPanel] = column < conv.columns() ? w[in * conv.in_stride] : 0.0f;
+    }
+  }
+}
+
+void narrow_convolution(const NarrowConvolution& conv, float* products, int64_t first,
+                        int64_t last) {
+  const Finish finish{conv.activation, broadcast(conv.negative_slope)};
+  const int64_t channels = conv.out_channels;
+  const Vec bias = conv.bias ? load_first(conv.bias, channels) : Vec{};
+  for (int64_t unit = first; unit < last; ++unit) {
+    const int64_t image = unit / conv.strips();
+    const int64_t top = unit % conv.strips() * conv.strip_rows;
+    const int64_t bottom = std::min(top + conv.strip_rows, conv.out_height);
+    const Rows rows = rows_for(conv, top, bottom);
+    multiply_rows(conv, image, rows, products);
+    for (int64_t oy = top; oy < bottom; ++oy) {
+      const Taps vertical(conv, oy, conv.in_height);
+      int64_t at = (image * conv.out_height + oy) * conv.out_width * channels;
+      for (int64_t ox = 0; ox < conv.out_width; ++ox, at += channels) {
+        const Taps horizontal(conv, ox, conv.in_width);
+        Vec sum = bias;
+        for (int64_t i = 0; i < vertical.count; ++i) {
+          const float* row =
+              products + (vertical.input[i] - rows.first) * conv.in_width * row_of(conv);
+          for (int64_t j = 0; j < horizontal.count; ++j) {
+            const int64_t tap = vertical.tap[i] * conv.kernel + horizontal.tap[j];
+            sum = sum + load(row + horizontal.input[j] * row_of(conv) + tap * channels);
+          }
+        }
+        if (conv.residual != nullptr) sum = sum + load_first(conv.residual + at, channels);
+        store_first(conv.y + at, finish(sum), channels);
+      }
+    }
+  }
+}
+
+}  // namespace vaekernels::cpu::VK_CAPABILITY

@@ -1,0 +1,21 @@
+// Memory of large results, reused from call to call.
+//
+// The C library gives memory of 32 MB and more back to the system at once, and every new page costs
+// a fault at its first touch: for a large image as much time as a convolution. Such results come
+// from a pool here, which keeps at most kPooledBytes of what was freed.
+#pragma once
+
+#include <ATen/ATen.h>
+
+namespace vaekernels::cpu {
+
+constexpr size_t kPooledBytes = size_t{256} << 20;
+
+// at::empty of a dense float32 tensor on the CPU.
+at::Tensor pooled_empty(at::IntArrayRef sizes, at::MemoryFormat format);
+
+// Frees what the pool keeps; its bytes.
+void free_pool();
+size_t pool_bytes();
+
+}  // namespace vaekernels::cpu
