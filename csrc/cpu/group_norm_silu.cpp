@@ -8,6 +8,7 @@
 
 #include "cpu/group_norm.h"
 #include "cpu/group_norm_ops.h"
+#include "cpu/pooled.h"
 
 namespace vaekernels::cpu {
 namespace {
@@ -193,7 +194,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> group_norm_silu_forward(
     const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, int64_t groups,
     double eps, const std::optional<std::string>& activation) {
   check(x, weight, bias, groups);
-  at::Tensor y = at::empty_like(x);
+  at::Tensor y = pooled_like(x);
   if (x.numel() == 0) {  // what PyTorch makes of it
     const at::Tensor mean = at::zeros({x.size(0), groups}, x.options());
     return {y, mean, at::full_like(mean, NAN)};
@@ -233,7 +234,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> group_norm_silu_backward(
   TORCH_CHECK_VALUE(grad->sizes() == x.sizes(), "group_norm_silu: the gradient must have the ",
                     "shape of x, ", x.sizes(), "; got ", grad->sizes());
   const auto empty = [&](bool wanted, const at::Tensor& like) {
-    return wanted ? at::empty_like(like) : at::empty({0}, x.options());
+    return wanted ? pooled_like(like) : at::empty({0}, x.options());
   };
   at::Tensor grad_x = empty(mask[0], x), grad_weight = empty(mask[1], weight),
              grad_bias = empty(mask[2], bias);

@@ -79,6 +79,15 @@ at::Tensor pooled_empty(at::IntArrayRef sizes, at::MemoryFormat format) {
   return at::detail::empty_generic(sizes, &allocator, kCpu, at::kFloat, format);
 }
 
+at::Tensor pooled_like(const at::Tensor& like) {
+  if (like.nbytes() >= kSmallest) {
+    for (at::MemoryFormat format : {at::MemoryFormat::Contiguous, at::MemoryFormat::ChannelsLast}) {
+      if (like.is_contiguous(format)) return pooled_empty(like.sizes(), format);
+    }
+  }
+  return at::empty_like(like);
+}
+
 void free_pool() {
   std::multimap<size_t, c10::DataPtr> freed;
   std::lock_guard<std::mutex> lock(pool().mutex);

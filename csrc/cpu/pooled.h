@@ -14,6 +14,9 @@ constexpr size_t kPooledBytes = size_t{256} << 20;
 // at::empty of a dense float32 tensor on the CPU.
 at::Tensor pooled_empty(at::IntArrayRef sizes, at::MemoryFormat format);
 
+// at::empty_like of a float32 tensor on the CPU.
+at::Tensor pooled_like(const at::Tensor& like);
+
 // Frees what the pool keeps; its bytes.
 void free_pool();
 size_t pool_bytes();

@@ -42,16 +42,18 @@ at::Tensor prepared_backward(Form form, const at::Tensor& grad, const at::Tensor
 at::Tensor library_forward(Form form, const at::Tensor& x, const at::Tensor& weight,
                            const std::optional<at::Tensor>& bias) {
   const Settings s = settings_of(form);
-  return at::convolution(prepared(form, x), weight, bias, {s.stride, s.stride},
-                         {s.padding, s.padding}, {1, 1}, s.transposed, {0, 0}, 1);
+  return at::convolution(prepared(form, x), weight.contiguous(at::MemoryFormat::ChannelsLast), bias,
+                         {s.stride, s.stride}, {s.padding, s.padding}, {1, 1}, s.transposed, {0, 0},
+                         1);
 }
 
 std::array<at::Tensor, 2> library_backward(Form form, const at::Tensor& dy, const at::Tensor& x,
                                            const at::Tensor& weight, std::array<bool, 2> mask) {
   const Settings s = settings_of(form);
   auto [dx, dw, db] = at::convolution_backward(
-      dy, prepared(form, x), weight, at::OptionalIntArrayRef(), {s.stride, s.stride},
-      {s.padding, s.padding}, {1, 1}, s.transposed, {0, 0}, 1, {mask[0], mask[1], false});
+      dy, prepared(form, x), weight.contiguous(at::MemoryFormat::ChannelsLast),
+      at::OptionalIntArrayRef(), {s.stride, s.stride}, {s.padding, s.padding}, {1, 1}, s.transposed,
+      {0, 0}, 1, {mask[0], mask[1], false});
   if (mask[0]) dx = prepared_backward(form, dx, x);
   return {dx, dw};
 }

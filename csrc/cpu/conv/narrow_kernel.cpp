@@ -58,6 +58,38 @@ struct Taps {
   }
 };
 
+// The outputs phase, phase + stride, ... of a row, whose first pixel has number `row`: away from
+// the borders all take the same taps of neighbouring inputs.
+void add_row(const NarrowConvolution& conv, const float* products, Rows rows, int64_t oy,
+             int64_t phase, int64_t row, Vec bias) {
+  const Finish finish{conv.activation, broadcast(conv.negative_slope)};
+  const int64_t channels = conv.out_channels, pixel = row_of(conv);
+  const Taps vertical(conv, oy, conv.in_height);
+  for (int64_t ox = phase; ox < conv.out_width;) {
+    const Taps horizontal(conv, ox, conv.in_width);
+    const float* from[9];
+    int64_t count = 0, rightmost = 0;
+    for (int64_t j = 0; j < horizontal.count; ++j) {
+      rightmost = std::max(rightmost, horizontal.input[j]);
+      for (int64_t i = 0; i < vertical.count; ++i) {
+        const int64_t at = (vertical.input[i] - rows.first) * conv.in_width + horizontal.input[j];
+        const int64_t tap = vertical.tap[i] * conv.kernel + horizontal.tap[j];
+        from[count++] = products + at * pixel + tap * channels;
+      }
+    }
+    const bool inside = horizontal.count == Taps(conv, ox + conv.stride, conv.in_width).count;
+    const int64_t left = (conv.out_width - ox + conv.stride - 1) / conv.stride;
+    const int64_t run = inside ? std::min(left, conv.in_width - rightmost) : 1;
+    for (int64_t k = 0; k < run; ++k, ox += conv.stride) {
+      Vec sum = bias;
+      for (int64_t tap = 0; tap < count; ++tap) sum = sum + load(from[tap] + k * pixel);
+      const int64_t at = (row + ox) * channels;
+      if (conv.residual != nullptr) sum = sum + load_first(conv.residual + at, channels);
+      store_first(conv.y + at, finish(sum), channels);
+    }
+  }
+}
+
 }  // namespace
 
 int64_t narrow_filter_floats(const NarrowConvolution& conv) {
@@ -84,9 +116,7 @@ void pack_narrow_filters(const NarrowConvolution& conv) {
 
 void narrow_convolution(const NarrowConvolution& conv, float* products, int64_t first,
                         int64_t last) {
-  const Finish finish{conv.activation, broadcast(conv.negative_slope)};
-  const int64_t channels = conv.out_channels;
-  const Vec bias = conv.bias ? load_first(conv.bias, channels) : Vec{};
+  const Vec bias = conv.bias ? load_first(conv.bias, conv.out_channels) : Vec{};
   for (int64_t unit = first; unit < last; ++unit) {
     const int64_t image = unit / conv.strips();
     const int64_t top = unit % conv.strips() * conv.strip_rows;
@@ -94,21 +124,9 @@ void narrow_convolution(const NarrowConvolution& conv, float* products, int64_t 
     const Rows rows = rows_for(conv, top, bottom);
     multiply_rows(conv, image, rows, products);
     for (int64_t oy = top; oy < bottom; ++oy) {
-      const Taps vertical(conv, oy, conv.in_height);
-      int64_t at = (image * conv.out_height + oy) * conv.out_width * channels;
-      for (int64_t ox = 0; ox < conv.out_width; ++ox, at += channels) {
-        const Taps horizontal(conv, ox, conv.in_width);
-        Vec sum = bias;
-        for (int64_t i = 0; i < vertical.count; ++i) {
-          const float* row =
-              products + (vertical.input[i] - rows.first) * conv.in_width * row_of(conv);
-          for (int64_t j = 0; j < horizontal.count; ++j) {
-            const int64_t tap = vertical.tap[i] * conv.kernel + horizontal.tap[j];
-            sum = sum + load(row + horizontal.input[j] * row_of(conv) + tap * channels);
-          }
-        }
-        if (conv.residual != nullptr) sum = sum + load_first(conv.residual + at, channels);
-        store_first(conv.y + at, finish(sum), channels);
+      const int64_t row = (image * conv.out_height + oy) * conv.out_width;
+      for (int64_t phase = 0; phase < conv.stride; ++phase) {
+        add_row(conv, products, rows, oy, phase, row, bias);
       }
     }
   }
