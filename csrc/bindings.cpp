@@ -6,14 +6,15 @@
 #include <torch/library.h>
 
 #include "autograd.h"
+#include "cpu/cache.h"
 #include "cpu/capability.h"
 #include "cpu/conv/explain.h"
 #include "cpu/conv/filter_cache.h"
-#include "cpu/conv/memory.h"
 #include "cpu/conv/scratch.h"
 #include "cpu/group_norm_ops.h"
 #include "cpu/kernels.h"
 #include "cpu/ops.h"
+#include "cpu/pooled.h"
 
 namespace cpu = vaekernels::cpu;
 using nogil = pybind11::gil_scoped_release;
@@ -108,6 +109,7 @@ PYBIND11_MODULE(_C, m) {
         [](size_t weight) { cpu::forget_filters(reinterpret_cast<const void*>(weight)); });
   m.def("cached_filter_bytes", &cpu::cached_filter_bytes);
   m.def("scratch_bytes", &cpu::scratch_bytes);
-  m.def("free_conv_memory", &cpu::free_conv_memory, pybind11::call_guard<nogil>());
+  m.def("pool_bytes", &cpu::pool_bytes);
+  m.def("empty_cache", &cpu::empty_cache, pybind11::call_guard<nogil>());
   m.def("explain_conv", &cpu::explain_conv);
 }

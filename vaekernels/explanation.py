@@ -22,7 +22,8 @@ class Way:
     """How one direction of a convolution is computed.
 
     Attributes:
-        name: ``"winograd F(4x4, 3x3)"`` and the like, or ``"library"``: PyTorch's own.
+        name: ``"winograd F(4x4, 3x3)"`` and the like; ``"narrow"``, the algorithm for few output
+            channels; ``"library"``, PyTorch's own convolution.
         reason: why this one.
     """
 
@@ -88,8 +89,11 @@ def explain(op: str | Callable[..., Any], /, *args: Any, **kwargs: Any) -> Expla
     Example:
         >>> print(vk.explain(vk.conv3x3, x, weight, bias))
         conv3x3 runs on cpu
-          forward             winograd F(4x4, 3x3): the model expects 2.3x of a direct convolution
-          ...
+          forward             winograd F(4x4, 3x3): the cost model expects ...
+          gradient of x       winograd F(4x4, 3x3): ...
+          gradient of weight  winograd F(4x4, 3x3): ...
+          cuda refuses        conv3x3 has no cuda kernels
+          triton refuses      conv3x3 has no triton kernels
     """
     name = _name_of(op)
     function = getattr(ops, name)

@@ -24,9 +24,9 @@ X = torch.randn(2, 16, 32, 32)
 def _nothing_kept() -> Iterator[None]:
     convs.skip_if_refused("cpu")
     gc.collect()
-    vk.free_conv_memory()
+    vk.empty_cache()
     yield
-    vk.free_conv_memory()
+    vk.empty_cache()
 
 
 def kept() -> int:
@@ -193,9 +193,10 @@ def test_memory_is_freed_when_asked() -> None:
         first = vk.conv3x3(X, weight)
     assert extension.scratch_bytes() >= trained
     assert kept() > 0
-    vk.free_conv_memory()
-    assert extension.scratch_bytes() == 0
-    assert kept() == 0
+    vk.upsample_conv3x3(torch.randn(1, 16, 128, 256), torch.randn(64, 16, 3, 3))  # 32 MB
+    assert extension.pool_bytes() > 0
+    vk.empty_cache()
+    assert extension.scratch_bytes() == extension.pool_bytes() == kept() == 0
     with torch.no_grad():
         assert torch.equal(vk.conv3x3(X, weight), first)
 

@@ -1,6 +1,6 @@
 """The public ops: one function per file, named as its torch op and its kernels are."""
 
-from vaekernels.ops._filters import free_conv_memory
+from vaekernels.ops._filters import empty_cache
 from vaekernels.ops._precision import set_conv_precision
 from vaekernels.ops.bernoulli_nll import bernoulli_nll
 from vaekernels.ops.conv3x3 import NormPrologue, conv3x3
@@ -22,7 +22,7 @@ __all__ = [
     "conv_transpose4x4",
     "downsample_conv3x3",
     "downsample_conv4x4",
-    "free_conv_memory",
+    "empty_cache",
     "gaussian_kl",
     "gaussian_nll",
     "group_norm_silu",

@@ -44,16 +44,17 @@ def _forget(key: int, address: int) -> None:
     _extension.load().forget_filters(address)
 
 
-def free_conv_memory() -> None:
-    """Free what the convolutions keep from call to call, of the cpu backend.
+def empty_cache() -> None:
+    """Free the memory that the cpu backend keeps from call to call.
 
-    These are the transformed filters of all weights, and the scratch of the calling thread and of
-    the threads that PyTorch computes on for it. The next call makes again what it needs.
-    ``docs/convolutions.md`` says how much is kept and when it goes by itself.
+    It is that of the transformed filters of all weights; of large results that were freed; and
+    the scratch of the calling thread and of the threads that PyTorch computes on for it. The next
+    calls make again what they need. ``docs/convolutions.md`` says how much is kept, and when it
+    goes by itself.
 
     Example:
         >>> images = decoder(latents)
-        >>> vk.free_conv_memory()  # no more images for a while
+        >>> vk.empty_cache()  # no more images for a while
     """
     if not _extension.refusals():
-        _extension.load().free_conv_memory()
+        _extension.load().empty_cache()

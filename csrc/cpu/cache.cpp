@@ -1,4 +1,4 @@
-#include "cpu/conv/memory.h"
+#include "cpu/cache.h"
 
 #include <ATen/Parallel.h>
 
@@ -8,7 +8,7 @@
 
 namespace vaekernels::cpu {
 
-void free_conv_memory() {
+void empty_cache() {
   forget_all_filters();
   free_pool();
   // One unit per thread: OpenMP gives each thread its own.
