@@ -18,6 +18,15 @@ Settings settings_of(Form form) {
   }
 }
 
+// The tensor in channels_last, also to those who ask its strides: where there is one channel or one
+// pixel they allow both layouts, and PyTorch's convolution would take the other and copy.
+at::Tensor channels_last(const at::Tensor& tensor) {
+  const at::Tensor nhwc = tensor.contiguous(at::MemoryFormat::ChannelsLast);
+  if (nhwc.suggest_memory_format() == at::MemoryFormat::ChannelsLast) return nhwc;
+  const int64_t channels = nhwc.size(1), row = nhwc.size(3) * channels;
+  return nhwc.as_strided(nhwc.sizes(), {nhwc.size(2) * row, 1, row, channels});
+}
+
 // What is done to x before the convolution proper.
 at::Tensor prepared(Form form, const at::Tensor& x) {
   if (form == Form::kUpsample) {
@@ -42,7 +51,7 @@ at::Tensor prepared_backward(Form form, const at::Tensor& grad, const at::Tensor
 at::Tensor library_forward(Form form, const at::Tensor& x, const at::Tensor& weight,
                            const std::optional<at::Tensor>& bias) {
   const Settings s = settings_of(form);
-  return at::convolution(prepared(form, x), weight.contiguous(at::MemoryFormat::ChannelsLast), bias,
+  return at::convolution(channels_last(prepared(form, x)), channels_last(weight), bias,
                          {s.stride, s.stride}, {s.padding, s.padding}, {1, 1}, s.transposed, {0, 0},
                          1);
 }
@@ -50,10 +59,10 @@ at::Tensor library_forward(Form form, const at::Tensor& x, const at::Tensor& wei
 std::array<at::Tensor, 2> library_backward(Form form, const at::Tensor& dy, const at::Tensor& x,
                                            const at::Tensor& weight, std::array<bool, 2> mask) {
   const Settings s = settings_of(form);
-  auto [dx, dw, db] = at::convolution_backward(
-      dy, prepared(form, x), weight.contiguous(at::MemoryFormat::ChannelsLast),
-      at::OptionalIntArrayRef(), {s.stride, s.stride}, {s.padding, s.padding}, {1, 1}, s.transposed,
-      {0, 0}, 1, {mask[0], mask[1], false});
+  auto [dx, dw, db] = at::convolution_backward(channels_last(dy), channels_last(prepared(form, x)),
+                                               channels_last(weight), at::OptionalIntArrayRef(),
+                                               {s.stride, s.stride}, {s.padding, s.padding}, {1, 1},
+                                               s.transposed, {0, 0}, 1, {mask[0], mask[1], false});
   if (mask[0]) dx = prepared_backward(form, dx, x);
   return {dx, dw};
 }
