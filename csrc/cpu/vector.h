@@ -110,6 +110,13 @@ VK_INLINE Vec fma(Vec a, Vec b, Vec c) {
 
 VK_INLINE Vec fma(float a, Vec b, Vec c) { return fma(broadcast(a), b, c); }
 
+// Asks for a line that will be written: more lines are in flight than the stores alone would have.
+VK_INLINE void prefetch_for_write(const float* line) {
+#if defined(__GNUC__)
+  __builtin_prefetch(line, 1);
+#endif
+}
+
 // Past the caches, for what is not read again soon: to must be aligned to the register.
 // fence_streams() before another thread reads it.
 VK_INLINE void stream(float* to, Vec x) {

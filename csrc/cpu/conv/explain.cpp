@@ -16,21 +16,10 @@ Form form_of(const std::string& op, std::optional<std::string_view> padding) {
   return padding == "symmetric" ? Form::kDown3x3Symmetric : Form::kDown3x3;
 }
 
-std::string name_of(const Plan& plan) {
-  switch (plan.method) {
-    case Method::kWinograd: return name_of(plan.algorithm);
-    case Method::kNarrow: return "narrow";
-    default: return "library";
-  }
-}
-
 Way way_of(const ConvCall& call, Direction direction, bool kept) {
   if (call.x.numel() == 0) return {"library", "the batch is empty"};
   const Plan plan = plan_of(call, direction, kept);
-  const std::string name = name_of(plan);
-  // The reason of a plan starts with the name.
-  const bool named = plan.reason.rfind(name + ": ", 0) == 0;
-  return {name, named ? plan.reason.substr(name.size() + 2) : plan.reason};
+  return {name_of(plan), plan.reason};
 }
 
 }  // namespace

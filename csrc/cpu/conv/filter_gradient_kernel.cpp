@@ -34,7 +34,11 @@ VK_INLINE void transform_gradient(const float* dy, int64_t row, int64_t pixel, i
     Vec t[kP];
     F::output_adjoint(half[i], t);
 #pragma GCC unroll 8
-    for (int j = 0; j < kP; ++j) store(dv + (i * kP + j) * point, t[j]);
+    for (int j = 0; j < kP; ++j) {
+      float* to = dv + (i * kP + j) * point;
+      store(to, t[j]);
+      prefetch_for_write(to + kGradientPanel);
+    }
   }
 }
 
@@ -64,7 +68,7 @@ void transform_gradient_inputs_of(const FilterGradient& args, int64_t first, int
                      [&](int64_t tile, int phase, int64_t channel, const Window& window) {
     float* to = args.v + (tile - args.first_tile) * kGradientPanel;
     const int64_t k = phase * phase_channels + channel;
-    transform_window<F>(window, args.v_point,
+    transform_window<F>(window, args.v_point, kGradientPanel,
                         [&](int64_t c) { return to + in_panels(k + c, args.panel); });
   });
   for (int64_t k = first; k < last; ++k) transform_gradient_tile<F>(args, k);
@@ -131,15 +135,20 @@ void finish_channel(const FilterGradient& args, int64_t out) {
       const int* taps_x = g.taps[phase % g.in_phases];
       const float* c = args.c + out * args.c_row + phase * phase_channels + in;
       Vec half[kR][kP];
+#pragma GCC unroll 8
       for (int j = 0; j < kP; ++j) {
         Vec u[kP], w[kR];
+#pragma GCC unroll 8
         for (int i = 0; i < kP; ++i) u[i] = load(c + (i * kP + j) * args.c_point);
         F::filter_adjoint(u, w);
+#pragma GCC unroll 4
         for (int i = 0; i < kR; ++i) half[i][j] = w[i];
       }
+#pragma GCC unroll 4
       for (int i = 0; i < kR; ++i) {
         Vec w[kR];
         F::filter_adjoint(half[i], w);
+#pragma GCC unroll 4
         for (int j = 0; j < kR; ++j) {
           if (taps_y[i] >= 0 && taps_x[j] >= 0) store(taps[taps_y[i] * g.kernel + taps_x[j]], w[j]);
         }

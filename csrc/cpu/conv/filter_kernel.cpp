@@ -41,31 +41,46 @@ VK_INLINE void merge(float (&taps)[kMaxTaps][kPanel]) {
   }
 }
 
-// One register of columns for one input channel: u[i][j] at u + (i * products + j) * point.
+// All columns of a panel for one input channel: u[i][j] at u + (i * products + j) * point. The two
+// registers of a point are written together: streaming stores must fill whole lines.
 template <class F>
-VK_INLINE void transform_filter(const float (&taps)[kMaxTaps][kPanel], int64_t column, int kernel,
+VK_INLINE void transform_filter(const float (&taps)[kMaxTaps][kPanel], int kernel,
                                 const int* taps_y, const int* taps_x, float* u, int64_t point,
                                 bool streaming) {
   constexpr int kR = F::kTaps, kP = F::kProducts;
-  Vec half[kP][kR];
-  for (int j = 0; j < kR; ++j) {
-    Vec w[kR], t[kP];
-    for (int i = 0; i < kR; ++i) {
-      const bool exists = taps_y[i] >= 0 && taps_x[j] >= 0;
-      w[i] = exists ? load(&taps[taps_y[i] * kernel + taps_x[j]][column]) : Vec{};
+  Vec half[2][kP][kR];
+#pragma GCC unroll 2
+  for (int q = 0; q < 2; ++q) {
+#pragma GCC unroll 4
+    for (int j = 0; j < kR; ++j) {
+      Vec w[kR], t[kP];
+#pragma GCC unroll 4
+      for (int i = 0; i < kR; ++i) {
+        const bool exists = taps_y[i] >= 0 && taps_x[j] >= 0;
+        w[i] = exists ? load(&taps[taps_y[i] * kernel + taps_x[j]][q * kLanes]) : Vec{};
+      }
+      F::filter(w, t);
+#pragma GCC unroll 8
+      for (int i = 0; i < kP; ++i) half[q][i][j] = t[i];
     }
-    F::filter(w, t);
-    for (int i = 0; i < kP; ++i) half[i][j] = t[i];
   }
+#pragma GCC unroll 8
   for (int i = 0; i < kP; ++i) {
-    Vec t[kP];
-    F::filter(half[i], t);
-    for (int j = 0; j < kP; ++j) {
-      float* to = u + (i * kP + j) * point;
-      if (streaming) {
-        stream(to, t[j]);
-      } else {
-        store(to, t[j]);
+    Vec first[kP], second[kP];
+    F::filter(half[0][i], first);
+    F::filter(half[1][i], second);
+    float* to = u + i * kP * point;
+    if (streaming) {
+#pragma GCC unroll 8
+      for (int j = 0; j < kP; ++j) {
+        stream(to + j * point, first[j]);
+        stream(to + j * point + kLanes, second[j]);
+      }
+    } else {
+#pragma GCC unroll 8
+      for (int j = 0; j < kP; ++j) {
+        store(to + j * point, first[j]);
+        store(to + j * point + kLanes, second[j]);
       }
     }
   }
@@ -88,10 +103,8 @@ void transform_chunk(const FilterTransform& args, int64_t panel, int64_t first_i
       const int64_t row =
           panel * conv.depth + (g.in_phases > 1 ? phase * conv.in_channels : 0) + in;
       float* u = args.u + (g.in_phases > 1 ? 0 : phase * conv.u_phase) + row * kPanel;
-      for (int64_t column = 0; column < kPanel; column += kLanes) {
-        transform_filter<F>(taps, column, g.kernel, g.taps[phase / phases], g.taps[phase % phases],
-                            u + column, conv.u_point, args.streaming);
-      }
+      transform_filter<F>(taps, g.kernel, g.taps[phase / phases], g.taps[phase % phases], u,
+                          conv.u_point, args.streaming);
     }
   }
 }

@@ -57,8 +57,6 @@ bool is_narrow(Form form, const ImageSizes& in, const ImageSizes& out) {
          in.height * in.width >= 16;
 }
 
-}  // namespace
-
 const char* name_of(Algorithm algorithm) {
   switch (algorithm) {
     case Algorithm::kF43: return "winograd F(4x4, 3x3)";
@@ -67,6 +65,16 @@ const char* name_of(Algorithm algorithm) {
     case Algorithm::kF22: return "winograd F(2x2, 2x2)";
     case Algorithm::kUpsampleF43: return "winograd F(4x4, 3x3), upsampling folded";
     default: return "winograd F(2x2, 3x3), upsampling folded";
+  }
+}
+
+}  // namespace
+
+std::string name_of(const Plan& plan) {
+  switch (plan.method) {
+    case Method::kWinograd: return name_of(plan.algorithm);
+    case Method::kNarrow: return "narrow";
+    default: return "library";
   }
 }
 
@@ -85,12 +93,12 @@ Plan plan(Form form, Direction direction, const ImageSizes& x, const ImageSizes&
 
   if (!gradient && is_narrow(computed, in, out)) {
     result.method = Method::kNarrow;
-    result.reason = "narrow: at most 4 output channels (" + std::to_string(out.channels) + ")";
+    result.reason = "at most 4 output channels (" + std::to_string(out.channels) + ")";
     return result;
   }
   const int64_t fewest = std::min(in.channels, out.channels);
   if (fewest < kFewestChannels) {
-    result.reason = "library: fewer than 8 channels (" + std::to_string(fewest) +
+    result.reason = "fewer than 8 channels (" + std::to_string(fewest) +
                     ") do not fill the vectors of the transforms";
     return result;
   }
@@ -100,9 +108,8 @@ Plan plan(Form form, Direction direction, const ImageSizes& x, const ImageSizes&
   if (ours < direct) result.method = Method::kWinograd;
   char expected[16];
   std::snprintf(expected, sizeof expected, "%.1f", direct / ours);
-  result.reason = std::string(ours < direct ? name_of(result.algorithm) : "library") +
-                  ": the cost model expects " + name_of(result.algorithm) + " to run at " +
-                  expected + "x of a direct convolution";
+  result.reason = std::string("the cost model expects ") + name_of(result.algorithm) +
+                  " to run at " + expected + "x of a direct convolution";
   return result;
 }
 

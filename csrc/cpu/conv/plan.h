@@ -22,7 +22,8 @@ struct Plan {
   std::string reason;
 };
 
-const char* name_of(Algorithm algorithm);
+// What runs: the algorithm, "narrow" or "library".
+std::string name_of(const Plan& plan);
 
 // The plan of a form's forward, or of a gradient of it; x and y are the form's input and output.
 // filters_ready: the transformed filters are at hand.
