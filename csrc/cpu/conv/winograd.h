@@ -1,5 +1,6 @@
 // Convolutions by Winograd's algorithms: the problem, and the stages of its computation that are
-// compiled once per CPU capability. The driver in winograd.cpp cuts the work and owns the memory.
+// compiled once per CPU capability. The driver in winograd_run.cpp cuts the work and owns the
+// memory.
 //
 // Activations are NHWC. The output is cut into tiles of m x m; a block is a run of tiles. For each
 // block: transform its input windows into v[point][tile][depth], multiply by the transformed
@@ -28,8 +29,7 @@ struct Geometry {
   int kernel = 3;          // width of the filter
   int start[2] = {-1, 0};  // per phase: first sample of the first window
   int taps[2][3] = {};     // per phase: which taps of the filter, in window order; -1: none
-  bool merged =
-      false;  // the filter is 3 wide and stands for the 4 wide one of docs/convolutions.md
+  bool merged = false;     // the filter is 3 wide and stands for a 4 wide one: ARCHITECTURE.md
 };
 
 enum class Activation { kNone, kRelu, kLeakyRelu, kSilu };
@@ -55,7 +55,7 @@ struct Convolution {
   Activation activation = Activation::kNone;
   float negative_slope = 0;
 
-  // Derived by layout() in winograd.cpp.
+  // Derived by layout() in winograd_run.cpp.
   int64_t tile_rows = 0, tile_columns = 0;  // per image and output phase
   int64_t depth = 0;                        // in_channels of all input phases
   int64_t v_row = 0;                        // floats between tiles in v
