@@ -1,8 +1,10 @@
 #include "cpu/pooled.h"
 
+#include <ATen/Context.h>
 #include <ATen/EmptyTensor.h>
 #include <c10/core/CPUAllocator.h>
 
+#include <limits>
 #include <map>
 #include <mutex>
 
@@ -76,7 +78,13 @@ PooledAllocator allocator;
 
 at::Tensor pooled_empty(at::IntArrayRef sizes, at::MemoryFormat format) {
   constexpr c10::DispatchKeySet kCpu(c10::DispatchKey::CPU);
-  return at::detail::empty_generic(sizes, &allocator, kCpu, at::kFloat, format);
+  at::Tensor result = at::detail::empty_generic(sizes, &allocator, kCpu, at::kFloat, format);
+  // As at::empty does where torch.utils.deterministic.fill_uninitialized_memory asks for it.
+  const at::Context& context = at::globalContext();
+  if (context.deterministicAlgorithms() && context.deterministicFillUninitializedMemory()) {
+    result.fill_(std::numeric_limits<float>::quiet_NaN());
+  }
+  return result;
 }
 
 at::Tensor pooled_like(const at::Tensor& like) {

@@ -35,7 +35,7 @@ struct Blocking {
 // then all threads work on one large block and read them once for it. Figures found by measuring
 // on a machine with 512 KB of second-level and 32 MB of third-level cache.
 constexpr int64_t kSharedFilters = int64_t{4} << 20;
-constexpr int64_t kBlockBytes = int64_t{1} << 20;
+constexpr int64_t kBlockBytes = int64_t{1} << 19;
 constexpr int64_t kSharedBlockBytes = int64_t{16} << 20;
 
 Blocking blocking_of(const Convolution& conv, const AlgorithmSizes& sizes) {
@@ -49,7 +49,7 @@ Blocking blocking_of(const Convolution& conv, const AlgorithmSizes& sizes) {
   Blocking blocking;
   blocking.shared = conv.u_phase * kFloat > kSharedFilters || share < 2 * group;
   int64_t most = (blocking.shared ? kSharedBlockBytes : kBlockBytes) / tile_bytes;
-  most = std::max(most, 2 * group);
+  most = std::max(most, 4 * group);
   // Blocks of equal size, and as many for every thread.
   int64_t blocks = (conv.tiles() + most - 1) / most;
   if (!blocking.shared && conv.out_phases() % threads != 0) blocks = round_up(blocks, threads);
