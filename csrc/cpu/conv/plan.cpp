@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "cpu/conv/narrow.h"
+#include "cpu/conv/patches.h"
 #include "cpu/conv/winograd.h"
 
 namespace vaekernels::cpu {
@@ -68,12 +69,19 @@ const char* name_of(Algorithm algorithm) {
   }
 }
 
+bool is_thin(Form form, const ImageSizes& in, const ImageSizes& out) {
+  const Geometry g = geometry(form);
+  return g.out_stride == 1 && !g.merged && form != Form::kUpsample &&
+         in.channels <= kPatchChannels && out.channels >= kFewestChannels;
+}
+
 }  // namespace
 
 std::string name_of(const Plan& plan) {
   switch (plan.method) {
     case Method::kWinograd: return name_of(plan.algorithm);
     case Method::kNarrow: return "narrow";
+    case Method::kPatches: return "patches";
     default: return "library";
   }
 }
@@ -94,6 +102,11 @@ Plan plan(Form form, Direction direction, const ImageSizes& x, const ImageSizes&
   if (!gradient && is_narrow(computed, in, out)) {
     result.method = Method::kNarrow;
     result.reason = "at most 4 output channels (" + std::to_string(out.channels) + ")";
+    return result;
+  }
+  if (!gradient && is_thin(computed, in, out)) {
+    result.method = Method::kPatches;
+    result.reason = "at most 4 input channels (" + std::to_string(in.channels) + ")";
     return result;
   }
   const int64_t fewest = std::min(in.channels, out.channels);
