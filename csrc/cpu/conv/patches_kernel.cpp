@@ -11,36 +11,40 @@ int64_t panels_of(const PatchConvolution& conv) {
   return round_up(conv.out_channels, kPanel) / kPanel;
 }
 
-// One line of taps of one patch; what lies outside of the image is zero.
-VK_INLINE void copy_line(const PatchConvolution& conv, const float* row, int64_t left, float* to) {
+// One line of taps of one patch; what lies outside of the image is zero. Whole registers are copied
+// where x goes on that far: what they write past the line is written again after it.
+VK_INLINE void copy_line(const PatchConvolution& conv, const float* row, int64_t left,
+                         const float* end, float* to) {
   const int64_t channels = conv.in_channels, n = conv.kernel * channels;
-  if (row != nullptr && left >= 0 && left + conv.kernel <= conv.in_width) {
-    const float* from = row + left * channels;
-    for (int64_t k = 0; k < n; ++k) to[k] = from[k];
+  const bool inside = row != nullptr && left >= 0 && left + conv.kernel <= conv.in_width;
+  const float* from = row + left * channels;
+  if (inside && end - from >= round_up(n, kLanes)) {
+    for (int64_t k = 0; k < n; k += kLanes) store(to + k, load(from + k));
     return;
   }
   for (int64_t k = 0; k < n; ++k) {
     const int64_t column = left + k / channels;
-    const bool inside = row != nullptr && column >= 0 && column < conv.in_width;
-    to[k] = inside ? row[column * channels + k % channels] : 0.0f;
+    const bool exists = row != nullptr && column >= 0 && column < conv.in_width;
+    to[k] = exists ? row[column * channels + k % channels] : 0.0f;
   }
 }
 
 // patches[ox][tap][channel], then a one, of an output row.
 void gather_patches(const PatchConvolution& conv, int64_t image, int64_t oy, float* patches) {
-  const int64_t depth = conv.depth(), line = conv.kernel * conv.in_channels;
+  const int64_t line = conv.kernel * conv.in_channels, width = conv.in_width * conv.in_channels;
+  const float* end = conv.x + conv.batch * conv.in_height * width;
+  const float* rows[4];
   for (int64_t ky = 0; ky < conv.kernel; ++ky) {
     const int64_t iy = conv.stride * oy - conv.padding + ky;
     const bool inside = iy >= 0 && iy < conv.in_height;
-    const float* row =
-        inside ? conv.x + (image * conv.in_height + iy) * conv.in_width * conv.in_channels
-               : nullptr;
-    float* to = patches + ky * line;
-    for (int64_t ox = 0; ox < conv.out_width; ++ox, to += depth) {
-      copy_line(conv, row, conv.stride * ox - conv.padding, to);
-    }
+    rows[ky] = inside ? conv.x + (image * conv.in_height + iy) * width : nullptr;
   }
-  for (int64_t ox = 0; ox < conv.out_width; ++ox) patches[ox * depth + depth - 1] = 1.0f;
+  for (int64_t ox = 0; ox < conv.out_width; ++ox) {
+    for (int64_t ky = 0; ky < conv.kernel; ++ky, patches += line) {
+      copy_line(conv, rows[ky], conv.stride * ox - conv.padding, end, patches);
+    }
+    *patches++ = 1.0f;
+  }
 }
 
 // Registers of kRows pixels by a panel, through the epilogue to y.
@@ -69,7 +73,7 @@ int64_t patch_filter_floats(const PatchConvolution& conv) {
 
 // Whole groups of pixels are multiplied: what follows the last is there, whatever it holds.
 int64_t patch_row_floats(const PatchConvolution& conv) {
-  return round_up(conv.out_width, kRows) * conv.depth();
+  return round_up(conv.out_width, kRows) * conv.depth() + kLanes;
 }
 
 void pack_patch_filters(const PatchConvolution& conv) {

@@ -20,6 +20,8 @@ constexpr double kTransform = 10.0;
 constexpr double kStart = 12.0;
 // Of the peak, what direct convolutions reach.
 constexpr double kDirectRate = 0.85;
+// What the model may err by: less gain than that is none.
+constexpr double kMargin = 1.2;
 constexpr int64_t kFewestChannels = 8;
 
 double padded(int64_t channels, double width) { return std::ceil(channels / width) * width; }
@@ -32,18 +34,22 @@ double direct_cost(Form form, const ImageSizes& x, const ImageSizes& y) {
   return taps * x.batch * x.channels * padded(y.channels, lanes) / kDirectRate;
 }
 
-double winograd_cost(Form form, Algorithm algorithm, const ImageSizes& in, const ImageSizes& out,
-                     bool transforms_filters) {
+double winograd_cost(Form form, Algorithm algorithm, Direction direction, const ImageSizes& in,
+                     const ImageSizes& out, bool transforms_filters) {
   const AlgorithmSizes sizes = VK_CPU_DISPATCH(algorithm_sizes, algorithm);
   const Geometry g = geometry(form);
   const double lanes = static_cast<double>(VK_CPU_DISPATCH(panel_width)) / 2;
   const double tile = static_cast<double>(sizes.outputs) * g.out_stride;
   const double tiles = static_cast<double>(g.out_phases) * g.out_phases * out.batch *
                        std::ceil(out.height / tile) * std::ceil(out.width / tile);
-  const double depth = static_cast<double>(g.in_phases) * g.in_phases * in.channels;
+  // The sums of the filters' gradient are padded to whole panels in both directions.
+  const bool gradient = direction == Direction::kFilterGradient;
+  const double panel = static_cast<double>(kGradientPanel);
+  const double depth = static_cast<double>(g.in_phases) * g.in_phases *
+                       (gradient ? padded(in.channels, panel) : static_cast<double>(in.channels));
   const double products = static_cast<double>(sizes.products) * sizes.products;
   const double points = static_cast<double>(sizes.input_points) * sizes.input_points;
-  const double columns = padded(out.channels, lanes);
+  const double columns = padded(out.channels, gradient ? panel : lanes);
   double cost = tiles * products * (depth + kStart) * columns;
   cost += kTransform * tiles * (points * depth + products * columns);
   if (transforms_filters) {
@@ -71,7 +77,10 @@ const char* name_of(Algorithm algorithm) {
 
 bool is_thin(Form form, const ImageSizes& in, const ImageSizes& out) {
   const Geometry g = geometry(form);
-  return g.out_stride == 1 && !g.merged && form != Form::kUpsample &&
+  // With stride 2 a patch is used once, and gathering it costs what a direct convolution saves: but
+  // not where there is one channel.
+  const bool reused = g.in_stride == 1 || in.channels == 1;
+  return reused && g.out_stride == 1 && !g.merged && form != Form::kUpsample &&
          in.channels <= kPatchChannels && out.channels >= kFewestChannels;
 }
 
@@ -116,9 +125,10 @@ Plan plan(Form form, Direction direction, const ImageSizes& x, const ImageSizes&
     return result;
   }
   const bool transforms_filters = gradient || !filters_ready;
-  const double ours = winograd_cost(computed, result.algorithm, in, out, transforms_filters);
+  const double ours =
+      winograd_cost(computed, result.algorithm, direction, in, out, transforms_filters);
   const double direct = direct_cost(form, x, y);
-  if (ours < direct) result.method = Method::kWinograd;
+  if (ours * kMargin < direct) result.method = Method::kWinograd;
   char expected[16];
   std::snprintf(expected, sizeof expected, "%.1f", direct / ours);
   result.reason = std::string("the cost model expects ") + name_of(result.algorithm) +
