@@ -49,6 +49,7 @@ class Model(torch.nn.Module):
 
 
 def test_filters_go_with_the_model() -> None:
+    watched = set(_filters._watched)  # weights of other tests may still live
     model = Model()
     with torch.no_grad():
         model(X)
@@ -60,7 +61,7 @@ def test_filters_go_with_the_model() -> None:
     del model
     gc.collect()
     assert kept() == 0
-    assert not _filters._watched
+    assert _filters._watched <= watched
 
 
 def test_filters_of_a_frozen_weight_go_with_it() -> None:
@@ -96,10 +97,11 @@ def test_training_keeps_nothing(conv: convs.Conv) -> None:
 
 
 def test_inference_tensors_are_not_kept() -> None:
+    watched = set(_filters._watched)
     with torch.inference_mode():
         vk.conv3x3(X, torch.randn(16, 16, 3, 3))
     assert kept() == 0
-    assert not _filters._watched
+    assert _filters._watched <= watched
 
 
 def test_one_weight_in_every_op_and_direction() -> None:
