@@ -1,4 +1,4 @@
-"""Write the README's tables of measured figures from the committed JSON.
+"""Write the tables of measured figures in README and docs from the committed JSON.
 
 ``python benchmarks/readme_tables.py`` rewrites them; ``--check`` says whether they are current.
 """
@@ -18,6 +18,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 ERRORS = ("error", "eager_error")
+TIERS = ("high", "highest", "eager")
 
 
 def latent() -> str | None:
@@ -93,6 +94,23 @@ def conv() -> str | None:
     return "\n".join(lines)
 
 
+def precision() -> str | None:
+    """The errors of the convolutions' tiers, the larger over the shapes."""
+    record = _record("cpu", "conv_precision.json")
+    if record is None:
+        return None
+    worst: dict[tuple[str, str], dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for row in record["rows"]:
+        errors = worst[row["op"], row["result"]]
+        for who in TIERS:
+            errors[who] = max(errors[who], row[who])
+    lines = ["| op | result | high | highest | eager PyTorch |", "|---|---|---|---|---|"]
+    for (op, result), errors in worst.items():
+        figures = " | ".join(f"{errors[who]:.1e}" for who in TIERS)
+        lines.append(f"| `{op}` | {result} | {figures} |")
+    return "\n".join(lines)
+
+
 def models() -> str | None:
     """Training steps on CPU."""
     record = _record("cpu", "models.json")
@@ -155,21 +173,19 @@ def _milliseconds(microseconds: float | None) -> str:
     return "-" if microseconds is None else f"{microseconds / 1e3:.1f} ms"
 
 
-TABLES: dict[str, Callable[[], str | None]] = {
-    "latent": latent,
-    "conv": conv,
-    "models": models,
-    "mnist": mnist,
+TABLES: dict[str, dict[str, Callable[[], str | None]]] = {
+    "README.md": {"latent": latent, "conv": conv, "models": models, "mnist": mnist},
+    "docs/convolutions.md": {"precision": precision},
 }
 
 
-def render(text: str) -> str:
-    """``text`` with every table replaced; one without its record is empty."""
-    for name, table in TABLES.items():
+def render(text: str, file: str = "README.md") -> str:
+    """``text`` of ``file`` with every table replaced; one without its record is empty."""
+    for name, table in TABLES[file].items():
         begin, end = f"<!-- table:{name} -->", "<!-- end -->"
         pattern = re.compile(re.escape(begin) + r".*?" + re.escape(end), re.DOTALL)
         if not pattern.search(text):
-            raise ValueError(f"README.md: no table named {name}")
+            raise ValueError(f"{file}: no table named {name}")
         lines = table()
         replacement = f"{begin}\n{end}" if lines is None else f"{begin}\n{lines}\n{end}"
         text = pattern.sub(lambda _, new=replacement: new, text, count=1)
@@ -181,15 +197,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; fail if not current")
     check = parser.parse_args().check
-    path = ROOT / "README.md"
-    text = path.read_text()
-    current = render(text)
-    if check:
-        if current != text:
-            sys.stderr.write("README.md is not current: run `make readme`\n")
-        return int(current != text)
-    path.write_text(current)
-    return 0
+    stale = 0
+    for file in TABLES:
+        path = ROOT / file
+        text = path.read_text()
+        current = render(text, file)
+        if check and current != text:
+            sys.stderr.write(f"{file} is not current: run `make readme`\n")
+            stale = 1
+        elif not check:
+            path.write_text(current)
+    return stale
 
 
 if __name__ == "__main__":

@@ -30,7 +30,9 @@ def test_every_group_has_words() -> None:
 
 
 def test_no_figure_without_its_record(results: Path) -> None:
-    tables = [f"<!-- table:{name} -->\nold\n<!-- end -->" for name in readme_tables.TABLES]
+    tables = [
+        f"<!-- table:{name} -->\nold\n<!-- end -->" for name in readme_tables.TABLES["README.md"]
+    ]
     text = readme_tables.render("\n\n".join(tables))
     assert "old" not in text
     assert text.count("<!-- end -->") == len(tables)
