@@ -24,7 +24,8 @@ void transform(const Convolution& conv, const Filters& filters, float* u);
 // y of conv, whose u is set.
 void convolve(const Convolution& conv);
 
-// dw += nothing: writes the gradient of the filters, in the strides of `filters`.
+// Writes the gradient of the filters, element (out, in, tap) at dw[out * out_stride + in *
+// in_stride + tap].
 void filter_gradient(const Convolution& conv, const float* dy, float* dw, int64_t out_stride,
                      int64_t in_stride);
 
