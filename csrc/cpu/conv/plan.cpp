@@ -18,20 +18,29 @@ namespace {
 // benchmarks/results/cpu/conv.json holds what follows from them.
 constexpr double kTransform = 10.0;
 constexpr double kStart = 12.0;
-// Of the peak, what direct convolutions reach.
+// A filter costs kRead each time that a block reads it.
+constexpr double kRead = 4.0;
+// Tiles of a block, as the driver cuts most convolutions.
+constexpr double kBlockTiles = 24.0;
+// Of the peak, what direct convolutions reach, transposed ones, and the filters' gradients.
 constexpr double kDirectRate = 0.85;
+constexpr double kTransposedRate = 0.65;
+constexpr double kGradientRate = 0.65;
 // What the model may err by: less gain than that is none.
 constexpr double kMargin = 1.2;
 constexpr int64_t kFewestChannels = 8;
 
 double padded(int64_t channels, double width) { return std::ceil(channels / width) * width; }
 
-double direct_cost(Form form, const ImageSizes& x, const ImageSizes& y) {
+double direct_cost(Form form, Direction direction, const ImageSizes& x, const ImageSizes& y) {
   const double taps = form == Form::kUp4x4     ? 16.0 * x.height * x.width
                       : form == Form::kDown4x4 ? 16.0 * y.height * y.width
                                                : 9.0 * y.height * y.width;
   const double lanes = static_cast<double>(VK_CPU_DISPATCH(panel_width)) / 2;
-  return taps * x.batch * x.channels * padded(y.channels, lanes) / kDirectRate;
+  const double rate = direction == Direction::kFilterGradient ? kGradientRate
+                      : form == Form::kUp4x4                  ? kTransposedRate
+                                                              : kDirectRate;
+  return taps * x.batch * x.channels * padded(y.channels, lanes) / rate;
 }
 
 double winograd_cost(Form form, Algorithm algorithm, Direction direction, const ImageSizes& in,
@@ -52,6 +61,7 @@ double winograd_cost(Form form, Algorithm algorithm, Direction direction, const 
   const double columns = padded(out.channels, gradient ? panel : lanes);
   double cost = tiles * products * (depth + kStart) * columns;
   cost += kTransform * tiles * (points * depth + products * columns);
+  if (!gradient) cost += kRead * std::ceil(tiles / kBlockTiles) * products * depth * columns;
   if (transforms_filters) {
     cost += kTransform * g.out_phases * g.out_phases * products * depth * columns;
   }
@@ -127,7 +137,7 @@ Plan plan(Form form, Direction direction, const ImageSizes& x, const ImageSizes&
   const bool transforms_filters = gradient || !filters_ready;
   const double ours =
       winograd_cost(computed, result.algorithm, direction, in, out, transforms_filters);
-  const double direct = direct_cost(form, x, y);
+  const double direct = direct_cost(form, direction, x, y);
   if (ours * kMargin < direct) result.method = Method::kWinograd;
   char expected[16];
   std::snprintf(expected, sizeof expected, "%.1f", direct / ours);
