@@ -2,10 +2,10 @@
 
 #include <ATen/Parallel.h>
 
-#include "cpu/conv/ends.h"
 #include "cpu/conv/epilogue.h"
 #include "cpu/conv/filter_cache.h"
 #include "cpu/conv/library.h"
+#include "cpu/conv/narrow_run.h"
 #include "cpu/conv/scratch.h"
 #include "cpu/conv/winograd_run.h"
 #include "cpu/pooled.h"
@@ -162,10 +162,10 @@ at::Tensor epilogue_gradient(const ConvCall& call, const at::Tensor& dy, const a
   return g;
 }
 
-// Sizes, images and filters of a convolution at an end of a model.
-template <class End>
-End end_problem(Form form, const at::Tensor& x, const at::Tensor& y, const Filters& filters) {
-  End conv;
+// A form to few channels, its sizes and filters set.
+NarrowConvolution narrow_problem(Form form, const at::Tensor& x, const at::Tensor& y,
+                                 const Filters& filters) {
+  NarrowConvolution conv;
   conv.batch = x.size(0);
   conv.in_channels = x.size(1);
   conv.in_height = x.size(2);
@@ -173,7 +173,11 @@ End end_problem(Form form, const at::Tensor& x, const at::Tensor& y, const Filte
   conv.out_channels = y.size(1);
   conv.out_height = y.size(2);
   conv.out_width = y.size(3);
-  conv.kernel = geometry(form).kernel;
+  const Geometry g = geometry(form);
+  conv.stride = g.out_stride;
+  conv.kernel = g.kernel;
+  // Its taps are those of a transposed convolution.
+  conv.flipped = form == Form::kSame;
   conv.x = x.const_data_ptr<float>();
   conv.y = y.mutable_data_ptr<float>();
   conv.w = filters.w;
@@ -182,32 +186,12 @@ End end_problem(Form form, const at::Tensor& x, const at::Tensor& y, const Filte
   return conv;
 }
 
-NarrowConvolution narrow_problem(Form form, const at::Tensor& x, const at::Tensor& y,
-                                 const Filters& filters) {
-  auto conv = end_problem<NarrowConvolution>(form, x, y, filters);
-  conv.stride = geometry(form).out_stride;
-  // Its taps are those of a transposed convolution.
-  conv.flipped = form == Form::kSame;
-  return conv;
-}
-
-PatchConvolution patch_problem(Form form, const at::Tensor& x, const at::Tensor& y,
-                               const Filters& filters) {
-  auto conv = end_problem<PatchConvolution>(form, x, y, filters);
-  conv.stride = geometry(form).in_stride;
-  conv.padding = form == Form::kDown3x3 ? 0 : 1;
-  conv.flipped = form == Form::kSameAdjoint;
-  return conv;
-}
-
 at::Tensor input_gradient(const ConvCall& call, Method method, const at::Tensor& g) {
   const at::Tensor dx = empty_image(sizes_of(call.x));
   const Form form = adjoint(call.form);
-  if (method != Method::kWinograd) {
+  if (method == Method::kNarrow) {
     const at::Tensor weight = call.weight.contiguous();
-    const Filters filters = filters_of(weight, is_transposed(call.form));
-    if (method == Method::kNarrow) convolve(narrow_problem(form, g, dx, filters));
-    if (method == Method::kPatches) convolve(patch_problem(form, g, dx, filters));
+    convolve(narrow_problem(form, g, dx, filters_of(weight, is_transposed(call.form))));
     return dx;
   }
   Convolution conv = problem(form, call.precision, sizes_of(g), sizes_of(call.x));
@@ -273,15 +257,11 @@ at::Tensor conv_forward(const ConvCall& call) {
     conv.negative_slope = call.negative_slope;
   };
   const bool out_first = !is_transposed(call.form);
-  if (method != Method::kWinograd) {
+  if (method == Method::kNarrow) {
     const at::Tensor x = prologue(call, input), weight = call.weight.contiguous();
-    const Filters filters = filters_of(weight, out_first);
-    const auto finish = [&](auto conv) {
-      set_epilogue(conv);
-      convolve(conv);
-    };
-    if (method == Method::kNarrow) finish(narrow_problem(call.form, x, y, filters));
-    if (method == Method::kPatches) finish(patch_problem(call.form, x, y, filters));
+    NarrowConvolution conv = narrow_problem(call.form, x, y, filters_of(weight, out_first));
+    set_epilogue(conv);
+    convolve(conv);
     return y;
   }
   Convolution conv = problem(call.form, call.precision, sizes_of(input), sizes_of(y));

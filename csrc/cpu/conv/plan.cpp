@@ -5,7 +5,6 @@
 #include <cstdio>
 
 #include "cpu/conv/narrow.h"
-#include "cpu/conv/patches.h"
 #include "cpu/conv/winograd.h"
 
 namespace vaekernels::cpu {
@@ -85,22 +84,12 @@ const char* name_of(Algorithm algorithm) {
   }
 }
 
-bool is_thin(Form form, const ImageSizes& in, const ImageSizes& out) {
-  const Geometry g = geometry(form);
-  // With stride 2 a patch is used once, and gathering it costs what a direct convolution saves: but
-  // not where there is one channel.
-  const bool reused = g.in_stride == 1 || in.channels == 1;
-  return reused && g.out_stride == 1 && !g.merged && form != Form::kUpsample &&
-         in.channels <= kPatchChannels && out.channels >= kFewestChannels;
-}
-
 }  // namespace
 
 std::string name_of(const Plan& plan) {
   switch (plan.method) {
     case Method::kWinograd: return name_of(plan.algorithm);
     case Method::kNarrow: return "narrow";
-    case Method::kPatches: return "patches";
     default: return "library";
   }
 }
@@ -121,11 +110,6 @@ Plan plan(Form form, Direction direction, const ImageSizes& x, const ImageSizes&
   if (!gradient && is_narrow(computed, in, out)) {
     result.method = Method::kNarrow;
     result.reason = "at most 4 output channels (" + std::to_string(out.channels) + ")";
-    return result;
-  }
-  if (!gradient && is_thin(computed, in, out)) {
-    result.method = Method::kPatches;
-    result.reason = "at most 4 input channels (" + std::to_string(in.channels) + ")";
     return result;
   }
   const int64_t fewest = std::min(in.channels, out.channels);

@@ -1,4 +1,4 @@
-#include "cpu/conv/ends.h"
+#include "cpu/conv/narrow_run.h"
 
 #include <ATen/Parallel.h>
 
@@ -19,17 +19,6 @@ void convolve(NarrowConvolution conv) {
   at::parallel_for(0, conv.batch * conv.strips(), 1, [&](int64_t first, int64_t last) {
     float* products = scratch(Scratch::kBlock, VK_CPU_DISPATCH(narrow_product_floats, conv));
     VK_CPU_DISPATCH(narrow_convolution, conv, products, first, last);
-  });
-}
-
-void convolve(PatchConvolution conv) {
-  constexpr int64_t kFewestPixels = 256;  // of a thread
-  conv.b = scratch(Scratch::kFilters, VK_CPU_DISPATCH(patch_filter_floats, conv));
-  VK_CPU_DISPATCH(pack_patch_filters, conv);
-  const int64_t grain = (kFewestPixels + conv.out_width - 1) / conv.out_width;
-  at::parallel_for(0, conv.batch * conv.out_height, grain, [&](int64_t first, int64_t last) {
-    float* patches = scratch(Scratch::kBlock, VK_CPU_DISPATCH(patch_row_floats, conv));
-    VK_CPU_DISPATCH(patch_convolution, conv, patches, first, last);
   });
 }
 
