@@ -34,11 +34,7 @@ VK_INLINE void transform_gradient(const float* dy, int64_t row, int64_t pixel, i
     Vec t[kP];
     F::output_adjoint(half[i], t);
 #pragma GCC unroll 8
-    for (int j = 0; j < kP; ++j) {
-      float* to = dv + (i * kP + j) * point;
-      store(to, t[j]);
-      prefetch_for_write(to + kGradientPanel);
-    }
+    for (int j = 0; j < kP; ++j) store(dv + (i * kP + j) * point, t[j]);
   }
 }
 
@@ -68,7 +64,7 @@ void transform_gradient_inputs_of(const FilterGradient& args, int64_t first, int
                      [&](int64_t tile, int phase, int64_t channel, const Window& window) {
     float* to = args.v + (tile - args.first_tile) * kGradientPanel;
     const int64_t k = phase * phase_channels + channel;
-    transform_window<F>(window, args.v_point, kGradientPanel,
+    transform_window<F>(window, args.v_point,
                         [&](int64_t c) { return to + in_panels(k + c, args.panel); });
   });
   for (int64_t k = first; k < last; ++k) transform_gradient_tile<F>(args, k);
@@ -81,7 +77,7 @@ VK_INLINE void accumulate_group(const float* a, const float* b, float* c, int64_
   Vec sum[kRows][kVectors];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
-    __builtin_prefetch(c + r * c_row);
+    prefetch_for_write(c + r * c_row);
 #pragma GCC unroll 2
     for (int q = 0; q < kVectors; ++q) sum[r][q] = Vec{};
   }

@@ -191,25 +191,10 @@ struct F42 {
 
 // F(2, 3) of a signal in which every sample is repeated, as nearest-2x upsampling leaves it: the
 // product at the point -1 is zero for any signal, and the window is that of the signal before.
-struct UpsampleF23 {
-  static constexpr int kOutputs = 2, kTaps = 3, kWindow = 3, kInputPoints = 3, kProducts = 3;
+struct UpsampleF23 : F22 {
+  static constexpr int kTaps = 3;
   static constexpr int kStep = 1;
-  static constexpr int kSource[kProducts] = {0, 1, 2};
 
-  VK_INLINE static void input(const Vec* d, Vec* v) {
-    v[0] = d[0] - d[1];
-    v[1] = d[1];
-    v[2] = d[2] - d[1];
-  }
-  VK_INLINE static void output(const Vec* m, Vec* y) {
-    y[0] = m[0] + m[1];
-    y[1] = m[1] + m[2];
-  }
-  VK_INLINE static void output_adjoint(const Vec* y, Vec* m) {
-    m[0] = y[0];
-    m[1] = y[0] + y[1];
-    m[2] = y[1];
-  }
   VK_INLINE static void filter(const Vec* w, Vec* u) {
     u[0] = w[0];
     u[1] = w[0] + w[1] + w[2];

@@ -125,7 +125,7 @@ VK_INLINE void for_each_window(const Convolution& conv, int64_t first, int64_t l
 // v + (i * points + j) * point. n: channels of the register that exist, all of them if kWhole.
 template <class F, bool kWhole>
 VK_INLINE void transform_register(const Window& window, int64_t channel, int64_t n, float* v,
-                                  int64_t point, int64_t next) {
+                                  int64_t point) {
   constexpr int kN = F::kWindow, kP = F::kInputPoints;
   Vec half[kP][kN];
 #pragma GCC unroll 8
@@ -145,25 +145,20 @@ VK_INLINE void transform_register(const Window& window, int64_t channel, int64_t
     Vec t[kP];
     F::input(half[i], t);
 #pragma GCC unroll 8
-    for (int j = 0; j < kP; ++j) {
-      float* to = v + (i * kP + j) * point;
-      store(to, t[j]);
-      prefetch_for_write(to + next);
-    }
+    for (int j = 0; j < kP; ++j) store(v + (i * kP + j) * point, t[j]);
   }
 }
 
 // All channels of a window; to(channel) is where the register that starts there goes. Whole
-// registers are written: what lies past the last channel must not hold anything yet. next: floats
-// to where the next window goes.
+// registers are written: what lies past the last channel must not hold anything yet.
 template <class F, class To>
-VK_INLINE void transform_window(const Window& window, int64_t point, int64_t next, To to) {
+VK_INLINE void transform_window(const Window& window, int64_t point, To to) {
   int64_t c = 0;
   for (; c + kLanes <= window.channels; c += kLanes) {
-    transform_register<F, true>(window, c, kLanes, to(c), point, next);
+    transform_register<F, true>(window, c, kLanes, to(c), point);
   }
   if (c < window.channels) {
-    transform_register<F, false>(window, c, window.channels - c, to(c), point, next);
+    transform_register<F, false>(window, c, window.channels - c, to(c), point);
   }
 }
 

@@ -62,7 +62,7 @@ void transform_inputs_of(const Convolution& conv, const Block& block, int64_t fi
                      [&](int64_t tile, int phase, int64_t channel, const Window& window) {
     float* to =
         block.v + (tile - block.first_tile) * conv.v_row + phase * conv.in_channels + channel;
-    transform_window<F>(window, block.v_point, conv.v_row, [&](int64_t c) { return to + c; });
+    transform_window<F>(window, block.v_point, [&](int64_t c) { return to + c; });
   });
 }
 
