@@ -31,10 +31,10 @@ struct Blocking {
 };
 
 // A block's v and products should stay in the caches between the stages, and the filters should be
-// read from memory few times. Filters larger than kSharedFilters do not stay in a core's caches:
-// then all threads work on one large block and read them once for it. Figures found by measuring
-// on a machine with 512 KB of second-level and 32 MB of third-level cache.
-constexpr int64_t kSharedFilters = int64_t{4} << 20;
+// read from memory few times. Filters larger than kSharedFilters do not stay in the caches beside
+// the blocks: then all threads work on one large block and read them once for it. Figures found by
+// measuring on a machine with 512 KB of second-level and 32 MB of third-level cache.
+constexpr int64_t kSharedFilters = int64_t{8} << 20;
 constexpr int64_t kBlockBytes = int64_t{1} << 19;
 constexpr int64_t kSharedBlockBytes = int64_t{16} << 20;
 
@@ -47,7 +47,7 @@ Blocking blocking_of(const Convolution& conv, const AlgorithmSizes& sizes) {
   const int64_t tile_bytes = kFloat * (points * conv.v_row + products * row_of_products(conv));
   const int64_t share = conv.tiles() * conv.out_phases() / threads;
   Blocking blocking;
-  blocking.shared = conv.u_phase * kFloat > kSharedFilters || share < 2 * group;
+  blocking.shared = filter_floats(conv) * kFloat > kSharedFilters || share < 2 * group;
   int64_t most = (blocking.shared ? kSharedBlockBytes : kBlockBytes) / tile_bytes;
   most = std::max(most, 4 * group);
   // Blocks of equal size, and as many for every thread.
