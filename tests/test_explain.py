@@ -104,11 +104,25 @@ def test_three_channels_do_not_fill_a_transform(conv: convs.Conv) -> None:
         x, weight, _ = cases.CONV[conv.op].inputs(shape, torch.float32, torch.Generator())
         options = {} if conv.padding is None else {"padding": conv.padding}
         found = vk.explain(conv.op, x, weight, **options)
-        to_few = found.forward if outgoing == 3 else found.x_gradient
-        for way in (found.forward, found.x_gradient, found.weight_gradient):
+        from_few, to_few = found.forward, found.x_gradient
+        if outgoing == 3:
+            from_few, to_few = to_few, from_few
+        ways = {"narrow": to_few, "shallow": from_few, "": found.weight_gradient}
+        for name, way in ways.items():
             assert way is not None
-            assert way.name == "library" or (way is to_few and way.name == "narrow")
+            assert way.name in ("library", name or "shallow")
             assert "channels (3)" in way.reason
+
+
+@compiled
+def test_images_run_on_kernels_of_their_own() -> None:
+    image, latent = torch.zeros(2, 3, 16, 16), torch.zeros(2, 64, 8, 8)
+    encoder = vk.explain("downsample_conv4x4", image, torch.zeros(64, 3, 4, 4))
+    decoder = vk.explain("conv_transpose4x4", latent, torch.zeros(64, 3, 4, 4))
+    ways = (encoder.forward, encoder.x_gradient, encoder.weight_gradient)
+    assert [way and way.name for way in ways] == ["shallow", "narrow", "shallow"]
+    ways = (decoder.forward, decoder.x_gradient, decoder.weight_gradient)
+    assert [way and way.name for way in ways] == ["narrow", "shallow", "shallow"]
 
 
 @compiled

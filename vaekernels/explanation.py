@@ -22,8 +22,8 @@ class Way:
     """How one direction of a convolution is computed.
 
     Attributes:
-        name: ``"winograd F(4x4, 3x3)"`` and the like; ``"narrow"``, the algorithm for few output
-            channels; ``"library"``, PyTorch's own convolution.
+        name: ``"winograd F(4x4, 3x3)"`` and the like; ``"narrow"`` and ``"shallow"``, those
+            for few output and input channels; ``"library"``, PyTorch's own convolution.
         reason: why this one.
     """
 

@@ -46,11 +46,12 @@ def _loops(x: Tensor, weight: Tensor, bias: Tensor, stride: int, before: int, af
     return y
 
 
+@pytest.mark.parametrize("outputs", (4, 9))
 @pytest.mark.parametrize("size", ((5, 6), (2, 3), (4, 9)))
-def test_loops_over_pixels(size: tuple[int, int], options: Options) -> None:
+def test_loops_over_pixels(size: tuple[int, int], outputs: int, options: Options) -> None:
     keywords, dtype = options
-    x, bias = _draw(2, 3, *size), _draw(4)
-    w3, w4 = _draw(4, 3, 3, 3), _draw(4, 3, 4, 4)
+    x, bias = _draw(2, 3, *size), _draw(outputs)
+    w3, w4 = _draw(outputs, 3, 3, 3), _draw(outputs, 3, 4, 4)
     inputs3 = [t.to(dtype) for t in (x, w3, bias)]
     inputs4 = [t.to(dtype) for t in (x, w4, bias)]
     asymmetric, symmetric = (

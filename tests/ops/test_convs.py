@@ -39,6 +39,27 @@ def test_every_option_of_conv3x3(groups: int | None, activation: str | None, bac
             convs.check(conv, backend)
 
 
+@pytest.mark.parametrize("residual", (True, False))
+@pytest.mark.parametrize("groups", (None, 1))
+@pytest.mark.parametrize("channels", ((3, 20), (20, 3)))
+def test_every_option_of_conv3x3_with_few_channels(
+    channels: tuple[int, int], groups: int | None, residual: bool, cpu: str
+) -> None:
+    for activation in ACTIVATIONS:
+        for bias in (True, False):
+            conv = Conv("conv3x3", (2, *channels, 9, 7), activation, bias, residual, groups)
+            convs.check(conv, cpu)
+
+
+def test_a_large_result_of_few_channels(cpu: str) -> None:
+    """Written past the caches."""
+    conv = Conv("conv3x3", (1, 3, 64, 259, 257), "leaky_relu", residual=True)
+    tensors = conv.tensors()
+    with torch.no_grad():
+        got, expected = (conv(tensors, backend=backend) for backend in (cpu, "reference"))
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("conv", convs.every_op((2, 8, 12, 9, 7)), ids=convs.name_of)
 def test_every_option(conv: Conv, activation: str | None, backend: str) -> None:
@@ -177,12 +198,13 @@ def each_capability() -> Iterator[Iterator[str]]:
     extension.set_cpu_capability(best)
 
 
-@pytest.mark.parametrize(
-    "conv", convs.every_op((2, 20, 36, 13, 11), activation="leaky_relu"), ids=convs.name_of
-)
-def test_every_cpu_capability(conv: Conv, each_capability: Iterator[str]) -> None:
+@pytest.mark.parametrize("channels", ((20, 36), (3, 36), (36, 3)))
+@pytest.mark.parametrize("conv", convs.every_op(activation="leaky_relu"), ids=convs.name_of)
+def test_every_cpu_capability(
+    conv: Conv, channels: tuple[int, int], each_capability: Iterator[str]
+) -> None:
     for _ in each_capability:
-        convs.check(conv, "cpu")
+        convs.check(replace(conv, shape=(2, *channels, 13, 11)), "cpu")
 
 
 @pytest.mark.parametrize("threads", (1, 2))

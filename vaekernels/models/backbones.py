@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -69,7 +70,9 @@ class ConvDecoder(nn.Module):
         self.convs.append(ConvTranspose4x4(channels[-1], image))
 
     def forward(self, z: Tensor) -> Tensor:
-        x = self.activation(self.input(z)).unflatten(1, self.smallest_shape)
+        # The layout of the convolutions: the activation is then kept once for both backwards.
+        x = self.input(z).unflatten(1, self.smallest_shape)
+        x = self.activation(x.contiguous(memory_format=torch.channels_last))
         *inner, last = self.convs
         for conv in inner:
             x = conv(x) if self.fused else self.activation(conv(x))

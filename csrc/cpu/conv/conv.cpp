@@ -2,10 +2,10 @@
 
 #include <ATen/Parallel.h>
 
+#include "cpu/conv/direct_run.h"
 #include "cpu/conv/epilogue.h"
 #include "cpu/conv/filter_cache.h"
 #include "cpu/conv/library.h"
-#include "cpu/conv/narrow_run.h"
 #include "cpu/conv/scratch.h"
 #include "cpu/conv/winograd_run.h"
 #include "cpu/pooled.h"
@@ -115,7 +115,10 @@ at::Tensor prologue(const ConvCall& call, const at::Tensor& x) {
 at::Tensor forward_by_library(const ConvCall& call, const at::Tensor& x) {
   const std::optional<at::Tensor> bias =
       call.bias.defined() ? std::optional<at::Tensor>(call.bias) : std::nullopt;
-  at::Tensor y = library_forward(call.form, prologue(call, x), call.weight, bias);
+  const bool keeps = cacheable(call.weight, Direction::kForward) && call.weight.is_contiguous() &&
+                     !call.weight.is_contiguous(kNhwc);
+  const at::Tensor weight = keeps ? cached_channels_last(call.weight) : call.weight;
+  at::Tensor y = library_forward(call.form, prologue(call, x), weight, bias);
   y = y.contiguous(kNhwc);
   if (call.residual.defined()) y.add_(call.residual);
   switch (call.activation) {
@@ -162,36 +165,48 @@ at::Tensor epilogue_gradient(const ConvCall& call, const at::Tensor& dy, const a
   return g;
 }
 
-// A form to few channels, its sizes and filters set.
-NarrowConvolution narrow_problem(Form form, const at::Tensor& x, const at::Tensor& y,
-                                 const Filters& filters) {
-  NarrowConvolution conv;
-  conv.batch = x.size(0);
-  conv.in_channels = x.size(1);
-  conv.in_height = x.size(2);
-  conv.in_width = x.size(3);
-  conv.out_channels = y.size(1);
-  conv.out_height = y.size(2);
-  conv.out_width = y.size(3);
+// A form to few channels (narrow) or from few, its sizes and filters set.
+DirectConvolution direct_problem(Method method, Form form, const ImageSizes& in,
+                                 const ImageSizes& out, const Filters& filters) {
+  const bool narrow = method == Method::kNarrow;
   const Geometry g = geometry(form);
-  conv.stride = g.out_stride;
+  DirectConvolution conv;
+  conv.batch = in.batch;
+  conv.in_channels = in.channels;
+  conv.in_height = in.height;
+  conv.in_width = in.width;
+  conv.out_channels = out.channels;
+  conv.out_height = out.height;
+  conv.out_width = out.width;
+  conv.stride = narrow ? g.out_stride : g.in_stride;
+  conv.padding = -std::min(g.start[0], g.start[1]);
   conv.kernel = g.kernel;
-  // Its taps are those of a transposed convolution.
-  conv.flipped = form == Form::kSame;
-  conv.x = x.const_data_ptr<float>();
-  conv.y = y.mutable_data_ptr<float>();
+  // The taps of a narrow one are those of a transposed convolution.
+  conv.flipped = form == (narrow ? Form::kSame : Form::kSameAdjoint);
   conv.w = filters.w;
   conv.out_stride = filters.out_stride;
   conv.in_stride = filters.in_stride;
   return conv;
 }
 
+void run(Method method, const DirectConvolution& conv) {
+  if (method == Method::kNarrow) {
+    narrow_convolve(conv);
+  } else {
+    shallow_convolve(conv);
+  }
+}
+
 at::Tensor input_gradient(const ConvCall& call, Method method, const at::Tensor& g) {
   const at::Tensor dx = empty_image(sizes_of(call.x));
   const Form form = adjoint(call.form);
-  if (method == Method::kNarrow) {
+  if (method != Method::kWinograd) {
     const at::Tensor weight = call.weight.contiguous();
-    convolve(narrow_problem(form, g, dx, filters_of(weight, is_transposed(call.form))));
+    DirectConvolution conv = direct_problem(method, form, sizes_of(g), sizes_of(dx),
+                                            filters_of(weight, is_transposed(call.form)));
+    conv.x = g.const_data_ptr<float>();
+    conv.y = dx.mutable_data_ptr<float>();
+    run(method, conv);
     return dx;
   }
   Convolution conv = problem(form, call.precision, sizes_of(g), sizes_of(call.x));
@@ -213,6 +228,22 @@ at::Tensor filter_gradient(const ConvCall& call, const at::Tensor& x, const at::
   set_prologue(conv, call);
   filter_gradient(conv, out.const_data_ptr<float>(), dw.mutable_data_ptr<float>(), dw.stride(0),
                   dw.stride(1));
+  return dw;
+}
+
+// The same where x or g has few channels: the one that has is the input of the computation.
+at::Tensor shallow_gradient(const ConvCall& call, const at::Tensor& x, const at::Tensor& g) {
+  const at::Tensor dw = at::empty(call.weight.sizes(), call.weight.options());
+  const at::Tensor normalised = prologue(call, x);
+  const bool transposed = is_transposed(call.form);
+  const bool exchanged = transposed || x.size(1) > kFewChannels;
+  const at::Tensor& in = exchanged ? g : normalised;
+  const at::Tensor& out = exchanged ? normalised : g;
+  DirectConvolution conv =
+      direct_problem(Method::kShallow, exchanged ? adjoint(call.form) : call.form, sizes_of(in),
+                     sizes_of(out), filters_of(dw, transposed == exchanged));
+  conv.x = in.const_data_ptr<float>();
+  shallow_filter_gradient(conv, out.const_data_ptr<float>(), dw.mutable_data_ptr<float>());
   return dw;
 }
 
@@ -257,11 +288,14 @@ at::Tensor conv_forward(const ConvCall& call) {
     conv.negative_slope = call.negative_slope;
   };
   const bool out_first = !is_transposed(call.form);
-  if (method == Method::kNarrow) {
+  if (method != Method::kWinograd) {
     const at::Tensor x = prologue(call, input), weight = call.weight.contiguous();
-    NarrowConvolution conv = narrow_problem(call.form, x, y, filters_of(weight, out_first));
+    DirectConvolution conv =
+        direct_problem(method, call.form, sizes_of(x), sizes_of(y), filters_of(weight, out_first));
+    conv.x = x.const_data_ptr<float>();
+    conv.y = y.mutable_data_ptr<float>();
     set_epilogue(conv);
-    convolve(conv);
+    run(method, conv);
     return y;
   }
   Convolution conv = problem(call.form, call.precision, sizes_of(input), sizes_of(y));
@@ -297,7 +331,10 @@ ConvGradients conv_backward(const ConvCall& call, const std::optional<at::Tensor
     if (by_library[1]) grads.weight = dw.contiguous();
   }
   if (mask[0] && !by_library[0]) grads.x = input_gradient(call, method_x, g);
-  if (mask[1] && !by_library[1]) grads.weight = filter_gradient(call, x, g);
+  if (mask[1] && !by_library[1]) {
+    const bool shallow = method_w == Method::kShallow;
+    grads.weight = shallow ? shallow_gradient(call, x, g) : filter_gradient(call, x, g);
+  }
   return grads;
 }
 

@@ -66,6 +66,33 @@ void forget_dead() {
   std::erase_if(entries, [](const auto& entry) { return entry.second.weight.expired(); });
 }
 
+// What make() returns, kept under the key while the weight, with its data at w, is what it was.
+template <class Make>
+at::Tensor kept(const at::Tensor& weight, const Key& key, const float* w, const Make& make) {
+  const uint32_t version = weight._version();
+  const uint64_t print = fingerprint(w, weight.numel());
+  {
+    std::lock_guard<std::mutex> lock(mutex);
+    const auto found = entries.find(key);
+    if (found != entries.end()) {
+      const Entry& entry = found->second;
+      if (!entry.weight.expired() && entry.version == version && entry.data == w &&
+          entry.fingerprint == print) {
+        return entry.u;
+      }
+    }
+  }
+  at::Tensor u = make();
+  // References are taken before the lock: Python, which counts some of them, must not be waited for
+  // while forget_filters, which Python calls, waits here.
+  Entry entry{c10::weak_intrusive_ptr<c10::TensorImpl>(weight.getIntrusivePtr()), version, w, print,
+              u};
+  std::lock_guard<std::mutex> lock(mutex);
+  forget_dead();
+  entries.insert_or_assign(key, std::move(entry));
+  return u;
+}
+
 }  // namespace
 
 bool cacheable(const at::Tensor& weight, Direction direction) {
@@ -76,30 +103,17 @@ bool cacheable(const at::Tensor& weight, Direction direction) {
 
 at::Tensor cached_filters(const at::Tensor& weight, const Convolution& conv,
                           const Filters& filters) {
-  const Key key = key_of(weight, conv, filters);
-  const uint32_t version = weight._version();
-  const uint64_t print = fingerprint(filters.w, weight.numel());
-  {
-    std::lock_guard<std::mutex> lock(mutex);
-    const auto found = entries.find(key);
-    if (found != entries.end()) {
-      const Entry& entry = found->second;
-      if (!entry.weight.expired() && entry.version == version && entry.data == filters.w &&
-          entry.fingerprint == print) {
-        return entry.u;
-      }
-    }
-  }
-  at::Tensor u = at::empty({filter_floats(conv)}, weight.options());
-  transform(conv, filters, u.mutable_data_ptr<float>());
-  // References are taken before the lock: Python, which counts some of them, must not be waited for
-  // while forget_filters, which Python calls, waits here.
-  Entry entry{c10::weak_intrusive_ptr<c10::TensorImpl>(weight.getIntrusivePtr()), version,
-              filters.w, print, u};
-  std::lock_guard<std::mutex> lock(mutex);
-  forget_dead();
-  entries.insert_or_assign(key, std::move(entry));
-  return u;
+  return kept(weight, key_of(weight, conv, filters), filters.w, [&] {
+    at::Tensor u = at::empty({filter_floats(conv)}, weight.options());
+    transform(conv, filters, u.mutable_data_ptr<float>());
+    return u;
+  });
+}
+
+at::Tensor cached_channels_last(const at::Tensor& weight) {
+  return kept(weight, Key{weight.unsafeGetTensorImpl(), {}, 0, 0, 0, 0, {}},
+              weight.const_data_ptr<float>(),
+              [&] { return weight.contiguous(at::MemoryFormat::ChannelsLast); });
 }
 
 void forget_filters(const void* weight) {

@@ -18,6 +18,9 @@ bool cacheable(const at::Tensor& weight, Direction direction);
 at::Tensor cached_filters(const at::Tensor& weight, const Convolution& conv,
                           const Filters& filters);
 
+// The contiguous weight in channels_last, as the library wants it: kept in the same way.
+at::Tensor cached_channels_last(const at::Tensor& weight);
+
 // Drops what is kept of the weight with this TensorImpl. vaekernels/ops/_filters.py calls it when
 // the weight dies; what is not watched from there goes when the next filters are kept.
 void forget_filters(const void* weight);

@@ -61,7 +61,7 @@ void transform_gradient_inputs_of(const FilterGradient& args, int64_t first, int
   const Convolution& conv = args.conv;
   const int64_t phase_channels = round_up(conv.in_channels, kGradientPanel);
   for_each_window<F>(conv, args.first_tile + first, args.first_tile + last, /*out_phase=*/0,
-                     [&](int64_t tile, int phase, int64_t channel, const Window& window) {
+                     [&](int64_t tile, int phase, int64_t channel, const auto& window) {
     float* to = args.v + (tile - args.first_tile) * kGradientPanel;
     const int64_t k = phase * phase_channels + channel;
     transform_window<F>(window, args.v_point,
@@ -103,19 +103,28 @@ VK_INLINE void accumulate_group(const float* a, const float* b, float* c, int64_
   }
 }
 
-// A panel of output channels by a panel of the depth.
-void accumulate_panels(const float* a, const float* b, float* c, int64_t c_row, int64_t tiles,
-                       bool first) {
+// A panel of output channels by a panel of the depth, of which so many rows and columns are wanted.
+template <int kVectors>
+VK_INLINE void accumulate_columns(const float* a, const float* b, float* c, int64_t c_row,
+                                  [[maybe_unused]] int64_t rows, int64_t tiles, bool first) {
 #if defined(__AVX512F__)
-  accumulate_group<16, 1>(a, b, c, c_row, tiles, first);
+  accumulate_group<16, kVectors>(a, b, c, c_row, tiles, first);
 #else
-  constexpr int64_t kColumns = 2 * kLanes;
-  for (int64_t column = 0; column < kGradientPanel; column += kColumns) {
-    accumulate_group<6, 2>(a, b + column, c + column, c_row, tiles, first);
-    accumulate_group<6, 2>(a + 6, b + column, c + 6 * c_row + column, c_row, tiles, first);
-    accumulate_group<4, 2>(a + 12, b + column, c + 12 * c_row + column, c_row, tiles, first);
-  }
+  accumulate_group<6, kVectors>(a, b, c, c_row, tiles, first);
+  if (rows > 6) accumulate_group<6, kVectors>(a + 6, b, c + 6 * c_row, c_row, tiles, first);
+  if (rows > 12) accumulate_group<4, kVectors>(a + 12, b, c + 12 * c_row, c_row, tiles, first);
 #endif
+}
+
+void accumulate_panels(const float* a, const float* b, float* c, int64_t c_row, int64_t rows,
+                       int64_t columns, int64_t tiles, bool first) {
+  constexpr int64_t kMost = kLanes < kGradientPanel ? 2 * kLanes : kLanes;
+  const int64_t wanted = columns < kGradientPanel ? columns : kGradientPanel;
+  for (int64_t column = 0; column < wanted; column += kMost) {
+    const bool narrow = wanted - column <= kLanes;
+    auto* run = narrow ? accumulate_columns<1> : accumulate_columns<kMost / kLanes>;
+    run(a, b + column, c + column, c_row, rows, tiles, first);
+  }
 }
 
 template <class F>
@@ -172,7 +181,9 @@ void accumulate_filter_gradient(const FilterGradient& args, int64_t first, int64
     using F = decltype(f);
     for (int64_t unit = first; unit < last; ++unit) {
       const int64_t product = unit / panels, panel = unit % panels;
-      const int64_t phase = panel * kGradientPanel * args.conv.in_phases() / args.c_row;
+      const int64_t phase_panels = panels / args.conv.in_phases();
+      const int64_t phase = panel / phase_panels;
+      const int64_t columns = args.conv.in_channels - panel % phase_panels * kGradientPanel;
       if (vanishes<F>(args.conv.geometry, phase, product)) continue;
       const int64_t source =
           F::kSource[product / F::kProducts] * F::kInputPoints + F::kSource[product % F::kProducts];
@@ -181,7 +192,8 @@ void accumulate_filter_gradient(const FilterGradient& args, int64_t first, int64
       float* c = args.c + product * args.c_point + panel * kGradientPanel;
       for (int64_t out = 0; out < out_panels; ++out) {
         accumulate_panels(dv + out * args.panel, v, c + out * kGradientPanel * args.c_row,
-                          args.c_row, args.tiles, args.first_block);
+                          args.c_row, args.conv.out_channels - out * kGradientPanel, columns,
+                          args.tiles, args.first_block);
       }
     }
   });

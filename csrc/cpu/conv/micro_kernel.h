@@ -18,19 +18,19 @@ constexpr int64_t kPanel = 2 * kLanes;
 // Depth whose filters stay in the first-level cache while the tiles of a block pass.
 constexpr int64_t kDepth = 256;
 
-// c[r][0 .. kPanel) (+)= sum over k of a[r][k] * b[k][0 .. kPanel). Sums of parts are added at the
-// end, not carried on: the error grows with the longest chain of additions.
 template <int kVectors>
-VK_INLINE void multiply_group(const float* a, int64_t a_row, const float* b, float* c,
-                              int64_t c_row, int64_t depth, bool accumulate) {
-  Vec sum[kRows][kVectors];
+VK_INLINE void clear(Vec (&sum)[kRows][kVectors]) {
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
-    for (int q = 0; q < kVectors; ++q) {
-      sum[r][q] = Vec{};
-    }
+    for (int q = 0; q < kVectors; ++q) sum[r][q] = Vec{};
   }
+}
+
+// sum[r] += sum over k of a[r][k] * b[k][0 .. kPanel).
+template <int kVectors>
+VK_INLINE void add_products(Vec (&sum)[kRows][kVectors], const float* const (&a)[kRows],
+                            const float* b, int64_t depth) {
 #pragma GCC unroll 4
   for (int64_t k = 0; k < depth; ++k) {
     Vec filter[kVectors];
@@ -38,11 +38,24 @@ VK_INLINE void multiply_group(const float* a, int64_t a_row, const float* b, flo
     for (int q = 0; q < kVectors; ++q) filter[q] = load(b + k * kPanel + q * kLanes);
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
-      const Vec x = broadcast(a[r * a_row + k]);
+      const Vec x = broadcast(a[r][k]);
 #pragma GCC unroll 2
       for (int q = 0; q < kVectors; ++q) sum[r][q] = fma(x, filter[q], sum[r][q]);
     }
   }
+}
+
+// c[r][0 .. kPanel) (+)= sum over k of a[r][k] * b[k][0 .. kPanel). Sums of parts are added at the
+// end, not carried on: the error grows with the longest chain of additions.
+template <int kVectors>
+VK_INLINE void multiply_group(const float* a, int64_t a_row, const float* b, float* c,
+                              int64_t c_row, int64_t depth, bool accumulate) {
+  Vec sum[kRows][kVectors];
+  clear(sum);
+  const float* rows[kRows];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) rows[r] = a + r * a_row;
+  add_products(sum, rows, b, depth);
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2

@@ -7,27 +7,30 @@
 namespace vaekernels::cpu::VK_CAPABILITY {
 namespace {
 
-int64_t panels_of(const NarrowConvolution& conv) {
-  return round_up(conv.columns(), kPanel) / kPanel;
+// Products of a pixel.
+int64_t columns_of(const DirectConvolution& conv) { return conv.taps() * conv.out_channels; }
+
+int64_t panels_of(const DirectConvolution& conv) {
+  return round_up(columns_of(conv), kPanel) / kPanel;
 }
 
 // Floats between the products of neighbouring pixels; a register may be read past the last.
-int64_t row_of(const NarrowConvolution& conv) { return panels_of(conv) * kPanel; }
+int64_t row_of(const DirectConvolution& conv) { return panels_of(conv) * kPanel; }
 
 // Input rows that the output rows [top, bottom) take from.
 struct Rows {
   int64_t first, last;
 };
 
-Rows rows_for(const NarrowConvolution& conv, int64_t top, int64_t bottom) {
-  // o = stride * i - 1 + k, 0 <= k < kernel
-  const int64_t first = (top + 1 - (conv.kernel - 1) + conv.stride - 1) / conv.stride;
-  const int64_t last = bottom / conv.stride + 1;
+Rows rows_for(const DirectConvolution& conv, int64_t top, int64_t bottom) {
+  // o = stride * i - padding + k, 0 <= k < kernel
+  const int64_t first = (top + conv.padding - (conv.kernel - 1) + conv.stride - 1) / conv.stride;
+  const int64_t last = (bottom - 1 + conv.padding) / conv.stride + 1;
   return {std::max<int64_t>(first, 0), std::min(last, conv.in_height)};
 }
 
 // products[pixel][column] of the input rows.
-void multiply_rows(const NarrowConvolution& conv, int64_t image, Rows rows, float* products) {
+void multiply_rows(const DirectConvolution& conv, int64_t image, Rows rows, float* products) {
   const int64_t pixels = (rows.last - rows.first) * conv.in_width;
   const float* x =
       conv.x + (image * conv.in_height + rows.first) * conv.in_width * conv.in_channels;
@@ -48,9 +51,9 @@ struct Taps {
   int64_t count = 0;
   int64_t tap[3], input[3];
 
-  VK_INLINE Taps(const NarrowConvolution& conv, int64_t o, int64_t inputs) {
+  VK_INLINE Taps(const DirectConvolution& conv, int64_t o, int64_t inputs) {
     for (int64_t k = 0; k < conv.kernel; ++k) {
-      const int64_t scaled = o + 1 - k;
+      const int64_t scaled = o + conv.padding - k;
       if (scaled < 0 || scaled % conv.stride != 0 || scaled / conv.stride >= inputs) continue;
       tap[count] = k;
       input[count++] = scaled / conv.stride;
@@ -60,7 +63,7 @@ struct Taps {
 
 // The outputs phase, phase + stride, ... of a row, whose first pixel has number `row`: away from
 // the borders all take the same taps of neighbouring inputs.
-void add_row(const NarrowConvolution& conv, const float* products, Rows rows, int64_t oy,
+void add_row(const DirectConvolution& conv, const float* products, Rows rows, int64_t oy,
              int64_t phase, int64_t row, Vec bias) {
   const Finish finish{conv.activation, broadcast(conv.negative_slope)};
   const int64_t channels = conv.out_channels, pixel = row_of(conv);
@@ -92,29 +95,28 @@ void add_row(const NarrowConvolution& conv, const float* products, Rows rows, in
 
 }  // namespace
 
-int64_t narrow_filter_floats(const NarrowConvolution& conv) {
+int64_t narrow_filter_floats(const DirectConvolution& conv) {
   return panels_of(conv) * conv.in_channels * kPanel;
 }
 
-int64_t narrow_product_floats(const NarrowConvolution& conv) {
+int64_t narrow_product_floats(const DirectConvolution& conv) {
   const int64_t rows = (conv.strip_rows + conv.kernel - 1) / conv.stride + 2;
   return rows * conv.in_width * row_of(conv) + kLanes;
 }
 
-void pack_narrow_filters(const NarrowConvolution& conv) {
-  const int64_t taps = conv.kernel * conv.kernel;
+void pack_narrow_filters(const DirectConvolution& conv) {
   for (int64_t column = 0; column < row_of(conv); ++column) {
     float* b = conv.b + column / kPanel * conv.in_channels * kPanel + column % kPanel;
     const int64_t tap = column / conv.out_channels;
     const float* w = conv.w + column % conv.out_channels * conv.out_stride +
-                     (conv.flipped ? taps - 1 - tap : tap);
+                     (conv.flipped ? conv.taps() - 1 - tap : tap);
     for (int64_t in = 0; in < conv.in_channels; ++in) {
-      b[in * kPanel] = column < conv.columns() ? w[in * conv.in_stride] : 0.0f;
+      b[in * kPanel] = column < columns_of(conv) ? w[in * conv.in_stride] : 0.0f;
     }
   }
 }
 
-void narrow_convolution(const NarrowConvolution& conv, float* products, int64_t first,
+void narrow_convolution(const DirectConvolution& conv, float* products, int64_t first,
                         int64_t last) {
   const Vec bias = conv.bias ? load_first(conv.bias, conv.out_channels) : Vec{};
   for (int64_t unit = first; unit < last; ++unit) {

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstdio>
 
-#include "cpu/conv/narrow.h"
+#include "cpu/conv/direct.h"
 #include "cpu/conv/winograd.h"
 
 namespace vaekernels::cpu {
@@ -69,8 +69,15 @@ double winograd_cost(Form form, Algorithm algorithm, Direction direction, const 
 
 bool is_narrow(Form form, const ImageSizes& in, const ImageSizes& out) {
   const bool possible = form == Form::kSame || form == Form::kSameAdjoint || form == Form::kUp4x4;
-  return possible && out.channels <= kNarrowChannels && in.channels >= kFewestChannels &&
+  return possible && out.channels <= kFewChannels && in.channels >= kFewestChannels &&
          in.height * in.width >= 16;
+}
+
+bool is_shallow(Form form, const ImageSizes& in, const ImageSizes& out) {
+  const bool possible = form == Form::kSame || form == Form::kSameAdjoint ||
+                        form == Form::kDown4x4 || form == Form::kDown3x3 ||
+                        form == Form::kDown3x3Symmetric;
+  return possible && in.channels <= kFewChannels && out.channels >= kFewestChannels;
 }
 
 const char* name_of(Algorithm algorithm) {
@@ -90,6 +97,7 @@ std::string name_of(const Plan& plan) {
   switch (plan.method) {
     case Method::kWinograd: return name_of(plan.algorithm);
     case Method::kNarrow: return "narrow";
+    case Method::kShallow: return "shallow";
     default: return "library";
   }
 }
@@ -110,6 +118,14 @@ Plan plan(Form form, Direction direction, const ImageSizes& x, const ImageSizes&
   if (!gradient && is_narrow(computed, in, out)) {
     result.method = Method::kNarrow;
     result.reason = "at most 4 output channels (" + std::to_string(out.channels) + ")";
+    return result;
+  }
+  // The gradient of the filters of 3x3 sees its two images alike.
+  const bool shallow_outputs = gradient && computed == Form::kSame && is_shallow(computed, out, in);
+  if (shallow_outputs || is_shallow(computed, in, out)) {
+    result.method = Method::kShallow;
+    result.reason = std::string("at most 4 ") + (shallow_outputs ? "output" : "input") +
+                    " channels (" + std::to_string(std::min(in.channels, out.channels)) + ")";
     return result;
   }
   const int64_t fewest = std::min(in.channels, out.channels);

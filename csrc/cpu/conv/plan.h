@@ -14,7 +14,7 @@ struct ImageSizes {
   int64_t batch = 0, channels = 0, height = 0, width = 0;
 };
 
-enum class Method { kWinograd, kNarrow, kLibrary };
+enum class Method { kWinograd, kNarrow, kShallow, kLibrary };
 
 struct Plan {
   Method method = Method::kLibrary;
@@ -22,7 +22,7 @@ struct Plan {
   std::string reason;
 };
 
-// What runs: the algorithm, "narrow" or "library".
+// What runs: the algorithm, "narrow", "shallow" or "library".
 std::string name_of(const Plan& plan);
 
 // The plan of a form's forward, or of a gradient of it; x and y are the form's input and output.

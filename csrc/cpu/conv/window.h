@@ -1,4 +1,4 @@
-// The input windows of tiles: direct where a window lies inside of the image, else staged.
+// The input windows of tiles, read in place; normalised ones are staged.
 #pragma once
 
 #include <algorithm>
@@ -20,15 +20,27 @@ VK_INLINE TilePosition position_of(const Convolution& conv, int64_t tile) {
   return {tile / per_image, rest / conv.tile_columns, rest % conv.tile_columns};
 }
 
-// Samples of a window: sample (i, j), channel c at at[i * row + j * column + c].
+// Samples of a window that lie at regular distances.
 struct Window {
   const float* at;
   int64_t row, column;
   int64_t channels;
+
+  VK_INLINE const float* sample(int i, int j) const { return at + i * row + j * column; }
+};
+
+// Samples of a window that reaches over the border: those outside are zeros from elsewhere.
+template <class F>
+struct BorderWindow {
+  const float* at[F::kWindow][F::kWindow];
+  int64_t channels;
+
+  VK_INLINE const float* sample(int i, int j) const { return at[i][j]; }
 };
 
 constexpr int64_t kStagedChannels = 64;
 constexpr int64_t kStagedTiles = 8;
+alignas(64) constexpr float kZeros[kStagedChannels] = {};
 
 // Where the first sample of a run of windows lies in the image.
 struct Corner {
@@ -49,14 +61,14 @@ VK_INLINE void normalise_silu(const float* x, const float* scale, const float* s
   for (int64_t c = 0; c < n; ++c) out[c] = vaekernels::silu(fused(x[c], scale[c], shift[c]));
 }
 
-// Copies rows x columns samples, channels [channel, channel + n), into staged; outside of the image
-// is zero, the prologue is applied inside. Channels are padded to whole registers.
+// Copies rows x columns normalised samples, channels [channel, channel + n), into staged; outside
+// of the image is zero. Channels are padded to whole registers.
 inline void stage(const Convolution& conv, int64_t image, Corner corner, int64_t rows,
                   int64_t columns, int64_t channel, int64_t n, float* staged) {
   const int64_t stride = conv.geometry.in_stride;
   const int64_t padded = round_up(n, kLanes);
-  const float* scale = conv.scale ? conv.scale + image * conv.in_channels + channel : nullptr;
-  const float* shift = conv.shift ? conv.shift + image * conv.in_channels + channel : nullptr;
+  const float* scale = conv.scale + image * conv.in_channels + channel;
+  const float* shift = conv.shift + image * conv.in_channels + channel;
   for (int64_t i = 0; i < rows; ++i) {
     const int64_t y = corner.y + i * stride;
     const bool inside_y = y >= 0 && y < conv.in_height;
@@ -68,14 +80,30 @@ inline void stage(const Convolution& conv, int64_t image, Corner corner, int64_t
       }
       const float* from =
           conv.x + ((image * conv.in_height + y) * conv.in_width + x) * conv.in_channels + channel;
-      if (scale != nullptr) {
-        normalise_silu(from, scale, shift, n, staged);
-      } else {
-        for (int64_t c = 0; c < n; ++c) staged[c] = from[c];
-      }
+      normalise_silu(from, scale, shift, n, staged);
       for (int64_t c = n; c < padded; ++c) staged[c] = 0.0f;
     }
   }
+}
+
+// channels [channel, channel + n) of the window at the corner, of which some samples lie outside.
+template <class F>
+VK_INLINE BorderWindow<F> border_window(const Convolution& conv, int64_t image, Corner corner,
+                                        int64_t channel, int64_t n) {
+  const int64_t stride = conv.geometry.in_stride;
+  const float* from = conv.x + image * conv.in_height * conv.in_width * conv.in_channels + channel;
+  BorderWindow<F> window;
+  window.channels = n;
+  for (int i = 0; i < F::kWindow; ++i) {
+    const int64_t y = corner.y + i * stride;
+    const bool inside_y = y >= 0 && y < conv.in_height;
+    for (int j = 0; j < F::kWindow; ++j) {
+      const int64_t x = corner.x + j * stride;
+      const bool inside = inside_y && x >= 0 && x < conv.in_width;
+      window.at[i][j] = inside ? from + (y * conv.in_width + x) * conv.in_channels : kZeros;
+    }
+  }
+  return window;
 }
 
 // Calls body(tile, phase, channel, window) for the windows of the tiles [first, last): whole ones,
@@ -108,6 +136,10 @@ VK_INLINE void for_each_window(const Convolution& conv, int64_t first, int64_t l
       }
       for (int64_t channel = 0; channel < conv.in_channels; channel += kStagedChannels) {
         const int64_t n = std::min(kStagedChannels, conv.in_channels - channel);
+        if (conv.scale == nullptr) {
+          body(tile, phase, channel, border_window<F>(conv, at.image, corner, channel, n));
+          continue;
+        }
         const int64_t padded = round_up(n, kLanes);
         const int64_t columns = (run - 1) * F::kStep + F::kWindow;
         stage(conv, at.image, corner, F::kWindow, columns, channel, n, staged);
@@ -123,8 +155,8 @@ VK_INLINE void for_each_window(const Convolution& conv, int64_t first, int64_t l
 
 // v[i][j] = input transform of one register of channels of a window, rows then columns; written to
 // v + (i * points + j) * point. n: channels of the register that exist, all of them if kWhole.
-template <class F, bool kWhole>
-VK_INLINE void transform_register(const Window& window, int64_t channel, int64_t n, float* v,
+template <class F, bool kWhole, class Samples>
+VK_INLINE void transform_register(const Samples& window, int64_t channel, int64_t n, float* v,
                                   int64_t point) {
   constexpr int kN = F::kWindow, kP = F::kInputPoints;
   Vec half[kP][kN];
@@ -133,7 +165,7 @@ VK_INLINE void transform_register(const Window& window, int64_t channel, int64_t
     Vec d[kN], t[kP];
 #pragma GCC unroll 8
     for (int i = 0; i < kN; ++i) {
-      const float* from = window.at + i * window.row + j * window.column + channel;
+      const float* from = window.sample(i, j) + channel;
       d[i] = kWhole ? load(from) : load_first(from, n);
     }
     F::input(d, t);
@@ -151,8 +183,8 @@ VK_INLINE void transform_register(const Window& window, int64_t channel, int64_t
 
 // All channels of a window; to(channel) is where the register that starts there goes. Whole
 // registers are written: what lies past the last channel must not hold anything yet.
-template <class F, class To>
-VK_INLINE void transform_window(const Window& window, int64_t point, To to) {
+template <class F, class Samples, class To>
+VK_INLINE void transform_window(const Samples& window, int64_t point, To to) {
   int64_t c = 0;
   for (; c + kLanes <= window.channels; c += kLanes) {
     transform_register<F, true>(window, c, kLanes, to(c), point);

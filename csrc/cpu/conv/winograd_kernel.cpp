@@ -59,7 +59,7 @@ void multiply_unit(const Convolution& conv, const Block& block, int64_t product,
 template <class F>
 void transform_inputs_of(const Convolution& conv, const Block& block, int64_t first, int64_t last) {
   for_each_window<F>(conv, block.first_tile + first, block.first_tile + last, block.out_phase,
-                     [&](int64_t tile, int phase, int64_t channel, const Window& window) {
+                     [&](int64_t tile, int phase, int64_t channel, const auto& window) {
     float* to =
         block.v + (tile - block.first_tile) * conv.v_row + phase * conv.in_channels + channel;
     transform_window<F>(window, block.v_point, [&](int64_t c) { return to + c; });
