@@ -1,12 +1,11 @@
 #include "cpu/conv/direct_run.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 
 #include "cpu/conv/narrow.h"
 #include "cpu/conv/scratch.h"
 #include "cpu/conv/shallow.h"
+#include "cpu/dynamic_for.h"
 
 namespace vaekernels::cpu {
 namespace {
@@ -26,7 +25,7 @@ void narrow_convolve(DirectConvolution conv) {
   conv.strip_rows = std::clamp<int64_t>(kStripFloats / row, 4, 64) * conv.stride;
   conv.b = scratch(Scratch::kFilters, VK_CPU_DISPATCH(narrow_filter_floats, conv));
   VK_CPU_DISPATCH(pack_narrow_filters, conv);
-  at::parallel_for(0, conv.batch * conv.strips(), 1, [&](int64_t first, int64_t last) {
+  dynamic_for(conv.batch * conv.strips(), [&](int64_t first, int64_t last) {
     float* products = scratch(Scratch::kBlock, VK_CPU_DISPATCH(narrow_product_floats, conv));
     VK_CPU_DISPATCH(narrow_convolution, conv, products, first, last);
   });
@@ -40,7 +39,7 @@ void shallow_convolve(DirectConvolution conv) {
   conv.strip_rows = rows_of_pixels(conv, 1024);
   conv.b = scratch(Scratch::kFilters, VK_CPU_DISPATCH(shallow_filter_floats, conv));
   VK_CPU_DISPATCH(pack_shallow_filters, conv);
-  at::parallel_for(0, conv.batch * conv.strips(), 1, [&](int64_t first, int64_t last) {
+  dynamic_for(conv.batch * conv.strips(), [&](int64_t first, int64_t last) {
     float* strip = scratch(Scratch::kBlock, VK_CPU_DISPATCH(shallow_strip_floats, conv));
     VK_CPU_DISPATCH(shallow_convolution, conv, strip, first, last);
   });
@@ -57,7 +56,7 @@ void shallow_filter_gradient(DirectConvolution conv, const float* dy, float* dw)
   constexpr int64_t kMostParts = 32;
   args.parts = std::min(conv.batch * conv.strips(), kMostParts);
   args.sums = scratch(Scratch::kSums, args.parts * VK_CPU_DISPATCH(shallow_sum_floats, conv));
-  at::parallel_for(0, args.parts, 1, [&](int64_t first, int64_t last) {
+  dynamic_for(args.parts, [&](int64_t first, int64_t last) {
     float* strip = scratch(Scratch::kBlock, VK_CPU_DISPATCH(shallow_strip_floats, conv));
     VK_CPU_DISPATCH(accumulate_shallow_gradient, args, strip, first, last);
   });

@@ -42,6 +42,17 @@ double direct_cost(Form form, Direction direction, const ImageSizes& x, const Im
   return taps * x.batch * x.channels * padded(y.channels, lanes) / rate;
 }
 
+// The part of the products of all phases that do not vanish: see vanishes() in algorithm.h.
+double share_of_products(const Geometry& g, const AlgorithmSizes& sizes) {
+  const int phases = std::max(g.in_phases, g.out_phases);
+  int products = 0;
+  for (int phase = 0; phase < phases; ++phase) {
+    products += sizes.products - (g.taps[phase][sizes.taps - 1] < 0 ? 1 : 0);
+  }
+  const double share = static_cast<double>(products) / (phases * sizes.products);
+  return share * share;
+}
+
 double winograd_cost(Form form, Algorithm algorithm, Direction direction, const ImageSizes& in,
                      const ImageSizes& out, bool transforms_filters) {
   const AlgorithmSizes sizes = VK_CPU_DISPATCH(algorithm_sizes, algorithm);
@@ -58,7 +69,7 @@ double winograd_cost(Form form, Algorithm algorithm, Direction direction, const 
   const double products = static_cast<double>(sizes.products) * sizes.products;
   const double points = static_cast<double>(sizes.input_points) * sizes.input_points;
   const double columns = padded(out.channels, gradient ? panel : lanes);
-  double cost = tiles * products * (depth + kStart) * columns;
+  double cost = tiles * products * share_of_products(g, sizes) * (depth + kStart) * columns;
   cost += kTransform * tiles * (points * depth + products * columns);
   if (!gradient) cost += kRead * std::ceil(tiles / kBlockTiles) * products * depth * columns;
   if (transforms_filters) {

@@ -18,6 +18,10 @@ struct Target {
 template <int kVectors, Store kStore, int kDepth = 0>
 void compute_group(const DirectConvolution& conv, const float* const (&a)[kRows], const float* b,
                    const float* bias, const Finish& finish, const Target& to) {
+  if constexpr (kStore == Store::kWhole) {
+    // The lines of y come from memory while the sums are computed.
+    for (int r = 0; r < kRows; ++r) prefetch_for_write(to.y + r * conv.out_channels);
+  }
   Vec sum[kRows][kVectors];
   clear(sum);
   const int64_t depth = kDepth > 0 ? kDepth : conv.kernel * conv.in_channels;

@@ -1,6 +1,8 @@
 // A strip of an image of few channels, with its padding.
 #pragma once
 
+#include <cstring>
+
 #include "cpu/conv/micro_kernel.h"
 #include "cpu/conv/shallow.h"
 
@@ -38,13 +40,13 @@ inline void copy_strip(const DirectConvolution& conv, const Strip& strip, float*
   for (int64_t i = 0; i < rows; ++i, to += row) {
     const int64_t y = first + i;
     if (y < 0 || y >= conv.in_height) {
-      for (int64_t k = 0; k < row; ++k) to[k] = 0.0f;
+      std::memset(to, 0, row * sizeof(float));
       continue;
     }
     const float* x = conv.x + (strip.image * conv.in_height + y) * conv.in_width * channels;
-    for (int64_t k = 0; k < left; ++k) to[k] = 0.0f;
-    for (int64_t k = left; k < right; ++k) to[k] = x[k - left];
-    for (int64_t k = right; k < row; ++k) to[k] = 0.0f;
+    std::memset(to, 0, left * sizeof(float));
+    std::memcpy(to + left, x, (right - left) * sizeof(float));
+    std::memset(to + right, 0, (row - right) * sizeof(float));
   }
 }
 

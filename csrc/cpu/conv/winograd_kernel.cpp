@@ -40,14 +40,18 @@ void multiply_unit(const Convolution& conv, const Block& block, int64_t product,
   const Geometry& g = conv.geometry;
   const bool narrow = conv.out_channels - panel * kPanel <= kLanes;
   auto* run = narrow ? multiply_panel<1> : multiply_panel<2>;
-  const bool some_vanish = g.taps[1][F::kTaps - 1] < 0 || g.taps[0][F::kTaps - 1] < 0;
+  const auto is_zero = [&](int phase) {
+    return vanishes<F>(g, g.in_phases > 1 ? phase : block.out_phase, product);
+  };
+  bool some_vanish = false;
+  for (int phase = 0; phase < conv.in_phases(); ++phase) some_vanish |= is_zero(phase);
   if (!some_vanish) {
     run(v, conv.v_row, u, products, block.products_row, block.tiles, conv.depth, false);
     return;
   }
   bool any = false;
   for (int phase = 0; phase < conv.in_phases(); ++phase) {
-    if (vanishes<F>(g, g.in_phases > 1 ? phase : block.out_phase, product)) continue;
+    if (is_zero(phase)) continue;
     const int64_t at = phase * conv.in_channels;
     run(v + at, conv.v_row, u + at * kPanel, products, block.products_row, block.tiles,
         conv.in_channels, any);

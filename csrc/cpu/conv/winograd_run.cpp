@@ -1,11 +1,9 @@
 #include "cpu/conv/winograd_run.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
-#include <atomic>
 
 #include "cpu/conv/scratch.h"
+#include "cpu/dynamic_for.h"
 
 namespace vaekernels::cpu {
 namespace {
@@ -35,6 +33,8 @@ struct Blocking {
 // the blocks: then all threads work on one large block and read them once for it. Figures found by
 // measuring on a machine with 512 KB of second-level and 32 MB of third-level cache.
 constexpr int64_t kSharedFilters = int64_t{8} << 20;
+// The same where the tiles are few, for filters that are large beside them.
+constexpr int64_t kFiltersOfFew = int64_t{2} << 20;
 constexpr int64_t kBlockBytes = int64_t{1} << 19;
 constexpr int64_t kSharedBlockBytes = int64_t{16} << 20;
 
@@ -46,8 +46,10 @@ Blocking blocking_of(const Convolution& conv, const AlgorithmSizes& sizes) {
   const int64_t products = int64_t{sizes.products} * sizes.products;
   const int64_t tile_bytes = kFloat * (points * conv.v_row + products * row_of_products(conv));
   const int64_t share = conv.tiles() * conv.out_phases() / threads;
+  const int64_t filters = filter_floats(conv) * kFloat;
+  const int64_t few = (filters > kFiltersOfFew ? 8 : 2) * group;
   Blocking blocking;
-  blocking.shared = filter_floats(conv) * kFloat > kSharedFilters || share < 2 * group;
+  blocking.shared = filters > kSharedFilters || share < few;
   int64_t most = (blocking.shared ? kSharedBlockBytes : kBlockBytes) / tile_bytes;
   most = std::max(most, 4 * group);
   // Blocks of equal size, and as many for every thread.
@@ -153,15 +155,12 @@ void convolve(const Convolution& conv) {
     for (int64_t index = 0; index < blocks.count(); ++index) {
       Block block = blocks.at(index);
       blocks.allocate(block);
-      compute(blocks, block,
-              [](int64_t units, const auto& body) { at::parallel_for(0, units, 1, body); });
+      compute(blocks, block, [](int64_t units, const auto& body) { dynamic_for(units, body); });
     }
     return;
   }
-  // Which thread computes a block does not change its result.
-  std::atomic<int64_t> next{0};
-  at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
-    for (int64_t index; (index = next++) < blocks.count();) {
+  dynamic_for(blocks.count(), [&](int64_t first, int64_t last) {
+    for (int64_t index = first; index < last; ++index) {
       Block block = blocks.at(index);
       blocks.allocate(block);
       compute(blocks, block, [](int64_t units, const auto& body) { body(0, units); });
@@ -194,11 +193,11 @@ void filter_gradient(const Convolution& conv, const float* dy, float* dw, int64_
     args.first_tile = tile;
     args.tiles = std::min(most, conv.tiles() - tile);
     args.first_block = tile == 0;
-    at::parallel_for(0, args.tiles, 1, [&](int64_t first, int64_t last) {
+    dynamic_for(args.tiles, [&](int64_t first, int64_t last) {
       VK_CPU_DISPATCH(transform_gradient_inputs, args, first, last);
     });
     const int64_t panels = args.c_row / kGradientPanel;
-    at::parallel_for(0, products * panels, 1, [&](int64_t first, int64_t last) {
+    dynamic_for(products * panels, [&](int64_t first, int64_t last) {
       VK_CPU_DISPATCH(accumulate_filter_gradient, args, first, last);
     });
   }
