@@ -49,24 +49,24 @@ class AttentionBlock(Chain):
         return x + _image(attended, x)
 
     def in_chunks(self, x: Tensor, affine: Affine, chunk: int) -> Tensor:
-        """The same for ``chunk`` pixels at a time: beside x and y it holds keys and values whole.
+        """The same for ``chunk`` pixels at a time, in the memory of x: beside it, keys and values.
 
         Args:
-            x: (N, C, H, W).
+            x: (N, C, H, W), overwritten where it is channels_last.
             affine: what ``group_norm`` does to x.
             chunk: pixels of each image whose result is computed at once.
         """
         of_tokens = Affine(*(part.flatten(1).unsqueeze(1) for part in affine))
         pixels = _tokens(x)
-        keys, values, y = (torch.empty_like(pixels) for _ in range(3))
+        keys, values = torch.empty_like(pixels), torch.empty_like(pixels)
         spans = [slice(first, first + chunk) for first in range(0, pixels.shape[1], chunk)]
         for span in spans:
             tokens = of_tokens(pixels[:, span])
             keys[:, span], values[:, span] = self.to_k(tokens), self.to_v(tokens)
         for span in spans:
             tokens = of_tokens(pixels[:, span])
-            torch.add(pixels[:, span], self._attend(tokens, keys, values), out=y[:, span])
-        return _image(y, x)
+            pixels[:, span] += self._attend(tokens, keys, values)
+        return _image(pixels, x)
 
     def steps(self) -> list[Step]:
         """One, which needs the whole image."""

@@ -11,7 +11,6 @@ the other on the whole image; ``vaekernels.models.tiling`` runs them part by par
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -44,8 +43,7 @@ class State(NamedTuple):
     skip: Tensor | None = None
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """Which rows of the input a run of rows of the result needs; the same for columns.
 
     Row ``i`` of the result needs rows ``(down * i - before) // up`` to
@@ -94,8 +92,7 @@ Run = Callable[[State, Affine | None], State]
 Attend = Callable[[Tensor, Affine, int], Tensor]
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One step: how it runs, which pixels it needs, and what it costs.
 
     Attributes:

@@ -176,7 +176,7 @@ class _Planner:
 
     def _fitting(self, begin: int, end: int, max_memory: int) -> Segment | None:
         """The segment in as few parts as fit."""
-        if self._states(begin, end) > max_memory:
+        if self._states(begin, end) > max_memory and self.steps[begin].attend is None:
             return None
         for cut in self._cuts(begin, end):
             memory = self._memory(begin, end, cut)
@@ -202,13 +202,13 @@ class _Planner:
             yield Cut(grid)
 
     def _memory(self, begin: int, end: int, cut: Cut) -> int:
+        if cut.chunk:
+            # The image, keys and values; of a chunk the input, the query, the result and copies.
+            image, part = self._bytes(begin, self._pixels(begin)), self._bytes(begin, cut.chunk)
+            images = 3 if self.model.fused else 4  # results of other kernels may need a copy
+            return images * image + 5 * part + self._statistics(begin, cut.chunk)
         steps = self.steps[begin:end]
         held = self._states(begin, end) + self.model.filters(steps) + self.model.scratch(steps)
-        if cut.chunk:
-            # Keys and values; of a chunk the input, the query, the result and copies of it.
-            whole, part = self._pixels(begin), self._bytes(begin, cut.chunk)
-            held += 2 * self._bytes(begin, whole) + 5 * part
-            return held + self._statistics(begin, cut.chunk)
         if cut.grid == (1, 1):
             return held + self._beside(begin)
         return held + self._tiles(begin, end, cut.grid)
