@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import vaekernels as vk
 from tests.models import autoencoders
 from tests.models.autoencoders import images
 from vaekernels.models import AutoencoderKL, AutoencoderKLConfig, AutoencoderTinyConfig, autoencoder
@@ -196,19 +195,3 @@ def test_compiles_whole() -> None:
         compiled = torch.compile(decode, fullgraph=True, backend="aot_eager")
         torch.testing.assert_close(compiled(z), decode(z))
     torch._dynamo.reset()
-
-
-def test_layers_are_public() -> None:
-    x = torch.randn(2, 16, 9, 7)
-    norm = autoencoders.randomised(vk.nn.GroupNormSiLU(4, 16))
-    plain = torch.nn.GroupNorm(4, 16, 1e-6)
-    plain.load_state_dict(norm.state_dict())
-    torch.testing.assert_close(norm(x), torch.nn.functional.silu(plain(x)))
-    assert vk.nn.ResnetBlock(16, 32, groups=4)(x).shape == (2, 32, 9, 7)
-    assert vk.nn.Upsample(16, 8)(x).shape == (2, 8, 18, 14)
-    assert vk.nn.Downsample(16)(x).shape == (2, 16, 4, 3)
-    assert vk.nn.Downsample(16, padding="symmetric")(x).shape == (2, 16, 5, 4)
-    assert vk.nn.AttentionBlock(16, groups=4)(x).shape == x.shape
-    assert vk.nn.TinyBlock(16, pooled=True)(x).shape == x.shape
-    with pytest.raises(ValueError, match="Downsample: padding must be"):
-        vk.nn.Downsample(16, padding="left")

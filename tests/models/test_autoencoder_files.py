@@ -7,6 +7,8 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
+import huggingface_hub.errors
 import pytest
 import safetensors.torch
 import torch
@@ -53,6 +55,23 @@ def test_names_of_a_folder(tmp_path: Path, middle: str, suffix: str) -> None:
     assert not again.training
 
 
+def test_names_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = autoencoders.kl("sdxl")
+    folder = _folder(model, tmp_path / "vae", f"{WEIGHTS}.fp16.safetensors")
+
+    def download(repository: str, name: str, *, subfolder: str | None, **_: Any) -> str:
+        path = tmp_path / (subfolder or "") / name
+        if not path.is_file():
+            raise huggingface_hub.errors.LocalEntryNotFoundError(f"no {name}")
+        return str(path)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert _equal(AutoencoderKL.from_pretrained("owner/name", subfolder="vae"), model)
+    (folder / f"{WEIGHTS}.fp16.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=f"no {WEIGHTS}.safetensors"):
+        AutoencoderKL.from_pretrained("owner/name", subfolder="vae")
+
+
 def test_notes_of_diffusers_are_ignored_and_unknown_keys_are_not(tmp_path: Path) -> None:
     autoencoders.kl("sdxl").save_pretrained(tmp_path)
     path = tmp_path / "config.json"
@@ -72,7 +91,7 @@ def test_pickled_code_is_not_run(tmp_path: Path) -> None:
             return (Path.touch, (tmp_path / "ran",))
 
     folder = _folder(autoencoders.kl("sdxl"), tmp_path / "vae", f"{WEIGHTS}.bin")
-    (folder / f"{WEIGHTS}.bin").write_bytes(pickle.dumps({"x": Attack()}))
+    (folder / f"{WEIGHTS}.bin").write_bytes(pickle.dumps({"x": Attack()}, protocol=2))
     with pytest.raises(ValueError, match="expected a state dict, tensors alone"):
         AutoencoderKL.from_pretrained(folder)
     assert not (tmp_path / "ran").exists()

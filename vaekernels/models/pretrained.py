@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import tempfile
@@ -200,17 +199,20 @@ def _download(
             )
         )
 
-    config, (*earlier, last) = files
+    config, candidates = files
+    missing: Exception | None = None
     try:
         path = fetch(config)
-        for name in earlier:
-            with contextlib.suppress(EntryNotFoundError):
+        for name in candidates:
+            try:
                 return path, fetch(name)
-        return path, fetch(last)
+            except EntryNotFoundError as error:  # noqa: PERF203  # a download each
+                missing = missing or error
     except OSError as error:
-        raise FileNotFoundError(
-            f"{expected}, which is not a folder and could not be downloaded: {error}"
-        ) from error
+        missing = error
+    raise FileNotFoundError(
+        f"{expected}, which is not a folder and could not be downloaded: {missing}"
+    ) from missing
 
 
 def _read_config(path: Path, model: type[PretrainedModel]) -> Config:
