@@ -138,6 +138,20 @@ def test_plan_says_what_it_does() -> None:
     assert "tiles" not in str(model.plan_decode((1, 4, 64, 64), "1TiB"))
 
 
+@pytest.mark.parametrize("shape", [(1, 3, 8, 8), (4, 8, 8), (1, 4, 0, 8)])
+def test_plans_of_shapes_that_do_not_fit(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"AutoencoderKL: shape must be \(B, 4, H, W\); got"):
+        autoencoders.kl("sd1").plan_decode(shape, "1GiB")
+
+
+def test_the_smallest_images() -> None:
+    """One pixel of latents; attention over it, in one chunk."""
+    model = autoencoders.kl("sd1")
+    z = torch.randn(1, 4, 1, 1)
+    bound = _least(model, "decode", z)
+    torch.testing.assert_close(_call(model, "decode", z, bound), _call(model, "decode", z))
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("2GiB", 2 * 2**30), ("1.5 MiB", 3 * 2**19), ("800MB", 800 * 10**6), ("7", 7), (9, 9)],

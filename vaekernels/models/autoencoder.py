@@ -79,14 +79,20 @@ class Autoencoder(PretrainedModel):
         Raises:
             ValueError: nothing fits; the error names the least that does.
         """
-        return self._plan(self.encoding_steps(), shape, max_memory)
+        return self._plan(self.encoding_steps(), shape, self.image_channels, max_memory)
 
     def plan_decode(self, shape: Sequence[int], max_memory: int | str) -> Plan:
         """How ``decode`` would run on latents of this shape; as :meth:`plan_encode`."""
-        return self._plan(self.decoding_steps(), shape, max_memory)
+        return self._plan(self.decoding_steps(), shape, self.latent_channels, max_memory)
 
-    def _plan(self, steps: list[Step], shape: Sequence[int], max_memory: int | str) -> Plan:
-        batch, channels, height, width = shape
+    def _plan(
+        self, steps: list[Step], shape: Sequence[int], channels: int, max_memory: int | str
+    ) -> Plan:
+        if len(shape) != 4 or shape[1] != channels or min(shape[2:]) < 1:
+            raise ValueError(
+                f"{type(self).__name__}: shape must be (B, {channels}, H, W); got {tuple(shape)}"
+            )
+        batch, _, height, width = shape
         model = MemoryModel.of(batch, self.device.type, self.dtype)
         return make_plan(steps, channels, height, width, model, parse_bytes(max_memory))
 
@@ -111,7 +117,7 @@ class Autoencoder(PretrainedModel):
         max_memory: int | str | None,
     ) -> Tensor:
         if max_memory is not None:
-            return run_plan(self._plan(steps, x.shape, max_memory), steps, x)
+            return run_plan(self._plan(steps, x.shape, x.shape[1], max_memory), steps, x)
         large = image[0] * image[-2] * image[-1] >= _LARGE
         if large and not self.training and not torch.compiler.is_compiling():
             self._check_graph(method, x)
