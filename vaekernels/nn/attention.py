@@ -57,7 +57,7 @@ class AttentionBlock(Chain):
             chunk: pixels of each image whose result is computed at once.
         """
         of_tokens = Affine(*(part.flatten(1).unsqueeze(1) for part in affine))
-        pixels = _tokens(x)
+        pixels = _tokens(x).contiguous()  # else PyTorch takes its slowest attention
         keys, values = torch.empty_like(pixels), torch.empty_like(pixels)
         spans = [slice(first, first + chunk) for first in range(0, pixels.shape[1], chunk)]
         for span in spans:
