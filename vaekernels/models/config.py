@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
+
+from vaekernels.models.config_base import Config
 
 Backbone = Literal["conv", "mlp"]
 LikelihoodName = Literal["bernoulli", "gaussian", "laplace"]
@@ -14,7 +14,7 @@ Activation = Literal["relu", "silu", "leaky_relu", "tanh"]
 
 
 @dataclass(frozen=True)
-class VAEConfig:
+class VAEConfig(Config):
     """Architecture of a :class:`vk.models.VAE`, checked when it is made.
 
     Lists are accepted for tuples, and integers for floats.
@@ -52,17 +52,17 @@ class VAEConfig:
     activation: Activation = "relu"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "image_shape", _sizes("image_shape", self.image_shape))
-        object.__setattr__(self, "hidden", _sizes("hidden", self.hidden))
+        object.__setattr__(self, "image_shape", self._sizes("image_shape", self.image_shape))
+        object.__setattr__(self, "hidden", self._sizes("hidden", self.hidden))
         object.__setattr__(self, "scale", _scale(self.scale))
         if len(self.image_shape) != 3:
             raise ValueError(
                 f"VAEConfig: image_shape must be (C, H, W), 3 sizes; got {self.image_shape}"
             )
-        _size("latent_dim", self.latent_dim)
-        _one_of("backbone", self.backbone, get_args(Backbone))
-        _one_of("likelihood", self.likelihood, get_args(LikelihoodName))
-        _one_of("activation", self.activation, get_args(Activation))
+        self._size("latent_dim", self.latent_dim)
+        self._one_of("backbone", self.backbone, get_args(Backbone))
+        self._one_of("likelihood", self.likelihood, get_args(LikelihoodName))
+        self._one_of("activation", self.activation, get_args(Activation))
         if self.likelihood == "bernoulli" and self.scale != 1.0:
             raise ValueError(
                 "VAEConfig: scale must be 1.0 for the bernoulli likelihood, which has no scale; "
@@ -83,64 +83,6 @@ class VAEConfig:
                 f"got {self.image_shape}"
             )
 
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON's types."""
-        fields = dataclasses.asdict(self)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
-
-    def to_json(self) -> str:
-        """The fields as a JSON object."""
-        return json.dumps(self.to_dict(), indent=2) + "\n"
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> VAEConfig:
-        """The configuration with these fields.
-
-        Raises:
-            TypeError: ``values`` is not a dictionary, or a field has the wrong kind.
-            ValueError: a key is unknown or missing, or a value is not possible.
-        """
-        if not isinstance(values, dict):
-            raise TypeError(
-                f"VAEConfig: expected an object with fields; got {type(values).__name__}"
-            )
-        names = [field.name for field in dataclasses.fields(cls)]
-        unknown = sorted(str(key) for key in set(values) - set(names))
-        if unknown:
-            raise ValueError(
-                f"VAEConfig: expected keys among {', '.join(names)}; got {', '.join(unknown)}"
-            )
-        missing = [name for name in ("image_shape", "latent_dim") if name not in values]
-        if missing:
-            raise ValueError(
-                f"VAEConfig: {', '.join(missing)} must be given; got keys {sorted(values)}"
-            )
-        return cls(**values)
-
-    @classmethod
-    def from_json(cls, text: str) -> VAEConfig:
-        """The configuration written by :meth:`to_json`; raises as :meth:`from_dict`."""
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"VAEConfig: expected JSON; {error}") from error
-        return cls.from_dict(values)
-
-
-def _size(name: str, value: object) -> int:
-    # bool is an int for isinstance.
-    if type(value) is not int:
-        raise TypeError(f"VAEConfig: {name} must be an integer; got {value!r}")
-    if value < 1:
-        raise ValueError(f"VAEConfig: {name} must be at least 1; got {value}")
-    return value
-
-
-def _sizes(name: str, values: object) -> tuple[int, ...]:
-    if not isinstance(values, (tuple, list)):
-        raise TypeError(f"VAEConfig: {name} must be a tuple of integers; got {values!r}")
-    return tuple(_size(f"{name}[{index}]", value) for index, value in enumerate(values))
-
 
 def _scale(value: object) -> float | str:
     if value == "learned":
@@ -150,10 +92,3 @@ def _scale(value: object) -> float | str:
     if not 0 < value < math.inf:
         raise ValueError(f"VAEConfig: scale must be positive and finite; got {value}")
     return float(value)
-
-
-def _one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"VAEConfig: {name} must be a string; got {value!r}")
-    if value not in choices:
-        raise ValueError(f"VAEConfig: {name} must be one of {', '.join(choices)}; got {value!r}")

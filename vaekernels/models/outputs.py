@@ -14,10 +14,21 @@ class EncoderOutput:
     """Result of ``encode``.
 
     Attributes:
-        latent_dist: the posterior q(z | x), with event shape (L,).
+        latent_dist: the posterior q(z | x), with event shape (L,), or (L, h, w) of images.
     """
 
     latent_dist: DiagonalGaussian
+
+
+@dataclass
+class TinyEncoderOutput:
+    """Result of ``encode`` where there is no posterior.
+
+    Attributes:
+        latents: (B, L, h, w).
+    """
+
+    latents: Tensor
 
 
 @dataclass
@@ -27,7 +38,8 @@ class DecoderOutput:
     Attributes:
         sample: (B, C, H, W), the mean image of p(x | z).
         raw: (B, C, H, W), the decoder's output itself, which the likelihood takes: logits for
-            the Bernoulli, the mean (``sample`` itself) for the Gaussian and the Laplace.
+            the Bernoulli; ``sample`` itself for the Gaussian, the Laplace and where there is no
+            likelihood.
     """
 
     sample: Tensor

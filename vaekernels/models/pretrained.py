@@ -7,16 +7,17 @@ import re
 import tempfile
 from os import PathLike
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from vaekernels.atomic import atomic_write
 from vaekernels.models.config import VAEConfig
+from vaekernels.models.config_base import Config
+from vaekernels.models.weights import check_weights, read_bytes, read_weights
 
 CONFIG_NAME = "config.json"
-WEIGHTS_NAME = "model.safetensors"
 _CLASS_KEY = "_class_name"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -34,12 +35,16 @@ class PretrainedModel(nn.Module):
         config: the architecture.
     """
 
-    def __init__(self, config: VAEConfig) -> None:
+    config_class: ClassVar[type[Config]] = VAEConfig
+    # The first is written; the others are read where those before them are missing.
+    weights_names: ClassVar[tuple[str, ...]] = ("model.safetensors",)
+
+    def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
-        """Write config.json and model.safetensors into ``folder``, each atomically.
+        """Write config.json and a safetensors file into ``folder``, each atomically.
 
         Args:
             folder: made if it does not exist; other files in it stay.
@@ -53,7 +58,7 @@ class PretrainedModel(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         values = {_CLASS_KEY: type(self).__name__, **self.config.to_dict()}
         tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
-        with atomic_write(folder / WEIGHTS_NAME) as file:
+        with atomic_write(folder / self.weights_names[0]) as file:
             # Not save_file, which hides the OSError of a full disk.
             file.write(safetensors.torch.save(tensors, metadata={"format": "pt"}))
         with atomic_write(folder / CONFIG_NAME) as file:
@@ -65,6 +70,7 @@ class PretrainedModel(nn.Module):
         source: str | PathLike[str],
         *,
         device: torch.device | str = "cpu",
+        subfolder: str = "",
         revision: str | None = None,
         token: str | None = None,
         cache_dir: str | Path | None = None,
@@ -72,11 +78,13 @@ class PretrainedModel(nn.Module):
     ) -> Self:
         """The model saved by :meth:`save_pretrained`, in eval mode, in the saved dtype.
 
-        Nothing is unpickled.
+        Safetensors are read; pickles only as tensors (``weights_only=True``), where a model has
+        such files.
 
         Args:
             source: a folder, or ``"owner/name"`` on the Hugging Face Hub.
             device: where the weights go.
+            subfolder: of ``source``, as ``"vae"`` in a pipeline.
             revision: branch, tag or commit on the Hub.
             token: for a private model on the Hub.
             cache_dir: where downloads are kept; None is the Hub's default.
@@ -87,24 +95,44 @@ class PretrainedModel(nn.Module):
             ValueError: a file is truncated, corrupted, of another kind or of another model; the
                 error names the file and what was expected.
         """
-        folder = Path(source)
-        if folder.is_dir():
-            paths = folder / CONFIG_NAME, folder / WEIGHTS_NAME
+        if Path(source).is_dir():
+            folder = Path(source) / subfolder
+            names = cls.weights_names
+            found = next((name for name in names if (folder / name).is_file()), names[0])
+            paths = folder / CONFIG_NAME, folder / found
         else:
             paths = _download(
                 str(source),
+                (CONFIG_NAME, cls.weights_names),
+                subfolder=subfolder or None,
                 revision=revision,
                 token=token,
                 cache_dir=cache_dir,
                 local_files_only=local_files_only,
             )
-        config = _read_config(paths[0], cls.__name__)
-        tensors = _read_weights(paths[1])
-        with torch.device("meta"):  # The saved weights replace the initial ones: make none.
+        config = _read_config(paths[0], cls)
+        return cls._with_weights(config, read_weights(paths[1]), str(paths[1])).to(device)
+
+    @classmethod
+    def _with_weights(
+        cls: type[Self],
+        config: Config,
+        tensors: dict[str, Tensor],
+        source: str,
+        expected: str = CONFIG_NAME,
+    ) -> Self:
+        """The model in eval mode, in the dtype of ``tensors``, which came from ``source``."""
+        tensors = cls._renamed(tensors)
+        with torch.device("meta"):  # The weights replace the initial ones: make none.
             model = cls(config)
-        _check_weights(paths[1], tensors, model.state_dict())
+        check_weights(source, tensors, model.state_dict(), expected)
         model.load_state_dict(tensors, assign=True)
-        return model.to(device).eval()
+        return model.eval()
+
+    @staticmethod
+    def _renamed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """``tensors`` under today's names: older files may have others."""
+        return tensors
 
     def push_to_hub(
         self,
@@ -144,7 +172,9 @@ class PretrainedModel(nn.Module):
 
 def _download(
     source: str,
+    files: tuple[str, tuple[str, ...]],
     *,
+    subfolder: str | None,
     revision: str | None,
     token: str | None,
     cache_dir: str | Path | None,
@@ -154,75 +184,50 @@ def _download(
     if not _HUB_ID.fullmatch(source):
         raise FileNotFoundError(f"{expected}, which does not exist")
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
 
-    try:
-        config, weights = (
+    def fetch(name: str) -> Path:
+        return Path(
             hf_hub_download(
                 source,
                 name,
+                subfolder=subfolder,
                 revision=revision,
                 token=token,
                 cache_dir=cache_dir,
                 local_files_only=local_files_only,
             )
-            for name in (CONFIG_NAME, WEIGHTS_NAME)
         )
-    except OSError as error:
-        raise FileNotFoundError(
-            f"{expected}, which is not a folder and could not be downloaded: {error}"
-        ) from error
-    return Path(config), Path(weights)
 
-
-def _read_config(path: Path, class_name: str) -> VAEConfig:
+    config, candidates = files
+    missing: Exception | None = None
     try:
-        values = json.loads(_read(path).decode())
+        path = fetch(config)
+        for name in candidates:
+            try:
+                return path, fetch(name)
+            except EntryNotFoundError as error:  # noqa: PERF203  # a download each
+                missing = missing or error
+    except OSError as error:
+        missing = error
+    raise FileNotFoundError(
+        f"{expected}, which is not a folder and could not be downloaded: {missing}"
+    ) from missing
+
+
+def _read_config(path: Path, model: type[PretrainedModel]) -> Config:
+    try:
+        values = json.loads(read_bytes(path).decode())
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: expected JSON; {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected a JSON object; got {type(values).__name__}")
-    found = values.pop(_CLASS_KEY, None)
-    if found != class_name:
-        raise ValueError(f"{path}: expected {_CLASS_KEY} {class_name!r}; got {found!r}")
+    found = values.get(_CLASS_KEY)
+    if found != model.__name__:
+        raise ValueError(f"{path}: expected {_CLASS_KEY} {model.__name__!r}; got {found!r}")
+    # Others write notes of their own, such as _diffusers_version.
+    values = {name: value for name, value in values.items() if not name.startswith("_")}
     try:
-        return VAEConfig.from_dict(values)
+        return model.config_class.from_dict(values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    import safetensors.torch
-
-    content = _read(path)
-    try:
-        return safetensors.torch.load(content)
-    except (safetensors.SafetensorError, KeyError) as error:
-        # Looked at only now: a good file's length field may begin with any byte.
-        if content.startswith((b"PK\x03\x04", b"\x80")):
-            got = "a pickle, as torch.save writes, which is never loaded"
-        else:
-            got = f"{len(content)} bytes, truncated or of another kind ({error})"
-        raise ValueError(f"{path}: expected a complete safetensors file; got {got}") from error
-
-
-def _read(path: Path) -> bytes:
-    if not path.is_file():
-        raise FileNotFoundError(f"from_pretrained: expected the file {path}; it does not exist")
-    return path.read_bytes()
-
-
-def _check_weights(path: Path, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    missing, unexpected = expected.keys() - found.keys(), found.keys() - expected.keys()
-    problems = [f"{name} is missing" for name in sorted(missing)]
-    problems += [f"{name} is unexpected" for name in sorted(unexpected)]
-    for name in sorted(expected.keys() & found.keys()):
-        got, want = found[name], expected[name]
-        if got.shape != want.shape:
-            problems.append(f"{name}: expected shape {tuple(want.shape)}; got {tuple(got.shape)}")
-        elif not got.is_floating_point():
-            problems.append(f"{name}: expected a floating dtype; got {got.dtype}")
-    if problems:
-        raise ValueError(
-            f"{path}: the weights do not fit {path.with_name(CONFIG_NAME).name}: "
-            + "; ".join(problems)
-        )

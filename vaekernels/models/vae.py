@@ -47,6 +47,8 @@ class VAE(PretrainedModel):
         >>> output.loss.backward()
     """
 
+    config: VAEConfig
+
     def __init__(self, config: VAEConfig) -> None:
         if not isinstance(config, VAEConfig):
             raise TypeError(f"VAE: config must be a VAEConfig; got {type(config).__name__}")

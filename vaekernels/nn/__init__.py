@@ -1,7 +1,26 @@
-"""Layers: torch's parameters, initialisation and state dicts, with one of our ops as forward."""
+"""Layers: torch's parameters, initialisation and state dicts, with our ops as forward."""
 
 from __future__ import annotations
 
+from vaekernels.nn.attention import AttentionBlock
+from vaekernels.nn.autoencoder import Decoder, Encoder
+from vaekernels.nn.group_norm_silu import GroupNormSiLU
+from vaekernels.nn.resample import Downsample, Upsample
+from vaekernels.nn.resnet import ResnetBlock
 from vaekernels.nn.strided import ConvTranspose4x4, DownsampleConv4x4
+from vaekernels.nn.tiny import TinyBlock, TinyDecoder, TinyEncoder
 
-__all__ = ["ConvTranspose4x4", "DownsampleConv4x4"]
+__all__ = [
+    "AttentionBlock",
+    "ConvTranspose4x4",
+    "Decoder",
+    "Downsample",
+    "DownsampleConv4x4",
+    "Encoder",
+    "GroupNormSiLU",
+    "ResnetBlock",
+    "TinyBlock",
+    "TinyDecoder",
+    "TinyEncoder",
+    "Upsample",
+]

@@ -1,0 +1,226 @@
+"""Within a memory bound: the same image, less memory, estimates that hold."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import vaekernels as vk
+from tests.models import autoencoders
+from tests.models.autoencoders import images
+from vaekernels import _extension
+from vaekernels.bench.memory import peak_bytes
+from vaekernels.models.tiling import parse_bytes
+from vaekernels.models.tiling.statistics import GroupStatistics
+from vaekernels.nn.steps import CONV3X3, DOWNSAMPLE_CONV3X3, UPSAMPLE_CONV3X3, Window
+
+MIB = 2**20
+# Every kind of step: same size, up, down, attention, the pooled branch; odd sizes.
+MODELS = {
+    "kl": lambda: autoencoders.kl("sd1"),
+    "kl without attention": lambda: autoencoders.kl("without_attention"),
+    "tiny": lambda: autoencoders.tiny("taesd"),
+    "tiny, pooled": lambda: autoencoders.tiny("wide", pooled_bottleneck=True),
+}
+HALVES = ("encode", "decode")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small tiles leave several threads waiting for each other on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def _input(model: Any, half: str) -> Tensor:
+    if half == "encode":
+        return images(model.image_channels, 65, 90)
+    return images(model.latent_channels, 17, 22)
+
+
+def _call(model: Any, half: str, x: Tensor, bound: int | None = None) -> Tensor:
+    with torch.no_grad():
+        found = getattr(model, half)(x, max_memory=bound)
+    if half == "decode":
+        return found.sample
+    return found.latents if hasattr(found, "latents") else found.latent_dist.mean
+
+
+def _plan(model: Any, half: str, x: Tensor, bound: int) -> Any:
+    return getattr(model, f"plan_{half}")(x.shape, bound)
+
+
+def _least(model: Any, half: str, x: Tensor) -> int:
+    with pytest.raises(ValueError, match="max_memory must be at least") as error:
+        _plan(model, half, x, 1)
+    return parse_bytes(str(error.value).split("at least ")[1].split(" for")[0])
+
+
+@pytest.mark.parametrize(("name", "half"), itertools.product(MODELS, HALVES))
+def test_exact_at_every_bound(name: str, half: str) -> None:
+    model = MODELS[name]()
+    x = _input(model, half)
+    expected = _call(model, half, x)
+    whole = _plan(model, half, x, 2**40)
+    assert whole.whole
+    assert torch.equal(_call(model, half, x, 2**40), expected)
+    least = _least(model, half, x)
+    assert least < whole.memory
+    works = [1.0]
+    for share in (0.7, 0.3, 0.05, 0.0):
+        bound = int(least + share * (whole.memory - least))
+        plan = _plan(model, half, x, bound)
+        assert plan.memory <= bound
+        assert plan.work >= works[-1]  # less memory is never faster
+        works.append(plan.work)
+        y = _call(model, half, x, bound)
+        assert y.shape == expected.shape
+        assert (y - expected).abs().max() <= 1e-4 * expected.abs().max()
+    assert works[-1] > 1.0
+
+
+@pytest.mark.skipif(bool(_extension.refusals()), reason="built without the C++ extension")
+@pytest.mark.parametrize(("half", "share"), itertools.product(HALVES, (1.0, 0.5, 0.1)))
+def test_the_estimate_holds(half: str, share: float) -> None:
+    """Within 15% of what was measured, or above it, and the bound with it."""
+    model = autoencoders.kl("sd1")
+    channels = model.image_channels if half == "encode" else model.latent_channels
+    x = images(channels, *((256, 256) if half == "encode" else (64, 64)), batch=1)
+    whole = _plan(model, half, x, 2**40).memory
+    least = _least(model, half, x)
+    bound = int(least + share * (whole - least))
+
+    def call() -> None:
+        vk.empty_cache()
+        _call(model, half, x, bound)
+
+    estimate, measured = _plan(model, half, x, bound).memory, peak_bytes(call)
+    vk.empty_cache()
+    assert measured <= 1.15 * estimate
+    assert measured >= 0.4 * estimate  # not by being far too high
+
+
+def test_no_tone_shift_where_tiles_differ() -> None:
+    """One half black, one half white: statistics of a tile are far from those of the image."""
+    model = autoencoders.kl("sd1")
+    x = images(3, 128, 128, batch=1) * 0.02
+    x[..., :64] += 0.9
+    x[..., 64:] -= 0.9
+    expected = _call(model, "encode", x)
+    bound = _least(model, "encode", x)
+    y = _call(model, "encode", x, bound)
+    assert (y - expected).abs().max() <= 1e-4 * expected.abs().max()
+    assert (y.mean((2, 3)) - expected.mean((2, 3))).abs().max() <= 1e-5
+
+
+def test_records_no_graph_and_leaves_weights() -> None:
+    model = autoencoders.kl("sdxl")
+    y = model.decode(torch.randn(1, 4, 9, 7), max_memory="64MiB").sample
+    assert not y.requires_grad
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_dtypes(dtype: torch.dtype) -> None:
+    model = autoencoders.kl("sdxl", dtype)
+    z = torch.randn(1, 4, 21, 18, dtype=dtype)
+    expected = _call(model, "decode", z)
+    bound = _least(model, "decode", z)
+    y = _call(model, "decode", z, bound)
+    assert y.dtype == dtype
+    bound = 1e-10 if dtype == torch.float64 else 0.05
+    assert (y - expected).abs().max() <= bound * expected.abs().max()
+
+
+def test_plan_says_what_it_does() -> None:
+    model = autoencoders.kl("sd1")
+    least = _least(model, "decode", torch.empty(1, 4, 64, 64))
+    text = str(model.plan_decode((1, 4, 64, 64), least))
+    assert "times the work" in text
+    assert "tiles" in text
+    assert "tiles" not in str(model.plan_decode((1, 4, 64, 64), "1TiB"))
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 8, 8), (4, 8, 8), (1, 4, 0, 8)])
+def test_plans_of_shapes_that_do_not_fit(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"AutoencoderKL: shape must be \(B, 4, H, W\); got"):
+        autoencoders.kl("sd1").plan_decode(shape, "1GiB")
+
+
+def test_the_smallest_images() -> None:
+    """One pixel of latents; attention over it, in one chunk."""
+    model = autoencoders.kl("sd1")
+    z = torch.randn(1, 4, 1, 1)
+    bound = _least(model, "decode", z)
+    torch.testing.assert_close(_call(model, "decode", z, bound), _call(model, "decode", z))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("2GiB", 2 * 2**30), ("1.5 MiB", 3 * 2**19), ("800MB", 800 * 10**6), ("7", 7), (9, 9)],
+)
+def test_bytes(text: int | str, expected: int) -> None:
+    assert parse_bytes(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        ("two", ValueError),
+        ("-1GiB", ValueError),
+        (0, ValueError),
+        (1.5, TypeError),
+        (True, TypeError),
+    ],
+)
+def test_bytes_that_are_none(value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="max_memory must be"):
+        parse_bytes(value)
+
+
+def test_statistics_of_parts_are_those_of_the_whole() -> None:
+    """A large mean, and parts that differ: float64's figures."""
+    x = 100.0 + torch.randn(2, 8, 30, 20) * torch.linspace(0.01, 2.0, 30)[:, None]
+    norm = autoencoders.randomised(torch.nn.GroupNorm(4, 8, eps=1e-6))
+    statistics = GroupStatistics(norm)
+    for first, last in ((0, 3), (3, 19), (19, 30)):
+        statistics.add(x[:, :, first:last])
+    scale, shift = statistics.affine()
+    expected = norm.double()(x.double())
+    error = (x.double() * scale.double() + shift.double() - expected).abs().max()
+    assert error <= 1e-3 * expected.abs().max() / 10
+
+
+@pytest.mark.parametrize(
+    "window", [Window(), CONV3X3, UPSAMPLE_CONV3X3, *DOWNSAMPLE_CONV3X3.values()]
+)
+def test_windows_name_the_rows_that_are_read(window: Window) -> None:
+    """By brute force: a row counts where changing it changes the result."""
+    convolutions = {
+        Window(): lambda x: x,
+        CONV3X3: lambda x: vk.conv3x3(x, taps),
+        UPSAMPLE_CONV3X3: lambda x: vk.upsample_conv3x3(x, taps),
+        DOWNSAMPLE_CONV3X3["asymmetric"]: lambda x: vk.downsample_conv3x3(x, taps),
+        DOWNSAMPLE_CONV3X3["symmetric"]: lambda x: vk.downsample_conv3x3(
+            x, taps, padding="symmetric"
+        ),
+    }
+    taps = torch.ones(1, 1, 3, 3)
+    for size in (6, 9):
+        rows = torch.eye(size)[:, None, :, None].expand(-1, 1, -1, 4)
+        changed = convolutions[window](rows).amax((1, 3)) > 1e-3
+        assert changed.shape[1] == window.size(size)
+        for first, last in itertools.combinations(range(window.size(size) + 1), 2):
+            begin, end = window.needs(first, last, size)
+            read = changed[:, first:last].any(1).nonzero().flatten()
+            assert begin <= read[0]
+            assert end > read[-1]
+            assert begin >= int(read[0]) - (window.down == 2)
+            assert end == read[-1] + 1

@@ -1,0 +1,190 @@
+"""What the image autoencoders share: checks, scaled latents, memory bounds."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from vaekernels.models.config_base import Config
+from vaekernels.models.pretrained import PretrainedModel
+from vaekernels.models.tiling import MemoryModel, Plan, make_plan, parse_bytes, run_plan
+from vaekernels.nn.steps import Step, run_steps
+
+# Pixels of a call of one megapixel; float32 activations of its decoder fill gigabytes.
+_LARGE = 1024 * 1024
+_IMAGE_RANGE = (-1.0, 1.0)
+# Resizing and 16-bit formats overshoot a little.
+_SLACK = 0.05
+
+
+class Autoencoder(PretrainedModel):
+    """An autoencoder of images in [-1, 1] whose halves are chains of steps.
+
+    Subclasses say what the chains are, and what is done with their results.
+
+    Attributes:
+        check_range: whether :meth:`encode` checks that images are in [-1, 1], by one pass over
+            them; on a GPU that waits for the image. Set it to False where they are known to be.
+    """
+
+    # diffusers' names; the first is written.
+    weights_names = (
+        "diffusion_pytorch_model.safetensors",
+        "diffusion_pytorch_model.fp16.safetensors",
+        "diffusion_pytorch_model.bin",
+        "diffusion_pytorch_model.fp16.bin",
+    )
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.check_range = True
+
+    def encoding_steps(self) -> list[Step]:
+        """From an image to what the encoder gives."""
+        raise NotImplementedError
+
+    def decoding_steps(self) -> list[Step]:
+        """From latents to an image."""
+        raise NotImplementedError
+
+    @property
+    def downscaling(self) -> int:
+        """Pixels of an image for one of its latents, in each direction."""
+        raise NotImplementedError
+
+    @property
+    def image_channels(self) -> int:
+        """Of an image that is encoded."""
+        raise NotImplementedError
+
+    @property
+    def latent_channels(self) -> int:
+        """Of the latents that are decoded."""
+        raise NotImplementedError
+
+    def plan_encode(self, shape: Sequence[int], max_memory: int | str) -> Plan:
+        """How ``encode`` would run on images of this shape within ``max_memory``.
+
+        Args:
+            shape: (B, C, H, W) of the images.
+            max_memory: bytes, or as ``"2GiB"``.
+
+        Returns:
+            A :class:`Plan`: its estimate of the memory, how often more is computed, what is cut.
+
+        Raises:
+            ValueError: nothing fits; the error names the least that does.
+        """
+        return self._plan(self.encoding_steps(), shape, self.image_channels, max_memory)
+
+    def plan_decode(self, shape: Sequence[int], max_memory: int | str) -> Plan:
+        """How ``decode`` would run on latents of this shape; as :meth:`plan_encode`."""
+        return self._plan(self.decoding_steps(), shape, self.latent_channels, max_memory)
+
+    def _plan(
+        self, steps: list[Step], shape: Sequence[int], channels: int, max_memory: int | str
+    ) -> Plan:
+        if len(shape) != 4 or shape[1] != channels or min(shape[2:]) < 1:
+            raise ValueError(
+                f"{type(self).__name__}: shape must be (B, {channels}, H, W); got {tuple(shape)}"
+            )
+        batch, _, height, width = shape
+        model = MemoryModel.of(batch, self.device.type, self.dtype)
+        return make_plan(steps, channels, height, width, model, parse_bytes(max_memory))
+
+    def _encoded(self, x: Tensor, max_memory: int | str | None) -> Tensor:
+        self._check("x", x, self.image_channels, least=self.downscaling)
+        if self.check_range and not torch.compiler.is_compiling():
+            self._check_range("x", x)
+        return self._run("encode", self.encoding_steps(), x, x.shape, max_memory)
+
+    def _decoded(self, z: Tensor, max_memory: int | str | None) -> Tensor:
+        self._check("z", z, self.latent_channels, least=1)
+        batch, _, height, width = z.shape
+        shape = (batch, height * self.downscaling, width * self.downscaling)
+        return self._run("decode", self.decoding_steps(), z, shape, max_memory)
+
+    def _run(
+        self,
+        method: str,
+        steps: list[Step],
+        x: Tensor,
+        image: Sequence[int],
+        max_memory: int | str | None,
+    ) -> Tensor:
+        if max_memory is not None:
+            return run_plan(self._plan(steps, x.shape, x.shape[1], max_memory), steps, x)
+        large = image[0] * image[-2] * image[-1] >= _LARGE
+        if large and not self.training and not torch.compiler.is_compiling():
+            self._check_graph(method, x)
+        return run_steps(steps, x)
+
+    def _check_graph(self, method: str, x: Tensor) -> None:
+        if not torch.is_grad_enabled():
+            return
+        if x.requires_grad or any(p.requires_grad for p in self.parameters()):
+            _warn_about_graph(type(self).__name__, method)
+
+    def _check(self, name: str, tensor: Tensor, channels: int, *, least: int) -> None:
+        """``tensor`` is (B, channels, H, W), in the dtype and on the device of the parameters."""
+        owner = type(self).__name__
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{owner}: {name} must be a tensor; got {type(tensor).__name__}")
+        if tensor.ndim != 4 or tensor.shape[1] != channels:
+            raise ValueError(
+                f"{owner}: {name} must have shape (B, {channels}, H, W); got {tuple(tensor.shape)}"
+            )
+        if min(tensor.shape[2:]) < least:
+            raise ValueError(
+                f"{owner}: {name} must be at least {least} pixels high and wide; "
+                f"got {tuple(tensor.shape)}"
+            )
+        if not tensor.is_floating_point():
+            raise TypeError(
+                f"{owner}: {name} must be {self.dtype}, as the parameters; got {tensor.dtype} "
+                "(images of 8 bits: divide by 127.5 and subtract 1)"
+            )
+        if tensor.device != self.device:
+            raise ValueError(
+                f"{owner}: {name} must be on the device of the parameters, {self.device}; "
+                f"got {tensor.device}"
+            )
+        if tensor.dtype != self.dtype and not torch.is_autocast_enabled(tensor.device.type):
+            raise TypeError(
+                f"{owner}: {name} must be {self.dtype}, as the parameters; got {tensor.dtype}"
+            )
+
+    def _check_range(self, name: str, image: Tensor) -> None:
+        if image.is_meta or image.numel() == 0:
+            return
+        low, high = (float(bound) for bound in image.detach().aminmax())
+        if low < _IMAGE_RANGE[0] - _SLACK or high > _IMAGE_RANGE[1] + _SLACK:
+            raise ValueError(
+                f"{type(self).__name__}: {name} must have values in [-1, 1]; got [{low:g}, "
+                f"{high:g}] (check_range = False switches this check off)"
+            )
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the parameters."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the parameters."""
+        return next(self.parameters()).dtype
+
+
+@functools.cache
+def _warn_about_graph(model: str, method: str) -> None:
+    """Once for each model and method."""
+    warnings.warn(
+        f"{model}.{method} of a large image records a graph for backward, which holds every "
+        "activation: call it under torch.no_grad(), give max_memory=, or use reconstruct(); in "
+        "training, model.train() silences this",
+        stacklevel=6,
+    )

@@ -1,0 +1,80 @@
+"""Weights in files: reading them, and saying what does not fit."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        FileNotFoundError: there is none; the error names it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"from_pretrained: expected the file {path}; it does not exist")
+    return path.read_bytes()
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, or (``.bin``, ``.pt``, ``.pth``) of a state dict.
+
+    The latter are read with ``weights_only=True``: tensors and containers, never code.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is truncated, corrupted or of another kind.
+    """
+    if path.suffix in (".bin", ".pt", ".pth", ".ckpt"):
+        return _read_state_dict(path)
+    import safetensors.torch
+
+    content = read_bytes(path)
+    try:
+        return safetensors.torch.load(content)
+    except (safetensors.SafetensorError, KeyError) as error:
+        # Looked at only now: a good file's length field may begin with any byte.
+        if content.startswith((b"PK\x03\x04", b"\x80")):
+            got = "a pickle, as torch.save writes, which is never loaded"
+        else:
+            got = f"{len(content)} bytes, truncated or of another kind ({error})"
+        raise ValueError(f"{path}: expected a complete safetensors file; got {got}") from error
+
+
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
+    content = read_bytes(path)
+    try:
+        found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # of many kinds: zipfile's, pickle's, torch's
+        raise ValueError(f"{path}: expected a state dict, tensors alone; {error}") from error
+    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
+        found = found["state_dict"]
+    if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
+        raise ValueError(f"{path}: expected a state dict; got {type(found).__name__}")
+    return found
+
+
+def check_weights(
+    source: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor], config: str
+) -> None:
+    """``found`` has the names and shapes of ``expected``, and floating dtypes.
+
+    Raises:
+        ValueError: it has not; every name is in the message.
+    """
+    missing, unexpected = expected.keys() - found.keys(), found.keys() - expected.keys()
+    problems = [f"{name} is missing" for name in sorted(missing)]
+    problems += [f"{name} is unexpected" for name in sorted(unexpected)]
+    for name in sorted(expected.keys() & found.keys()):
+        got, want = found[name], expected[name]
+        if got.shape != want.shape:
+            problems.append(f"{name}: expected shape {tuple(want.shape)}; got {tuple(got.shape)}")
+        elif not got.is_floating_point():
+            problems.append(f"{name}: expected a floating dtype; got {got.dtype}")
+    if problems:
+        raise ValueError(f"{source}: the weights do not fit {config}: " + "; ".join(problems))

@@ -1,0 +1,100 @@
+"""``vk.nn.AttentionBlock``: self-attention over the pixels of an image."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vaekernels.nn.steps import Affine, Chain, State, Step, normalise
+
+
+class AttentionBlock(Chain):
+    r"""Self-attention with one head over all pixels, behind a normalisation, and a sum.
+
+    .. math::
+        n = \mathrm{GN}(x), \qquad
+        y = x + W_o\, \mathrm{softmax}\!\left(\frac{q k^\top}{\sqrt C}\right) v, \qquad
+        q, k, v = W_q n, W_k n, W_v n
+
+    Equivalent PyTorch::
+
+        n = group_norm(x).flatten(2).transpose(1, 2)
+        a = F.scaled_dot_product_attention(to_q(n), to_k(n), to_v(n))
+        y = x + to_out[0](a).transpose(1, 2).unflatten(2, x.shape[2:])
+
+    The state dict has diffusers' keys (``Attention``): group_norm, to_q, to_k, to_v, to_out.0.
+
+    Args:
+        channels: C.
+        groups: of the normalisation.
+        eps: added to the variance.
+
+    Raises:
+        ValueError: ``groups`` does not divide ``channels``.
+    """
+
+    def __init__(self, channels: int, *, groups: int = 32, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.group_norm = nn.GroupNorm(groups, channels, eps)
+        self.to_q = nn.Linear(channels, channels)
+        self.to_k = nn.Linear(channels, channels)
+        self.to_v = nn.Linear(channels, channels)
+        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape, channels_last."""
+        tokens = _tokens(normalise(x, self.group_norm))
+        attended = self._attend(tokens, self.to_k(tokens), self.to_v(tokens))
+        return x + _image(attended, x)
+
+    def in_chunks(self, x: Tensor, affine: Affine, chunk: int) -> Tensor:
+        """The same for ``chunk`` pixels at a time, in the memory of x: beside it, keys and values.
+
+        Args:
+            x: (N, C, H, W), overwritten where it is channels_last.
+            affine: what ``group_norm`` does to x.
+            chunk: pixels of each image whose result is computed at once.
+        """
+        of_tokens = Affine(*(part.flatten(1).unsqueeze(1) for part in affine))
+        pixels = _tokens(x).contiguous()  # else PyTorch takes its slowest attention
+        keys, values = torch.empty_like(pixels), torch.empty_like(pixels)
+        spans = [slice(first, first + chunk) for first in range(0, pixels.shape[1], chunk)]
+        for span in spans:
+            tokens = of_tokens(pixels[:, span])
+            keys[:, span], values[:, span] = self.to_k(tokens), self.to_v(tokens)
+        for span in spans:
+            tokens = of_tokens(pixels[:, span])
+            pixels[:, span] += self._attend(tokens, keys, values)
+        return _image(pixels, x)
+
+    def steps(self) -> list[Step]:
+        """One, which needs the whole image."""
+        channels = self.to_q.in_features
+        return [
+            Step(
+                lambda state, affine: State(self(state.x)),
+                channels,
+                norm=self.group_norm,
+                temporary=5 * channels,
+                work=4 * channels**2,
+                attend=self.in_chunks,
+            )
+        ]
+
+    def _attend(self, tokens: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        queries = self.to_q(tokens)
+        # One head. Four dims: PyTorch's fused kernels take no three.
+        attended = F.scaled_dot_product_attention(
+            queries.unsqueeze(1), keys.unsqueeze(1), values.unsqueeze(1)
+        )
+        return self.to_out[0](attended.squeeze(1))
+
+
+def _tokens(x: Tensor) -> Tensor:
+    """(N, C, H, W) to (N, HW, C): a view of channels_last images."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _image(tokens: Tensor, like: Tensor) -> Tensor:
+    return tokens.unflatten(1, like.shape[2:]).permute(0, 3, 1, 2)

@@ -1,0 +1,167 @@
+"""``vk.nn.Encoder`` and ``vk.nn.Decoder``: the two halves of latent diffusion's autoencoders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from torch import nn
+
+from vaekernels.nn.attention import AttentionBlock
+from vaekernels.nn.resample import Downsample, Upsample
+from vaekernels.nn.resnet import ResnetBlock
+from vaekernels.nn.steps import Affine, Chain, State, Step, conv_step, norm_conv3x3
+from vaekernels.ops import conv3x3
+
+
+class _Level(nn.Module):
+    """The residual blocks of one size, and the layer that changes the size after them, if any."""
+
+    def __init__(
+        self, channels: Sequence[int], groups: int, resampler: type[Upsample | Downsample] | None
+    ) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(
+            ResnetBlock(*pair, groups=groups) for pair in pairwise(channels)
+        )
+        if resampler is not None:
+            name = "upsamplers" if resampler is Upsample else "downsamplers"
+            self.add_module(name, nn.ModuleList([resampler(channels[-1])]))
+
+    def layers(self) -> Iterator[nn.Module]:
+        for children in self.children():
+            yield from children.children()
+
+
+class _Middle(nn.Module):
+    """A residual block, attention, a residual block."""
+
+    def __init__(self, channels: int, groups: int, attention: bool) -> None:
+        super().__init__()
+        self.attentions = nn.ModuleList(
+            [AttentionBlock(channels, groups=groups)] if attention else []
+        )
+        self.resnets = nn.ModuleList(ResnetBlock(channels, groups=groups) for _ in range(2))
+
+    def layers(self) -> Iterator[nn.Module]:
+        first, second = self.resnets
+        yield from (first, *self.attentions, second)
+
+
+class _Half(Chain):
+    """What the two halves share: a convolution in, layers, a normalisation and a convolution."""
+
+    conv_in: nn.Conv2d
+    conv_norm_out: nn.GroupNorm
+    conv_out: nn.Conv2d
+
+    def _parts(self) -> list[_Level | _Middle]:
+        """What lies between the first and the last convolution."""
+        raise NotImplementedError
+
+    def steps(self) -> list[Step]:
+        """The steps of all layers."""
+        layers = [layer for part in self._parts() for layer in part.layers()]
+        return [
+            conv_step(self._in, self.conv_in),
+            *(step for layer in layers if isinstance(layer, Chain) for step in layer.steps()),
+            conv_step(self._out, self.conv_out, norm=self.conv_norm_out),
+        ]
+
+    def _in(self, state: State, affine: Affine | None) -> State:
+        return State(conv3x3(state.x, self.conv_in.weight, self.conv_in.bias))
+
+    def _out(self, state: State, affine: Affine | None) -> State:
+        return State(norm_conv3x3(state.x, self.conv_norm_out, self.conv_out, affine))
+
+
+def _levels(
+    channels: Sequence[int], blocks: int, groups: int, resampler: type[Upsample | Downsample]
+) -> nn.ModuleList:
+    """A level for each number of ``channels``; the first takes as many as it gives."""
+    last = len(channels) - 1
+    return nn.ModuleList(
+        _Level((before, *blocks * [after]), groups, None if index == last else resampler)
+        for index, (before, after) in enumerate(pairwise((channels[0], *channels)))
+    )
+
+
+class Encoder(_Half):
+    r"""Images to moments: residual blocks, half the size after every level but the last.
+
+    The state dict has diffusers' keys (``Encoder``): conv_in, down_blocks.i.resnets.j,
+    down_blocks.i.downsamplers.0.conv, mid_block.resnets.j, mid_block.attentions.0, conv_norm_out,
+    conv_out.
+
+    Args:
+        in_channels: of the images.
+        out_channels: of the result: twice those of the latents for mean and log variance.
+        channels: of each level.
+        blocks: residual blocks of a level.
+        groups: of the normalisations.
+        attention: whether there is attention at the smallest size.
+
+    Raises:
+        ValueError: ``groups`` does not divide a number of channels.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_channels: int = 8,
+        channels: Sequence[int] = (128, 256, 512, 512),
+        *,
+        blocks: int = 2,
+        groups: int = 32,
+        attention: bool = True,
+    ) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(in_channels, channels[0], 3, padding=1)
+        self.down_blocks = _levels(channels, blocks, groups, Downsample)
+        self.mid_block = _Middle(channels[-1], groups, attention)
+        self.conv_norm_out = nn.GroupNorm(groups, channels[-1], 1e-6)
+        self.conv_out = nn.Conv2d(channels[-1], out_channels, 3, padding=1)
+
+    def _parts(self) -> list[_Level | _Middle]:
+        return [*self.down_blocks, self.mid_block]  # type: ignore[list-item]
+
+
+class Decoder(_Half):
+    r"""Latents to images: residual blocks, twice the size after every level but the last.
+
+    The state dict has diffusers' keys (``Decoder``): conv_in, mid_block.resnets.j,
+    mid_block.attentions.0, up_blocks.i.resnets.j, up_blocks.i.upsamplers.0.conv, conv_norm_out,
+    conv_out.
+
+    Args:
+        in_channels: of the latents.
+        out_channels: of the images.
+        channels: of each level of the encoder; the decoder has them in reverse.
+        blocks: residual blocks of a level of the encoder; here there is one more.
+        groups: of the normalisations.
+        attention: whether there is attention at the smallest size.
+
+    Raises:
+        ValueError: ``groups`` does not divide a number of channels.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 4,
+        out_channels: int = 3,
+        channels: Sequence[int] = (128, 256, 512, 512),
+        *,
+        blocks: int = 2,
+        groups: int = 32,
+        attention: bool = True,
+    ) -> None:
+        super().__init__()
+        upwards = list(reversed(channels))
+        self.conv_in = nn.Conv2d(in_channels, upwards[0], 3, padding=1)
+        self.mid_block = _Middle(upwards[0], groups, attention)
+        self.up_blocks = _levels(upwards, blocks + 1, groups, Upsample)
+        self.conv_norm_out = nn.GroupNorm(groups, channels[0], 1e-6)
+        self.conv_out = nn.Conv2d(channels[0], out_channels, 3, padding=1)
+
+    def _parts(self) -> list[_Level | _Middle]:
+        return [self.mid_block, *self.up_blocks]  # type: ignore[list-item]

@@ -1,0 +1,40 @@
+"""``vk.nn.GroupNormSiLU``: ``nn.GroupNorm`` and SiLU in one op."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vaekernels.ops.group_norm_silu import group_norm_silu
+
+
+class GroupNormSiLU(nn.GroupNorm):
+    r"""``nn.GroupNorm`` with scale and shift, followed by SiLU, without a tensor between them.
+
+    .. math::
+        y = \mathrm{SiLU}(\mathrm{GroupNorm}(x))
+
+    Equivalent PyTorch::
+
+        nn.Sequential(nn.GroupNorm(num_groups, num_channels, eps), nn.SiLU())
+
+    The arguments, parameters and state dict are those of ``nn.GroupNorm``; ``eps`` is 1e-6 by
+    default, as in the autoencoders of latent diffusion.
+
+    Args:
+        num_groups: divides ``num_channels``.
+        num_channels: C.
+        eps: added to the variance.
+        **options: ``device`` and ``dtype`` of the parameters.
+
+    Raises:
+        ValueError: ``num_groups`` does not divide ``num_channels``.
+    """
+
+    def __init__(
+        self, num_groups: int, num_channels: int, eps: float = 1e-6, **options: object
+    ) -> None:
+        super().__init__(num_groups, num_channels, eps, **options)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, ...) to the same shape."""
+        return group_norm_silu(x, self.weight, self.bias, self.num_groups, eps=self.eps)

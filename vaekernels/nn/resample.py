@@ -1,0 +1,104 @@
+"""``vk.nn.Upsample`` and ``vk.nn.Downsample``: twice and half the size, by a 3x3 convolution."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from vaekernels.nn.steps import (
+    DOWNSAMPLE_CONV3X3,
+    UPSAMPLE_CONV3X3,
+    Affine,
+    Chain,
+    State,
+    Step,
+    conv_step,
+)
+from vaekernels.ops import downsample_conv3x3, upsample_conv3x3
+
+
+class Upsample(Chain):
+    r"""Nearest-neighbour upsampling by 2 and a 3x3 convolution, without the large image.
+
+    Equivalent PyTorch::
+
+        conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+    The state dict has diffusers' keys (``Upsample2D``): conv.
+
+    Args:
+        in_channels: of x.
+        out_channels: of the result; None: as many.
+        bias: whether the convolution has one.
+
+    Shapes: (N, Ci, H, W) to (N, Co, 2H, 2W).
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int | None = None, *, bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels or in_channels, 3, padding=1, bias=bias)
+
+    def steps(self) -> list[Step]:
+        """One."""
+        return [upsample_step(self.conv)]
+
+
+class Downsample(Chain):
+    r"""A 3x3 convolution with stride 2, the image padded below and to the right.
+
+    Equivalent PyTorch::
+
+        conv(F.pad(x, (0, 1, 0, 1)))  # conv without padding
+
+    The state dict has diffusers' keys (``Downsample2D``): conv.
+
+    Args:
+        in_channels: of x.
+        out_channels: of the result; None: as many.
+        padding: ``"asymmetric"``, or ``"symmetric"``: one pixel on every side.
+        bias: whether the convolution has one.
+
+    Raises:
+        ValueError: ``padding`` is neither.
+
+    Shapes: (N, Ci, H, W) to half the height and width, rounded down (up where symmetric).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int | None = None,
+        *,
+        padding: str = "asymmetric",
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        if padding not in DOWNSAMPLE_CONV3X3:
+            raise ValueError(
+                f"Downsample: padding must be 'asymmetric' or 'symmetric'; got {padding!r}"
+            )
+        self.conv = nn.Conv2d(in_channels, out_channels or in_channels, 3, stride=2, bias=bias)
+        self.padding = padding
+
+    def steps(self) -> list[Step]:
+        """One."""
+        return [downsample_step(self.conv, self.padding)]
+
+
+def upsample_step(conv: nn.Conv2d) -> Step:
+    """``vk.upsample_conv3x3`` with the parameters of ``conv``."""
+
+    def run(state: State, affine: Affine | None) -> State:
+        return State(upsample_conv3x3(state.x, conv.weight, conv.bias))
+
+    return conv_step(run, conv, UPSAMPLE_CONV3X3)
+
+
+def downsample_step(conv: nn.Conv2d, padding: str) -> Step:
+    """``vk.downsample_conv3x3`` with the parameters of ``conv``."""
+
+    def run(state: State, affine: Affine | None) -> State:
+        return State(downsample_conv3x3(state.x, conv.weight, conv.bias, padding=padding))
+
+    return conv_step(run, conv, DOWNSAMPLE_CONV3X3[padding])

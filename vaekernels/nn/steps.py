@@ -1,0 +1,194 @@
+"""A network as a list of steps, each of which can run on a part of the image.
+
+A step maps a state ``(x, skip)`` to the next one; ``skip`` is what a residual block adds later, of
+the height and width of ``x``, or None. A pixel of the result depends on the few pixels of the
+input that :class:`Window` names, and on nothing else but the mean and variance of each group of
+channels of ``x``: where a part of an image is computed, these are given to the step as an affine
+map. So any part is computed exactly from a part of the input. Layers run their steps one after
+the other on the whole image; ``vaekernels.models.tiling`` runs them part by part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vaekernels.ops import NormPrologue, conv3x3, group_norm_silu
+
+
+class Affine(NamedTuple):
+    """A group normalisation with known statistics: ``x * scale + shift``.
+
+    Attributes:
+        scale: (N, C, 1, 1).
+        shift: (N, C, 1, 1).
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """In the dtype of ``x``, computed in that of the map."""
+        return torch.addcmul(self.shift, x, self.scale).to(x.dtype)
+
+
+class State(NamedTuple):
+    """What lies between two steps: the value, and what is added to it later."""
+
+    x: Tensor
+    skip: Tensor | None = None
+
+
+class Window(NamedTuple):
+    """Which rows of the input a run of rows of the result needs; the same for columns.
+
+    Row ``i`` of the result needs rows ``(down * i - before) // up`` to
+    ``(down * i + after) // up``.
+
+    Attributes:
+        before: rows in front.
+        after: rows behind.
+        up: how often every row is repeated first.
+        down: the stride.
+        rounds_up: whether half of an odd size is rounded up.
+    """
+
+    before: int = 0
+    after: int = 0
+    up: int = 1
+    down: int = 1
+    rounds_up: bool = False
+
+    def size(self, size: int) -> int:
+        """Rows of the result of ``size`` rows."""
+        return (size * self.up + (self.down - 1 if self.rounds_up else 0)) // self.down
+
+    def needs(self, first: int, last: int, size: int) -> tuple[int, int]:
+        """Rows of the input, of ``size`` rows, for rows ``first`` to ``last`` (exclusive)."""
+        begin = (first * self.down - self.before) // self.up
+        end = -(-((last - 1) * self.down + 1 + self.after) // self.up)
+        return max(begin, 0), min(end, size)
+
+    def origin(self, first: int) -> int:
+        """The row of the result that an input from row ``first`` on begins with."""
+        return first * self.up // self.down
+
+
+PIXEL = Window()
+CONV3X3 = Window(before=1, after=1)
+UPSAMPLE_CONV3X3 = Window(before=1, after=1, up=2)
+DOWNSAMPLE_CONV3X3 = {
+    # The stride's grid starts at even rows: one more in front for a padding of one.
+    "asymmetric": Window(after=2, down=2),
+    "symmetric": Window(before=2, after=1, down=2, rounds_up=True),
+}
+
+
+Run = Callable[[State, Affine | None], State]
+Attend = Callable[[Tensor, Affine, int], Tensor]
+
+
+class Step(NamedTuple):
+    """One step: how it runs, which pixels it needs, and what it costs.
+
+    Attributes:
+        run: ``run(state, affine)`` -> state; ``affine`` is None where the whole image is there,
+            and the step normalises by itself.
+        channels: of ``x`` after the step.
+        skip_channels: of ``skip`` after the step; 0: none.
+        window: which pixels of the input a pixel of the result needs.
+        norm: the group normalisation of ``x`` that the step begins with, or None.
+        convs: the 3x3 convolutions of the step.
+        temporary: channels of what the step holds beside its input, normalised input and result,
+            in pixels of the result.
+        work: multiplications for a pixel of the result.
+        attend: for attention, which reads the whole image for every pixel:
+            ``attend(x, affine, chunk)`` -> result, for ``chunk`` pixels at a time.
+    """
+
+    run: Run
+    channels: int
+    skip_channels: int = 0
+    window: Window = PIXEL
+    norm: nn.GroupNorm | None = None
+    convs: tuple[nn.Conv2d, ...] = ()
+    temporary: int = 0
+    work: int = 0
+    attend: Attend | None = None
+
+
+def conv_step(
+    run: Run,
+    conv: nn.Conv2d,
+    window: Window = CONV3X3,
+    *,
+    skip_channels: int = 0,
+    norm: nn.GroupNorm | None = None,
+    temporary: int = 0,
+) -> Step:
+    """A step around one 3x3 convolution."""
+    # Upsampling folds into 2x2 taps for each pixel.
+    taps = 4 if window.up == 2 else 9
+    return Step(
+        run,
+        conv.out_channels,
+        skip_channels=skip_channels,
+        window=window,
+        norm=norm,
+        convs=(conv,),
+        temporary=temporary,
+        work=taps * conv.in_channels * conv.out_channels,
+    )
+
+
+def pixel_step(module: nn.Module, channels: int, work: int = 0) -> Step:
+    """A module that maps every pixel by itself, to ``channels`` channels."""
+    return Step(lambda state, affine: State(module(state.x)), channels, work=work)
+
+
+class Chain(nn.Module):
+    """A layer, or a network of layers, that is a chain of steps."""
+
+    def steps(self) -> list[Step]:
+        """The steps in their order."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, Ci, H, W) to (N, Co, H', W')."""
+        return run_steps(self.steps(), x)
+
+
+def run_steps(steps: Sequence[Step], x: Tensor) -> Tensor:
+    """The steps one after the other on a whole image."""
+    state = State(x)
+    for step in steps:
+        state = step.run(state, None)
+    return state.x
+
+
+def norm_conv3x3(
+    x: Tensor,
+    norm: nn.GroupNorm,
+    conv: nn.Conv2d,
+    affine: Affine | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """GroupNorm, SiLU, 3x3 convolution, and a sum, in one op where the whole image is there."""
+    if affine is None:
+        prologue = NormPrologue(norm.weight, norm.bias, norm.num_groups, norm.eps)
+        return conv3x3(x, conv.weight, conv.bias, norm=prologue, residual=residual)
+    normalised = F.silu(affine(x), inplace=True)
+    return conv3x3(normalised, conv.weight, conv.bias, residual=residual)
+
+
+def normalise(x: Tensor, norm: nn.GroupNorm, affine: Affine | None = None) -> Tensor:
+    """The group normalisation alone."""
+    if affine is None:
+        return group_norm_silu(
+            x, norm.weight, norm.bias, norm.num_groups, eps=norm.eps, activation=None
+        )
+    return affine(x)
