@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import TypeIs
 
 from vaekernels import ops
 from vaekernels.acceleration.layers import ASYMMETRIC, CONVOLUTIONS, Step, is_observed, part
-from vaekernels.acceleration.layouts import laid_out_like
+from vaekernels.acceleration.layouts import laid_out_like, takes
 
 _ACTIVATIONS = {"s": "silu", "r": "relu", "l": "leaky_relu"}
 _HEADS = {
@@ -74,7 +72,7 @@ def fused(
 ) -> Tensor | None:
     """The result of ``steps`` by one op; None where no op takes them as they are now."""
     op = OPS.get(letters(steps))
-    if op is None or not _takes(x):
+    if op is None or not takes(x):
         return None
     norm: Any = None
     conv: Any = None
@@ -96,14 +94,15 @@ def fused(
         return None
     if conv is None:
         activation = "silu" if len(letters(steps)) == 2 else None
-        return ops.group_norm_silu(
+        y = ops.group_norm_silu(
             x, norm.weight, norm.bias, norm.num_groups, eps=norm.eps, activation=activation
         )
+        return y if like is None else laid_out_like(y, like)
     if not _convolution_takes(conv, x):
         return None
     if "residual" in options:
         shape = (x.shape[0], conv.out_channels, x.shape[2], x.shape[3])
-        if not _takes(residual) or residual.shape != shape:
+        if not takes(residual) or residual.shape != shape:
             return None
     if norm is not None:
         options["norm"] = ops.NormPrologue(norm.weight, norm.bias, norm.num_groups, norm.eps)
@@ -113,21 +112,10 @@ def fused(
     return y if like is None else laid_out_like(y, like, conv.weight)
 
 
-def _takes(x: object) -> TypeIs[Tensor]:
-    """Whether the kernels know such a tensor, and PyTorch would compute in its dtype."""
-    return (
-        isinstance(x, Tensor)
-        and type(x) in (Tensor, nn.Parameter)
-        and x.dtype == torch.float32
-        and x.device.type == "cpu"
-        and not torch.is_autocast_enabled("cpu")
-    )
-
-
 def _norm_takes(norm: nn.GroupNorm, x: Tensor) -> bool:
     # F.group_norm refuses one value per group: let it.
     channels = x.ndim >= 2 and x.shape[1] == norm.num_channels and x.numel() != norm.num_groups
-    return channels and _takes(norm.weight) and _takes(norm.bias)
+    return channels and takes(norm.weight) and takes(norm.bias)
 
 
 def _convolution_takes(conv: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> bool:
@@ -136,8 +124,8 @@ def _convolution_takes(conv: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> bool:
         x.ndim == 4
         and x.shape[1] == conv.in_channels
         and min(x.shape[2:]) >= smallest
-        and _takes(conv.weight)
-        and (conv.bias is None or _takes(conv.bias))
+        and takes(conv.weight)
+        and (conv.bias is None or takes(conv.bias))
     )
 
 

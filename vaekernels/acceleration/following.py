@@ -33,8 +33,9 @@ class Followed:
 
     @property
     def chains(self) -> list[Chain]:
-        """Those of evaluation with the fewest tensors."""
-        return next(iter(self.traces.values()))[1]
+        """Those of evaluation; of the call in which most is fused."""
+        found = [chains for (training, _), (_, chains) in self.traces.items() if not training]
+        return max(found, key=lambda chains: sum(len(chain.steps) - 1 for chain in chains))
 
     def forward(
         self, hides: Callable[[str], bool], precision: str | None, any_layout: bool
@@ -48,7 +49,7 @@ class Followed:
         """
         variants = []
         for (training, names), (found, chains) in self.traces.items():
-            seen = shown(found.graph, hides, [chain.nodes[-1] for chain in chains])
+            seen = shown(found.graph, hides, {node for chain in chains for node in chain.nodes})
             function = compiled(found.graph, chains, seen, precision)
             variants.append(Variant(training, names, found.assumptions, function))
         return ModuleForward(self.defaults, tuple(variants), any_layout)
@@ -81,7 +82,7 @@ def follow(module: nn.Module) -> Followed:
         try:
             for training in (False, True):
                 found = trace(module, forward, arguments, training)
-                traces[training, names] = found, find_chains(found.graph, module)
+                traces[training, names] = found, find_chains(found.graph, module, training)
         except Untraceable as error:
             reason = error
     if not traces:

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map_only
 from vaekernels.acceleration.chains import fused, run
 from vaekernels.acceleration.graphs import Chain
 from vaekernels.acceleration.layers import is_observed
-from vaekernels.acceleration.layouts import filters_of, laid_out_like
+from vaekernels.acceleration.layouts import filters_of, laid_out_like, takes
 from vaekernels.acceleration.tracing import Assumptions
 
 
@@ -77,7 +77,7 @@ class ModuleForward:
         """The variant's result, or that of the module's ``own`` forward where none fits."""
         given = self._given(args, kwargs)
         names = tuple(given)
-        if all(isinstance(tensor, Tensor) for tensor in given.values()):
+        if given and all(map(takes, given.values())):
             for variant in self.variants:
                 meant = variant.training is module.training and variant.tensors == names
                 if meant and variant.assumptions.hold(module):

@@ -48,6 +48,24 @@ class Chain:
 
 
 @dataclass(frozen=True)
+class _Layers:
+    """The children of a module, in one of its modes."""
+
+    module: nn.Module
+    training: bool
+
+    def letter(self, path: str) -> str:
+        layer = self.module.get_submodule(path)
+        if isinstance(layer, (nn.Dropout, nn.Dropout2d)):
+            return OTHER if self.training and layer.p > 0 else IDLE
+        return part(layer)[0]
+
+    def is_pure(self, path: str) -> bool:
+        layer = self.module.get_submodule(path)
+        return is_torch_layer(layer) and not getattr(layer, "inplace", False)
+
+
+@dataclass(frozen=True)
 class _Found:
     node: fx.Node
     step: str | tuple[str, float]
@@ -61,18 +79,25 @@ class _Found:
         return self.node, 1 if self.node.args[0] is self.source else 0
 
 
-def find_chains(graph: fx.Graph, module: nn.Module) -> list[Chain]:
-    """The chains of ``graph``, also those of one layer; each layer is in at most one."""
+def find_chains(graph: fx.Graph, module: nn.Module, training: bool) -> list[Chain]:
+    """The chains of ``graph``, also those of one layer; each layer is in at most one.
+
+    Args:
+        graph: of ``module``; it is simplified.
+        module: whose layers are called.
+        training: the mode that the graph is for, in which dropouts drop.
+    """
     simplify(graph)
+    layers = _Layers(module, training)
     found: list[Chain] = []
     taken: set[fx.Node] = set()
     convolutions_first = sorted(
-        graph.nodes, key=lambda node: not _is_convolution(_step_of(node, module))
+        graph.nodes, key=lambda node: not _is_convolution(_step_of(node, layers))
     )
     for node in convolutions_first:
         if node in taken:
             continue
-        chain = _chain_around(node, module, taken)
+        chain = _chain_around(node, layers, taken)
         if chain is not None:
             found.append(chain)
             taken.update(chain.nodes)
@@ -83,32 +108,32 @@ def _is_convolution(found: _Found | None) -> bool:
     return found is not None and found.letter != IDLE and found.letter in CONVOLUTIONS
 
 
-def _chain_around(node: fx.Node, module: nn.Module, taken: set[fx.Node]) -> Chain | None:
+def _chain_around(node: fx.Node, layers: _Layers, taken: set[fx.Node]) -> Chain | None:
     """The longest chain with the convolution, or from the normalisation, that ``node`` is."""
-    center = _step_of(node, module)
+    center = _step_of(node, layers)
     if center is None or not (_is_convolution(center) or center.letter == "n"):
         return None
     line = [center]
-    while (before := _step_of(line[0].source, module)) is not None:
+    while (before := _step_of(line[0].source, layers)) is not None:
         if before.residual is not None or len(before.node.users) != 1 or before.node in taken:
             break
         line.insert(0, before)
     start = line.index(center)
-    while (after := _only_reader(line[-1], module)) is not None and after.node not in taken:
+    while (after := _only_reader(line[-1], layers)) is not None and after.node not in taken:
         line.append(after)
     for first in range(start + 1):
         for last in range(len(line), start, -1):
             run_of_steps = line[first:last]
-            if _is_chain(run_of_steps, module):
+            if _is_chain(run_of_steps, layers):
                 return _as_chain(run_of_steps)
     return None
 
 
-def _only_reader(found: _Found, module: nn.Module) -> _Found | None:
+def _only_reader(found: _Found, layers: _Layers) -> _Found | None:
     if len(found.node.users) != 1:
         return None
     (user,) = found.node.users
-    reader = _step_of(user, module)
+    reader = _step_of(user, layers)
     if reader is None:
         return None
     if reader.residual is not None:
@@ -120,14 +145,14 @@ def _only_reader(found: _Found, module: nn.Module) -> _Found | None:
     return reader if reader.source is found.node else None
 
 
-def _is_chain(line: list[_Found], module: nn.Module) -> bool:
+def _is_chain(line: list[_Found], layers: _Layers) -> bool:
     """Whether one op computes ``line``, and may do so at the place of its last node."""
     if IDLE in (line[0].letter, line[-1].letter) or _letters(line) not in OPS:
         return False
     nodes = {found.node for found in line}
     between = line[0].node
     while between is not line[-1].node:
-        if between not in nodes and not _is_pure(between, module):
+        if between not in nodes and not _is_pure(between, layers):
             return False
         between = between.next
     return True
@@ -147,16 +172,14 @@ def _letters(line: list[_Found]) -> str:
     return "".join(found.letter for found in line)
 
 
-def _step_of(node: Any, module: nn.Module) -> _Found | None:
+def _step_of(node: Any, layers: _Layers) -> _Found | None:
     """What ``node`` does to its first tensor, if it can be a step."""
     if not isinstance(node, fx.Node) or not node.args or not isinstance(node.args[0], fx.Node):
         return None
     source = node.args[0]
     if node.op == "call_module":
-        layer = module.get_submodule(str(node.target))
         alone = len(node.args) == 1 and not node.kwargs
-        # A dropout that drops is found out when it runs; the mode may change until then.
-        letter = IDLE if isinstance(layer, (nn.Dropout, nn.Dropout2d)) else part(layer)[0]
+        letter = layers.letter(str(node.target))
         fits = alone and letter != OTHER
         return _Found(node, str(node.target), letter, source) if fits else None
     if node.op not in ("call_function", "call_method"):
@@ -168,9 +191,8 @@ def _step_of(node: Any, module: nn.Module) -> _Found | None:
     return _Found(node, step, step[0], source, residual)  # type: ignore[arg-type]
 
 
-def _is_pure(node: fx.Node, module: nn.Module) -> bool:
+def _is_pure(node: fx.Node, layers: _Layers) -> bool:
     """Whether ``node`` may run before the first layer of a chain instead of after it."""
     if node.op == "call_module":
-        layer = module.get_submodule(str(node.target))
-        return is_torch_layer(layer) and not getattr(layer, "inplace", False)
+        return layers.is_pure(str(node.target))
     return not is_in_place(node)

@@ -1,19 +1,22 @@
-"""Where a graph can tell channels_last from contiguous, and undoing what it must not see."""
+"""Which tensors the kernels take, and who may see that their results are channels_last."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
 import torch
+import torch.autograd.forward_ad as forward_mode
 from torch import Tensor, fx, nn
+from typing_extensions import TypeIs
 
 # What tells the layouts apart, or fails for one of them. Behind a permutation even .view() works
-# on channels_last, and fails on contiguous.
+# on channels_last, and fails on contiguous. Noise is drawn in the order of the memory.
 _SHOWS_LAYOUT = frozenset(
     (
         *("view", "view_as", "as_strided", "stride", "is_contiguous", "data_ptr", "storage"),
         *("untyped_storage", "storage_offset", "resize_", "set_", "numpy", "permute"),
-        *("transpose", "movedim", "moveaxis", "swapaxes", "swapdims", "T", "mT"),
+        *("transpose", "movedim", "moveaxis", "swapaxes", "swapdims", "T", "mT", "dropout"),
+        *("bernoulli", "bernoulli_", "normal_", "uniform_", "rand_like", "randn_like", "rrelu"),
     )
 )
 
@@ -26,14 +29,14 @@ def shown(
     Args:
         graph: of a module.
         hides: path of a child -> whether the child takes any layout.
-        absorbing: nodes whose result has a layout of its own choice.
+        absorbing: nodes that read any layout, and whose results have one of their own.
     """
     found: set[fx.Node] = set()
     for node in reversed(graph.nodes):
         for user in node.users:
-            if user.op == "output":
+            if user.op == "output" or user in absorbing:
                 continue
-            if _sees_layout(user, hides) or (user in found and user not in absorbing):
+            if user in found or _sees_layout(user, hides):
                 found.add(node)
     return found
 
@@ -46,9 +49,28 @@ def _sees_layout(node: fx.Node, hides: Callable[[str], bool]) -> bool:
     return bool({str(node.target), getattr(node.target, "__name__", "")} & _SHOWS_LAYOUT)
 
 
+def takes(x: object) -> TypeIs[Tensor]:
+    """Whether the kernels know such a tensor, and PyTorch would compute in its dtype.
+
+    They have no rules for forward-mode derivatives and the transforms of torch.func.
+    """
+    return (
+        isinstance(x, Tensor)
+        and type(x) in (Tensor, nn.Parameter)
+        and x.dtype == torch.float32
+        and x.device.type == "cpu"
+        and not torch.is_autocast_enabled("cpu")
+        and forward_mode._current_level < 0
+        and not torch._C._are_functorch_transforms_active()
+    )
+
+
 def laid_out_like(y: Tensor, *sources: Tensor | None) -> Tensor:
-    """``y`` in the layout of PyTorch's results: channels_last only where one of ``sources`` is."""
-    if not _is_channels_last(y):
+    """``y`` in the layout of PyTorch's results: channels_last only where one of ``sources`` is.
+
+    What is no result of a kernel is left as it is.
+    """
+    if not takes(y) or not _is_channels_last(y):
         return y
     if any(source is not None and _is_channels_last(source) for source in sources):
         return y

@@ -96,6 +96,8 @@ class ModelPlan:
 
     def _finds_out_whether_hides(self, module: nn.Module) -> bool:
         followed = self.plans[id(module)].followed
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            return module.p == 0  # else it draws noise, in the order of the memory
         if ignores_layout(module) or (is_torch_layer(module) and followed is None):
             return True
         if followed is None:
