@@ -9,8 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaekernels import ops
-from vaekernels.acceleration.layers import ASYMMETRIC, CONVOLUTIONS, Step, is_observed, part
-from vaekernels.acceleration.layouts import laid_out_like, takes
+from vaekernels.acceleration.layers import (
+    ASYMMETRIC,
+    CONVOLUTIONS,
+    Step,
+    all_are_observed,
+    is_observed,
+    part,
+)
+from vaekernels.acceleration.layouts import is_plain, laid_out_like, takes
 
 _ACTIVATIONS = {"s": "silu", "r": "relu", "l": "leaky_relu"}
 _HEADS = {
@@ -54,13 +61,17 @@ def run(
         like: None leaves the layout of the result open; else it is what PyTorch's would be, had
             the layers before them computed from ``like``.
     """
-    if not any(isinstance(step, nn.Module) and is_observed(step) for step in steps):
+    layers = [step for step in steps if isinstance(step, nn.Module)]
+    if not (all_are_observed() or any(map(is_observed, layers))):
         y = fused(steps, x, residual, precision, like)
         if y is not None:
             return y
     for step in steps:
         x = step(x) if isinstance(step, nn.Module) else _function(*step, x, residual)
-    return x if like is None else laid_out_like(x, like, *map(_filter_of, steps))
+    if like is None:
+        return x
+    filters = [layer for layer in layers if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))]
+    return laid_out_like(x, like, *filters)
 
 
 def fused(
@@ -71,14 +82,14 @@ def fused(
     like: Tensor | None,
 ) -> Tensor | None:
     """The result of ``steps`` by one op; None where no op takes them as they are now."""
-    op = OPS.get(letters(steps))
+    parts = [part(step) for step in steps]
+    op = OPS.get("".join([letter for letter, _ in parts]))
     if op is None or not takes(x):
         return None
     norm: Any = None
     conv: Any = None
     options: dict[str, Any] = {}
-    for step in steps:
-        letter, slope = part(step)
+    for step, (letter, slope) in zip(steps, parts, strict=True):
         if letter == "n":
             norm = step
         elif letter and letter in CONVOLUTIONS:
@@ -87,50 +98,39 @@ def fused(
             options["padding"] = "asymmetric"
         elif letter == "a":
             options["residual"] = residual
-        elif conv is not None and letter in _ACTIVATIONS:
+        elif letter in _ACTIVATIONS and (conv is not None or op == "group_norm_silu"):
             options["activation"] = _ACTIVATIONS[letter]
-            options["negative_slope"] = slope
-    if norm is not None and not _norm_takes(norm, x):
-        return None
-    if conv is None:
-        activation = "silu" if len(letters(steps)) == 2 else None
-        y = ops.group_norm_silu(
-            x, norm.weight, norm.bias, norm.num_groups, eps=norm.eps, activation=activation
-        )
-        return y if like is None else laid_out_like(y, like)
-    if not _convolution_takes(conv, x):
+            if conv is not None:
+                options["negative_slope"] = slope
+    if norm is not None:
+        scale, shift = norm.weight, norm.bias
+        # F.group_norm refuses one value per group: let it.
+        fits = x.ndim >= 2 and x.shape[1] == norm.num_channels and x.numel() != norm.num_groups
+        if not (fits and is_plain(scale) and is_plain(shift)):
+            return None
+        if conv is None:
+            options.setdefault("activation", None)
+            y = ops.group_norm_silu(x, scale, shift, norm.num_groups, eps=norm.eps, **options)
+            return y if like is None else laid_out_like(y, like)
+        options["norm"] = ops.NormPrologue(scale, shift, norm.num_groups, norm.eps)
+    weight, bias = conv.weight, conv.bias
+    if not (_is_wide_enough(x, conv) and is_plain(weight) and (bias is None or is_plain(bias))):
         return None
     if "residual" in options:
         shape = (x.shape[0], conv.out_channels, x.shape[2], x.shape[3])
-        if not takes(residual) or residual.shape != shape:
+        if not is_plain(residual) or residual.shape != shape:
             return None
-    if norm is not None:
-        options["norm"] = ops.NormPrologue(norm.weight, norm.bias, norm.num_groups, norm.eps)
     if op == "downsample_conv3x3":
         options.setdefault("padding", "symmetric")
-    y = getattr(ops, op)(x, conv.weight, conv.bias, precision=precision, **options)
-    return y if like is None else laid_out_like(y, like, conv.weight)
+    y = getattr(ops, op)(x, weight, bias, precision=precision, **options)
+    return y if like is None else laid_out_like(y, like, conv)
 
 
-def _norm_takes(norm: nn.GroupNorm, x: Tensor) -> bool:
-    # F.group_norm refuses one value per group: let it.
-    channels = x.ndim >= 2 and x.shape[1] == norm.num_channels and x.numel() != norm.num_groups
-    return channels and takes(norm.weight) and takes(norm.bias)
-
-
-def _convolution_takes(conv: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> bool:
-    smallest = 1 if conv.stride == (1, 1) or isinstance(conv, nn.ConvTranspose2d) else 2
-    return (
-        x.ndim == 4
-        and x.shape[1] == conv.in_channels
-        and min(x.shape[2:]) >= smallest
-        and takes(conv.weight)
-        and (conv.bias is None or takes(conv.bias))
-    )
-
-
-def _filter_of(step: Step) -> Tensor | None:
-    return step.weight if isinstance(step, (nn.Conv2d, nn.ConvTranspose2d)) else None
+def _is_wide_enough(x: Tensor, conv: nn.Conv2d | nn.ConvTranspose2d) -> bool:
+    if x.ndim != 4 or x.shape[1] != conv.in_channels:
+        return False
+    smallest = 2 if isinstance(conv, nn.Conv2d) and conv.stride == (2, 2) else 1
+    return x.shape[2] >= smallest and x.shape[3] >= smallest
 
 
 def _function(letter: str, slope: float, x: Tensor, residual: Tensor | None) -> Tensor:

@@ -11,8 +11,8 @@ from torch.utils._pytree import tree_map_only
 
 from vaekernels.acceleration.chains import fused, run
 from vaekernels.acceleration.graphs import Chain
-from vaekernels.acceleration.layers import is_observed
-from vaekernels.acceleration.layouts import filters_of, laid_out_like, takes
+from vaekernels.acceleration.layers import all_are_observed, is_observed
+from vaekernels.acceleration.layouts import laid_out_like, takes
 from vaekernels.acceleration.tracing import Assumptions
 
 
@@ -66,27 +66,40 @@ class ModuleForward:
 
     def __call__(self, module: nn.Module, own: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """As :meth:`inner`, with results in the layout that PyTorch's would have."""
-        result = self.inner(module, own, args, kwargs)
+        given = self._given(args, kwargs)
+        variant = self._variant(module, given)
+        if variant is None:
+            return own(module, *args, **kwargs)
+        result = variant.function(module, *given.values())
         if self.any_layout:
             return result
-        like = next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), None)
-        filters = filters_of(module)
-        return tree_map_only(Tensor, lambda y: laid_out_like(y, like, filters), result)
+        like = next(iter(given.values()))
+        if isinstance(result, Tensor):
+            return laid_out_like(result, like, module)
+        return tree_map_only(Tensor, lambda y: laid_out_like(y, like, module), result)
 
     def inner(self, module: nn.Module, own: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """The variant's result, or that of the module's ``own`` forward where none fits."""
         given = self._given(args, kwargs)
+        variant = self._variant(module, given)
+        if variant is None:
+            return own(module, *args, **kwargs)
+        return variant.function(module, *given.values())
+
+    def _variant(self, module: nn.Module, given: Mapping[str, Any]) -> Variant | None:
         names = tuple(given)
         if given and all(map(takes, given.values())):
             for variant in self.variants:
                 meant = variant.training is module.training and variant.tensors == names
                 if meant and variant.assumptions.hold(module):
-                    return variant.function(module, *given.values())
-        return own(module, *args, **kwargs)
+                    return variant
+        return None
 
     def _given(self, args: Any, kwargs: Any) -> dict[str, Any]:
         """The arguments that are not defaults, in the order of the parameters."""
         names = tuple(self.defaults)
+        if len(args) == 1 and not kwargs:
+            return {names[0]: args[0]}
         if len(args) > len(names) or any(name not in names[len(args) :] for name in kwargs):
             return {"": None}
         values = {**dict(zip(names, args, strict=False)), **kwargs}
@@ -100,8 +113,12 @@ class ModuleForward:
 def call(child: nn.Module, *args: Any, **kwargs: Any) -> Any:
     """Call ``child`` from a place that takes results of any layout."""
     inner: Any = getattr(type(child), "_vaekernels_inner", None)
-    direct = inner is not None and "forward" not in child.__dict__ and not is_observed(child)
-    if direct and child._compiled_call_impl is None:
+    if (
+        inner is not None
+        and "forward" not in child.__dict__
+        and child._compiled_call_impl is None
+        and not (is_observed(child) or all_are_observed())
+    ):
         return inner(child, *args, **kwargs)
     return child(*args, **kwargs)
 

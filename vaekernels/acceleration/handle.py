@@ -25,12 +25,10 @@ class Handle:
         differences: from the original's outputs, where ``verify`` was given; else empty.
     """
 
-    def __init__(
-        self, model: nn.Module, report: Report, differences: tuple[Difference, ...]
-    ) -> None:
+    def __init__(self, model: nn.Module, report: Report) -> None:
         self.model = model
         self.report = report
-        self.differences = differences
+        self.differences: tuple[Difference, ...] = ()
 
     def restore(self) -> None:
         """Make the model what it was: the same bits for the same input. Twice is once.
@@ -108,8 +106,14 @@ def accelerate(model: nn.Module, *, verify: Any = None, precision: str | None = 
     found = report(plan)
     for module, forward in plan.forwards(precision):
         exchange(module, forward)
-    differences = () if expected is None else compare(outputs(model, verify), expected)
-    return Handle(model, found, differences)
+    handle = Handle(model, found)
+    if expected is not None:
+        try:
+            handle.differences = compare(outputs(model, verify), expected)
+        except BaseException:
+            handle.restore()
+            raise
+    return handle
 
 
 def explain_model(model: nn.Module) -> Report:

@@ -46,26 +46,38 @@ def is_torch_layer(module: nn.Module) -> bool:
     return original_class(module).__module__.startswith("torch.nn.modules.")
 
 
+# Class -> what finds the letters of its layers.
+_letters_of: dict[type[nn.Module], Callable[[Any], str] | None] = {}
+
+
 def is_observed(module: nn.Module) -> bool:
-    """Whether hooks watch the calls of ``module``, so that it must be called."""
+    """Whether hooks of its own watch the calls of ``module``, so that it must be called."""
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
-        or _has_any_global_hook()
     )
+
+
+def all_are_observed() -> bool:
+    """Whether hooks watch the calls of every module."""
+    return _has_any_global_hook()
 
 
 def part(step: Step) -> tuple[str, float]:
     """The letter of ``step``, and the slope of a leaky_relu."""
     if isinstance(step, tuple):
         return step
-    for kind, letter in _KINDS:
-        if isinstance(step, kind):
-            slope = step.negative_slope if isinstance(step, nn.LeakyReLU) else 0.0
-            return (letter(step) if runs_forward_of(step, kind) else OTHER), slope
-    return OTHER, 0.0
+    kind = original_class(step)
+    try:
+        letter = _letters_of[kind]
+    except KeyError:
+        letter = _letters_of[kind] = _letter_of(kind)
+    if letter is None or "forward" in step.__dict__:
+        return OTHER, 0.0
+    slope: Any = step.negative_slope if letter is _leaky_relu else 0.0
+    return letter(step), slope
 
 
 def reason(module: nn.Module) -> str:
@@ -151,6 +163,14 @@ def _upsample(layer: Any) -> str:
 
 def _pad(layer: Any) -> str:
     return "p" if tuple(layer.padding) == ASYMMETRIC and layer.value == 0 else OTHER
+
+
+def _letter_of(kind: type[nn.Module]) -> Callable[[Any], str] | None:
+    """What finds the letter of layers of ``kind``; None where it has another forward."""
+    for known, letter in _KINDS:
+        if issubclass(kind, known) and kind.forward is known.forward:
+            return letter
+    return None
 
 
 def _silu(layer: Any) -> str:

@@ -49,39 +49,51 @@ def _sees_layout(node: fx.Node, hides: Callable[[str], bool]) -> bool:
     return bool({str(node.target), getattr(node.target, "__name__", "")} & _SHOWS_LAYOUT)
 
 
-def takes(x: object) -> TypeIs[Tensor]:
-    """Whether the kernels know such a tensor, and PyTorch would compute in its dtype.
-
-    They have no rules for forward-mode derivatives and the transforms of torch.func.
-    """
+def is_plain(x: object) -> TypeIs[Tensor]:
+    """Whether the kernels know such a tensor."""
     return (
         isinstance(x, Tensor)
         and type(x) in (Tensor, nn.Parameter)
         and x.dtype == torch.float32
-        and x.device.type == "cpu"
+        and x.is_cpu
+    )
+
+
+def takes(x: object) -> TypeIs[Tensor]:
+    """Whether a call with ``x`` is for the kernels: one in which PyTorch computes in its dtype.
+
+    They have no rules for forward-mode derivatives and the transforms of torch.func.
+    """
+    return (
+        is_plain(x)
         and not torch.is_autocast_enabled("cpu")
         and forward_mode._current_level < 0
         and not torch._C._are_functorch_transforms_active()
     )
 
 
-def laid_out_like(y: Tensor, *sources: Tensor | None) -> Tensor:
-    """``y`` in the layout of PyTorch's results: channels_last only where one of ``sources`` is.
+def laid_out_like(y: Tensor, like: Tensor, filters: nn.Module | None = None) -> Tensor:
+    """``y`` in the layout of PyTorch's results: channels_last where ``like`` or a filter is.
 
     What is no result of a kernel is left as it is.
+
+    Args:
+        y: a result.
+        like: what it was computed from.
+        filters: the module with the filters.
     """
-    if not takes(y) or not _is_channels_last(y):
+    if not _is_channels_last(y) or _is_channels_last(like) or not takes(y):
         return y
-    if any(source is not None and _is_channels_last(source) for source in sources):
-        return y
-    return y.contiguous()
+    made_so = filters is not None and _has_channels_last_filters(filters)
+    return y if made_so else y.contiguous()
+
+
+def _has_channels_last_filters(module: nn.Module) -> bool:
+    """Whether ``module.to(memory_format=torch.channels_last)`` was called: the first tells."""
+    first = next((p for p in module.parameters() if p.ndim == 4 and p.shape[2] > 1), None)
+    return first is not None and _is_channels_last(first)
 
 
 def _is_channels_last(x: Tensor) -> bool:
     last = torch.channels_last
     return x.ndim == 4 and x.is_contiguous(memory_format=last) and not x.is_contiguous()
-
-
-def filters_of(module: nn.Module) -> Tensor | None:
-    """The first filter in ``module``: channels_last where the model was made so."""
-    return next((p for p in module.parameters() if p.ndim == 4), None)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from vaekernels import _extension
 from vaekernels.acceleration.chains import OPS
 from vaekernels.acceleration.graphs import Chain
 from vaekernels.acceleration.layers import original_class, part, reason
@@ -49,11 +50,13 @@ class Report:
         layers: those with parameters, and what runs with them.
         unfollowed: path of a module -> why its forward cannot be followed, so that its layers
             run one by one.
+        refusals: why the ops run on PyTorch alone, so that nothing is gained; mostly empty.
     """
 
     model: str
     layers: tuple[LayerReport, ...]
     unfollowed: dict[str, str]
+    refusals: tuple[str, ...] = ()
 
     @property
     def accelerated(self) -> tuple[LayerReport, ...]:
@@ -74,6 +77,8 @@ class Report:
             lines.append(f"  {layer.path:{width}}  {what}")
         for path, why in self.unfollowed.items():
             lines.append(f"  {path or 'the model'}: layers run one by one; {why}")
+        if self.refusals:
+            lines.append(f"  nothing is gained: {'; '.join(self.refusals)}")
         return "\n".join(lines)
 
 
@@ -94,6 +99,7 @@ def report(plan: ModelPlan) -> Report:
         original_class(plans[0].module).__name__,
         tuple(layer for layer in layers if layer is not None),
         unfollowed,
+        tuple(_extension.refusals()),
     )
 
 

@@ -25,7 +25,12 @@ from torch.fx.proxy import GraphAppendingTracer
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from vaekernels.acceleration.layers import is_observed, original_class, runs_forward_of
+from vaekernels.acceleration.layers import (
+    all_are_observed,
+    is_observed,
+    original_class,
+    runs_forward_of,
+)
 
 ABSENT = object()
 _MACHINERY = ("torch.fx", "torch.utils", "torch.overrides", __name__)
@@ -36,6 +41,9 @@ _ARGUMENTS = (
 )
 _FUNCTIONS = (FunctionType, BuiltinFunctionType)
 _IN_PLACE = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor")
+
+
+Path = tuple[str, ...]
 
 
 class Untraceable(Exception):
@@ -54,9 +62,9 @@ class Assumptions:
     """
 
     values: Mapping[str, Any]
-    children: Mapping[str, type[nn.Module] | None]
-    containers: Mapping[str, tuple[str, ...]]
-    inlined: tuple[str, ...]
+    children: Mapping[Path, type[nn.Module] | None]
+    containers: Mapping[Path, tuple[str, ...]]
+    inlined: tuple[Path, ...]
 
     def hold(self, module: nn.Module) -> bool:
         """Whether ``module`` would still answer the same."""
@@ -76,12 +84,12 @@ class Assumptions:
             container = _descend(module, path)
             if container is None or is_observed(container) or "forward" in container.__dict__:
                 return False
-        return True
+        return not (self.inlined and all_are_observed())
 
 
-def _descend(module: nn.Module, path: str) -> nn.Module | None:
+def _descend(module: nn.Module, path: Path) -> nn.Module | None:
     child: nn.Module | None = module
-    for name in path.split(".") if path else ():
+    for name in path:
         child = None if child is None else child._modules.get(name)
     return child
 
@@ -163,7 +171,12 @@ class Tracing:
 
     def assumptions(self) -> Assumptions:
         """What was read."""
-        return Assumptions(self.values, self.children, self.containers, tuple(self.inlined))
+        return Assumptions(
+            self.values,
+            {_split(path): kind for path, kind in self.children.items()},
+            {_split(path): names for path, names in self.containers.items()},
+            tuple(map(_split, self.inlined)),
+        )
 
     def call(self, forward: Callable[..., Any], arguments: Mapping[str, bool]) -> None:
         """Run ``forward``.
@@ -317,16 +330,20 @@ def trace(
         runs.append(tracing)
     if _dice() != dice:
         raise Untraceable("it draws random numbers")
-    first, second = runs
-    if _source(first.graph) != _source(second.graph):
+    if _source(runs[0].graph) != _source(runs[1].graph):
         raise Untraceable("it does other things where gradients are recorded")
+    first, second = (tracing.assumptions() for tracing in runs)
     merged = Assumptions(
         {**second.values, **first.values},
         {**second.children, **first.children},
         {**second.containers, **first.containers},
         tuple(dict.fromkeys([*first.inlined, *second.inlined])),
     )
-    return Trace(first.graph, merged)
+    return Trace(runs[0].graph, merged)
+
+
+def _split(path: str) -> Path:
+    return tuple(path.split(".")) if path else ()
 
 
 def _dice() -> tuple[Any, ...]:
