@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import vaekernels as vk
 from tests.acceleration.models import DIFFUSERS, OWN, images, model_of, result
 from vaekernels import _extension
+from vaekernels.acceleration import chains, forwards, layouts
 
 compiled = pytest.mark.skipif(bool(_extension.refusals()), reason="built without the C++ extension")
 NAMES = (*OWN, *DIFFUSERS)
@@ -112,3 +113,28 @@ def test_results_have_the_layout_of_the_originals(name: str, layout: torch.memor
         got = result(model, x)
     # Attention turns what is contiguous into channels_last in the originals of diffusers.
     assert got.stride() == expected.stride() or (name in DIFFUSERS and got.is_contiguous())
+
+
+@compiled
+def test_nothing_is_copied_between_layers_that_take_any_layout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    copied: list[tuple[int, ...]] = []
+    laid_out_like = layouts.laid_out_like
+
+    def noted(y: Tensor, *others: object) -> Tensor:
+        laid_out = laid_out_like(y, *others)  # type: ignore[arg-type]
+        if laid_out is not y:
+            copied.append(tuple(y.shape))
+        return laid_out
+
+    for module in (chains, forwards):
+        monkeypatch.setattr(module, "laid_out_like", noted)
+    # Before .view(), and what the model returns. Of diffusers, what encoder and decoder return.
+    expected = {"ConvVAE": [(2, 32, 4, 4), (2, 3, 16, 16)], "ResBlock": [(2, 16, 16, 16)]}
+    for name in ("ConvVAE", "ResBlock", "AutoencoderKL", "AsymmetricAutoencoderKL"):
+        model = model_of(name)
+        copied.clear()
+        with vk.accelerate(model):
+            result(model, images(model))
+        assert copied == expected.get(name, [(2, 8, 8, 8), (2, 3, 16, 16)])

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from vaekernels.acceleration.forwards import ModuleForward, Variant, compiled
+from vaekernels.acceleration.forwards import Variant, compiled
 from vaekernels.acceleration.graphs import Chain, find_chains
 from vaekernels.acceleration.layers import original_class
 from vaekernels.acceleration.layouts import shown
@@ -37,22 +37,19 @@ class Followed:
         found = [chains for (training, _), (_, chains) in self.traces.items() if not training]
         return max(found, key=lambda chains: sum(len(chain.steps) - 1 for chain in chains))
 
-    def forward(
-        self, hides: Callable[[str], bool], precision: str | None, any_layout: bool
-    ) -> ModuleForward:
+    def variants(self, hides: Callable[[str], bool], precision: str | None) -> tuple[Variant, ...]:
         """What the module runs from now on; the graphs are used up.
 
         Args:
             hides: path of a child -> whether the child takes any layout.
             precision: of the convolutions.
-            any_layout: all callers take results of any layout.
         """
         variants = []
         for (training, names), (found, chains) in self.traces.items():
             seen = shown(found.graph, hides, {node for chain in chains for node in chain.nodes})
             function = compiled(found.graph, chains, seen, precision)
             variants.append(Variant(training, names, found.assumptions, function))
-        return ModuleForward(self.defaults, tuple(variants), any_layout)
+        return tuple(variants)
 
 
 def follow(module: nn.Module) -> Followed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,52 +56,62 @@ class ModuleForward:
 
     Attributes:
         defaults: parameter of the module's own forward -> its default.
-        variants: the forwards.
+        variants: the forwards; there may be none.
         any_layout: all callers take results of any layout.
+        frees_children: so does the module's own forward, and its children count on it.
     """
 
     defaults: Mapping[str, Any]
     variants: tuple[Variant, ...]
     any_layout: bool
+    frees_children: bool
 
     def __call__(self, module: nn.Module, own: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """As :meth:`inner`, with results in the layout that PyTorch's would have."""
-        given = self._given(args, kwargs)
-        variant = self._variant(module, given)
-        if variant is None:
-            return own(module, *args, **kwargs)
-        result = variant.function(module, *given.values())
-        if self.any_layout:
+        fitting = self._fitting(module, args, kwargs)
+        if fitting is None:
+            result = own(module, *args, **kwargs)
+            if not self.frees_children:
+                return result
+        else:
+            variant, tensors = fitting
+            result = variant.function(module, *tensors)
+        like = next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), None)
+        if self.any_layout or like is None:
             return result
-        like = next(iter(given.values()))
         if isinstance(result, Tensor):
             return laid_out_like(result, like, module)
         return tree_map_only(Tensor, lambda y: laid_out_like(y, like, module), result)
 
     def inner(self, module: nn.Module, own: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """The variant's result, or that of the module's ``own`` forward where none fits."""
-        given = self._given(args, kwargs)
-        variant = self._variant(module, given)
-        if variant is None:
+        fitting = self._fitting(module, args, kwargs)
+        if fitting is None:
             return own(module, *args, **kwargs)
-        return variant.function(module, *given.values())
+        variant, tensors = fitting
+        return variant.function(module, *tensors)
 
-    def _variant(self, module: nn.Module, given: Mapping[str, Any]) -> Variant | None:
+    def _fitting(
+        self, module: nn.Module, args: Any, kwargs: Any
+    ) -> tuple[Variant, Sequence[Any]] | None:
+        """The variant for a call, and the tensors that it takes."""
+        given = self._given(args, kwargs)
+        if given is None or not all(map(takes, given.values())):
+            return None
         names = tuple(given)
-        if given and all(map(takes, given.values())):
-            for variant in self.variants:
-                meant = variant.training is module.training and variant.tensors == names
-                if meant and variant.assumptions.hold(module):
-                    return variant
+        for variant in self.variants:
+            meant = variant.training is module.training and variant.tensors == names
+            if meant and variant.assumptions.hold(module):
+                return variant, tuple(given.values())
         return None
 
-    def _given(self, args: Any, kwargs: Any) -> dict[str, Any]:
+    def _given(self, args: Any, kwargs: Any) -> dict[str, Any] | None:
         """The arguments that are not defaults, in the order of the parameters."""
         names = tuple(self.defaults)
+        if len(args) > len(names) or any(name not in names[len(args) :] for name in kwargs):
+            return None
         if len(args) == 1 and not kwargs:
             return {names[0]: args[0]}
-        if len(args) > len(names) or any(name not in names[len(args) :] for name in kwargs):
-            return {"": None}
         values = {**dict(zip(names, args, strict=False)), **kwargs}
         return {
             name: values[name]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx
 
-from vaekernels.acceleration.layers import ASYMMETRIC
+from vaekernels.acceleration.layers import ASYMMETRIC, IDLE
 
 
 def function_step(node: fx.Node) -> tuple[str, float] | None:
@@ -21,12 +21,10 @@ def function_step(node: fx.Node) -> tuple[str, float] | None:
 
 
 def simplify(graph: fx.Graph) -> None:
-    """Write ``x * sigmoid(x)`` as silu, and drop divisions by 1."""
+    """Write ``x * sigmoid(x)`` as silu."""
     for node in list(graph.nodes):
-        if node.op != "call_function" or len(node.args) != 2:
-            continue
-        left, right = node.args
-        if node.target in (operator.mul, torch.mul):
+        if node.target in (operator.mul, torch.mul) and len(node.args) == 2:
+            left, right = node.args
             for x, gate in ((left, right), (right, left)):
                 if _is_sigmoid(gate) and gate.args[0] is x and len(gate.users) == 1:
                     with graph.inserting_before(node):
@@ -34,9 +32,6 @@ def simplify(graph: fx.Graph) -> None:
                     graph.erase_node(node)
                     graph.erase_node(gate)
                     break
-        elif node.target is operator.truediv and right in (1, 1.0) and len(left.users) == 1:
-            node.replace_all_uses_with(left)
-            graph.erase_node(node)
 
 
 def _is_sigmoid(node: Any) -> bool:
@@ -60,6 +55,7 @@ def is_in_place(node: fx.Node) -> bool:
 _NAMES: dict[Any, str] = {
     operator.add: "add",
     operator.iadd: "add",
+    operator.truediv: "truediv",
     torch.add: "add",
     F.silu: "silu",
     F.relu: "relu",
@@ -73,6 +69,10 @@ _NAMES: dict[Any, str] = {
 def _add(node: fx.Node) -> tuple[str, float] | None:
     plain = len(node.args) == 2 and isinstance(node.args[1], fx.Node) and not node.kwargs
     return ("a", 0.0) if plain else None
+
+
+def _truediv(node: fx.Node) -> tuple[str, float] | None:
+    return (IDLE, 0.0) if len(node.args) == 2 and node.args[1] in (1, 1.0) else None
 
 
 def _silu(node: fx.Node) -> tuple[str, float] | None:
@@ -104,6 +104,7 @@ def _pad(node: fx.Node) -> tuple[str, float] | None:
 
 _STEPS: dict[str, Callable[[fx.Node], tuple[str, float] | None]] = {
     "add": _add,
+    "truediv": _truediv,
     "silu": _silu,
     "relu": _relu,
     "leaky_relu": _leaky_relu,

@@ -147,7 +147,7 @@ def _only_reader(found: _Found, layers: _Layers) -> _Found | None:
 
 def _is_chain(line: list[_Found], layers: _Layers) -> bool:
     """Whether one op computes ``line``, and may do so at the place of its last node."""
-    if IDLE in (line[0].letter, line[-1].letter) or _letters(line) not in OPS:
+    if line[0].letter == IDLE or _letters(line) not in OPS:
         return False
     nodes = {found.node for found in line}
     between = line[0].node

@@ -76,9 +76,16 @@ class ModelPlan:
     def _forward(self, plan: Plan, precision: str | None) -> LayerForward | ModuleForward | None:
         if plan.is_layer:
             return LayerForward(precision, plan.any_layout)
-        if plan.followed is None or not any(self._gains(m) for m in plan.module.modules()):
+        frees_children = ignores_layout(plan.module)
+        if not any(self._gains(module) for module in plan.module.modules()):
             return None
-        return plan.followed.forward(self._hides_child(plan.module), precision, plan.any_layout)
+        if plan.followed is not None:
+            variants = plan.followed.variants(self._hides_child(plan.module), precision)
+            defaults = plan.followed.defaults
+            return ModuleForward(defaults, variants, plan.any_layout, frees_children)
+        # Its children may give it channels_last; its callers must not see that.
+        leaks = frees_children and not plan.any_layout
+        return ModuleForward({}, (), False, True) if leaks else None
 
     def _gains(self, module: nn.Module) -> bool:
         plan = self.plans[id(module)]

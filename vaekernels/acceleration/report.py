@@ -9,7 +9,7 @@ from torch import nn
 from vaekernels import _extension
 from vaekernels.acceleration.chains import OPS
 from vaekernels.acceleration.graphs import Chain
-from vaekernels.acceleration.layers import original_class, part, reason
+from vaekernels.acceleration.layers import IDLE, original_class, part, reason
 from vaekernels.acceleration.planning import ModelPlan, Plan
 
 _FUNCTIONS = {
@@ -106,7 +106,11 @@ def report(plan: ModelPlan) -> Report:
 def _enter(owner: Plan, chain: Chain, inside: dict[int, LayerReport]) -> None:
     """Note for each layer of ``chain`` that has parameters what computes it."""
     prefix = f"{owner.path}." if owner.path else ""
-    parts = tuple(step if isinstance(step, str) else _FUNCTIONS[step[0]] for step in chain.steps)
+    parts = tuple(
+        step if isinstance(step, str) else _FUNCTIONS[step[0]]
+        for step in chain.steps
+        if isinstance(step, str) or step[0] != IDLE
+    )
     for path in chain.paths:
         layer = owner.module.get_submodule(path)
         known = inside.get(id(layer))
