@@ -7,6 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vaekernels import _extension
+
+needs_kernels = pytest.mark.skipif(
+    bool(_extension.refusals()), reason="built without the C++ extension"
+)
+
 
 def _kl() -> nn.Module:
     from diffusers import AutoencoderKL

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import vaekernels as vk
-from tests.acceleration.models import diffusers_model, images, own_model, result
+from tests.acceleration.models import diffusers_model, images, needs_kernels, own_model, result
 
 
 def test_hooks_see_what_they_saw() -> None:
@@ -83,6 +83,7 @@ def test_autocast() -> None:
     assert torch.equal(got, expected)
 
 
+@needs_kernels
 @pytest.mark.parametrize("name", ["ConvVAE", "ResBlock", "Updown"])
 def test_compiled_callers(name: str) -> None:
     model = own_model(name)

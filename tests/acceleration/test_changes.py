@@ -11,8 +11,17 @@ import torch
 from torch import Tensor, nn
 
 import vaekernels as vk
-from tests.acceleration.models import ConvVAE, ResBlock, diffusers_model, images, own_model, result
+from tests.acceleration.models import (
+    ConvVAE,
+    ResBlock,
+    diffusers_model,
+    images,
+    needs_kernels,
+    own_model,
+    result,
+)
 from vaekernels.acceleration import chains
+from vaekernels.acceleration.layers import part
 
 
 def _is_accelerated(model: nn.Module) -> bool:
@@ -28,7 +37,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def recorded(steps: object, *args: object) -> Tensor | None:
         y = fused(steps, *args)  # type: ignore[arg-type]
         if y is not None:
-            done.append(chains.letters(steps))  # type: ignore[arg-type]
+            done.append("".join(part(step)[0] for step in steps))  # type: ignore[attr-defined]
         return y
 
     monkeypatch.setattr(chains, "fused", recorded)
@@ -78,6 +87,7 @@ def test_pickling_says_what_to_do() -> None:
     pickle.loads(pickle.dumps(model))
 
 
+@needs_kernels
 def test_accelerating_twice_is_the_last_one(calls) -> None:
     model = own_model("ResBlock")
     x = images(model)
@@ -93,6 +103,7 @@ def test_accelerating_twice_is_the_last_one(calls) -> None:
     assert torch.equal(model(x), default)
 
 
+@needs_kernels
 def test_the_precision_in_force_is_that_of_the_call() -> None:
     model = own_model("Updown")
     x = images(model)

@@ -9,11 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import vaekernels as vk
-from tests.acceleration.models import DIFFUSERS, OWN, images, model_of, result
-from vaekernels import _extension
+from tests.acceleration.models import DIFFUSERS, OWN, images, model_of, needs_kernels, result
 from vaekernels.acceleration import chains, forwards, layouts
 
-compiled = pytest.mark.skipif(bool(_extension.refusals()), reason="built without the C++ extension")
 NAMES = (*OWN, *DIFFUSERS)
 
 
@@ -79,7 +77,7 @@ def test_parameters_and_state_stay_and_restoring_gives_the_same_bits(name: str) 
     assert torch.equal(result(model, x), expected)
 
 
-@compiled
+@needs_kernels
 @pytest.mark.parametrize("name", DIFFUSERS)
 def test_every_block_of_diffusers_is_fused(name: str) -> None:
     report = vk.explain(model_of(name))
@@ -115,7 +113,7 @@ def test_results_have_the_layout_of_the_originals(name: str, layout: torch.memor
     assert got.stride() == expected.stride() or (name in DIFFUSERS and got.is_contiguous())
 
 
-@compiled
+@needs_kernels
 def test_nothing_is_copied_between_layers_that_take_any_layout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

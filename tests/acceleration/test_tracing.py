@@ -199,3 +199,32 @@ def test_tracing_changes_nothing() -> None:
     with vk.accelerate(model):
         torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
     assert model.mean.unique().tolist() == [1.0]
+
+
+@pytest.mark.parametrize("followed", [True, False])
+def test_results_may_be_changed_in_place(followed: bool) -> None:
+    class InPlace(Block):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            y += x
+            y = self.norm(F.relu(y, inplace=True))
+            y.mul_(2.0)
+            if not followed and x.sum() > 1e9:
+                return y
+            return F.silu(self.conv(y), inplace=True)
+
+    torch.manual_seed(0)
+    model = InPlace()
+    x = torch.randn(2, 16, 9, 9)
+
+    def gradients() -> list[Tensor]:
+        model.zero_grad()
+        model(x).square().sum().backward()
+        return [parameter.grad for parameter in model.parameters()]
+
+    expected = gradients()
+    with vk.accelerate(model) as handle:
+        got = gradients()
+    assert bool(handle.report.unfollowed) != followed
+    for gradient, value in zip(got, expected, strict=True):
+        torch.testing.assert_close(gradient, value, rtol=1e-4, atol=1e-3)

@@ -40,11 +40,6 @@ OPS = {
 }
 
 
-def letters(steps: Sequence[Step]) -> str:
-    """What ``steps`` are; a key of ``OPS`` where one op computes them."""
-    return "".join([part(step)[0] for step in steps])
-
-
 def run(
     steps: Sequence[Step],
     x: Tensor,

@@ -46,10 +46,6 @@ def is_torch_layer(module: nn.Module) -> bool:
     return original_class(module).__module__.startswith("torch.nn.modules.")
 
 
-# Class -> what finds the letters of its layers.
-_letters_of: dict[type[nn.Module], Callable[[Any], str] | None] = {}
-
-
 def is_observed(module: nn.Module) -> bool:
     """Whether hooks of its own watch the calls of ``module``, so that it must be called."""
     return bool(
@@ -78,6 +74,18 @@ def part(step: Step) -> tuple[str, float]:
         return OTHER, 0.0
     slope: Any = step.negative_slope if letter is _leaky_relu else 0.0
     return letter(step), slope
+
+
+def _letter_of(kind: type[nn.Module]) -> Callable[[Any], str] | None:
+    """What finds the letter of layers of ``kind``; None where it has another forward."""
+    for known, letter in _KINDS:
+        if issubclass(kind, known) and kind.forward is known.forward:
+            return letter
+    return None
+
+
+# Class -> what finds the letter of its layers.
+_letters_of: dict[type[nn.Module], Callable[[Any], str] | None] = {}
 
 
 def reason(module: nn.Module) -> str:
@@ -163,14 +171,6 @@ def _upsample(layer: Any) -> str:
 
 def _pad(layer: Any) -> str:
     return "p" if tuple(layer.padding) == ASYMMETRIC and layer.value == 0 else OTHER
-
-
-def _letter_of(kind: type[nn.Module]) -> Callable[[Any], str] | None:
-    """What finds the letter of layers of ``kind``; None where it has another forward."""
-    for known, letter in _KINDS:
-        if issubclass(kind, known) and kind.forward is known.forward:
-            return letter
-    return None
 
 
 def _silu(layer: Any) -> str:

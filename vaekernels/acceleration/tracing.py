@@ -40,8 +40,10 @@ _ARGUMENTS = (
     *(torch.dtype, torch.device, torch.layout, torch.memory_format, type(Ellipsis)),
 )
 _FUNCTIONS = (FunctionType, BuiltinFunctionType)
-_IN_PLACE = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor")
-
+_IN_PLACE = (
+    *("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "imatmul"),
+    *("iand", "ior", "ixor", "ilshift", "irshift"),
+)
 
 Path = tuple[str, ...]
 
@@ -128,8 +130,7 @@ def _recorded_in_place(name: str) -> Callable[[fx.Proxy, Any], Any]:
 
 for _name in _IN_PLACE:
     # torch.fx has none of these, and Python would take y = y + x for y += x.
-    _operator = "i" + _name.rstrip("_")
-    setattr(_Symbol, f"__{_operator}__", _recorded_in_place(_operator))
+    setattr(_Symbol, f"__{_name}__", _recorded_in_place(_name))
 
 
 class _Tracer(GraphAppendingTracer):
