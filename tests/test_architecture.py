@@ -39,8 +39,9 @@ LAYERS = {
     "nn": OPS | {"nn"},
     "models": OPS | {"models", "nn", "distributions", "atomic"},
     "machine": FOUNDATION | {"machine"},
+    "acceleration": OPS | {"acceleration"},
     "introspection": OPS | {"machine"},
-    "explanation": OPS,
+    "explanation": OPS | {"acceleration"},
     "bench": OPS
     | {"bench", "cases", "models", "distributions", "atomic", "machine", "explanation"},
     "training": OPS | {"training", "models", "distributions", "atomic", "nonfinite"},

@@ -9,6 +9,7 @@ Importing the package touches neither CUDA, nor Triton, nor the compiled extensi
 from __future__ import annotations
 
 from vaekernels import models, nn
+from vaekernels.acceleration import Handle, Report, accelerate
 from vaekernels.distributions import DiagonalGaussian
 from vaekernels.explanation import Explanation, explain
 from vaekernels.nonfinite import NonFiniteError, detect_nonfinite
@@ -38,8 +39,11 @@ __all__ = [
     "BackendError",
     "DiagonalGaussian",
     "Explanation",
+    "Handle",
     "NonFiniteError",
     "NormPrologue",
+    "Report",
+    "accelerate",
     "bernoulli_nll",
     "conv3x3",
     "conv_transpose4x4",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from vaekernels import _extension, ops, registry
+from vaekernels.acceleration import Report, explain_model
 from vaekernels.ops._conv import CONVOLUTIONS
 from vaekernels.ops._define import DEFINITIONS
 from vaekernels.ops._filters import keeps_filters
@@ -68,21 +69,33 @@ class Explanation:
         return "\n".join(lines)
 
 
-def explain(op: str | Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanation:
+@overload
+def explain(op: nn.Module, /) -> Report: ...  # type: ignore[overload-overlap]
+
+
+@overload
+def explain(op: str | Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanation: ...
+
+
+def explain(
+    op: nn.Module | str | Callable[..., Any], /, *args: Any, **kwargs: Any
+) -> Explanation | Report:
     """Say what the call ``op(*args, **kwargs)`` would run, and why; run nothing.
 
     Args:
-        op: a public op or its name: ``vk.conv3x3`` or ``"conv3x3"``.
+        op: a public op or its name: ``vk.conv3x3`` or ``"conv3x3"``. Or a model and nothing else:
+            then it is said what ``vk.accelerate`` does, or would do, with each of its layers.
         args: of the call.
         kwargs: of the call. ``backend``, ``precision``, ``vk.use_backend``, autocast and whether
             gradients are recorded count as they do in the call.
 
     Returns:
         An :class:`Explanation`: the backend, why others refuse, and for a convolution how each
-        direction is computed, by a model of the cost that measures nothing.
+        direction is computed, by a model of the cost that measures nothing. Of a model, a
+        ``vk.Report``.
 
     Raises:
-        TypeError: ``op`` is neither a name nor a function.
+        TypeError: ``op`` is neither a name, nor a function, nor a model by itself.
         ValueError: it is not a public op.
         Exception: whatever the call itself would raise for these arguments.
 
@@ -95,6 +108,10 @@ def explain(op: str | Callable[..., Any], /, *args: Any, **kwargs: Any) -> Expla
           cuda refuses        conv3x3 has no cuda kernels
           triton refuses      conv3x3 has no triton kernels
     """
+    if isinstance(op, nn.Module):
+        if args or kwargs:
+            raise TypeError("explain: a model is explained without arguments")
+        return explain_model(op)
     name = _name_of(op)
     function = getattr(ops, name)
     with registry.recorded_choices() as choices:

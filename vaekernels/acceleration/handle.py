@@ -1,0 +1,121 @@
+"""``vk.accelerate``: somebody's model on this package's ops, in place and reversibly."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from torch import nn
+
+from vaekernels.acceleration.classes import exchange, restore
+from vaekernels.acceleration.planning import ModelPlan
+from vaekernels.acceleration.report import Report, report
+from vaekernels.acceleration.verification import Difference, compare, outputs
+from vaekernels.ops._precision import conv_precision
+
+
+class Handle:
+    """What :func:`accelerate` returns: the report, and the way back.
+
+    As a context manager it restores the model at the end of the block.
+
+    Attributes:
+        model: the accelerated model.
+        report: what runs each layer, or why it stays.
+        differences: from the original's outputs, where ``verify`` was given; else empty.
+    """
+
+    def __init__(self, model: nn.Module, report: Report) -> None:
+        self.model = model
+        self.report = report
+        self.differences: tuple[Difference, ...] = ()
+
+    def restore(self) -> None:
+        """Make the model what it was: the same bits for the same input. Twice is once.
+
+        Raises:
+            RuntimeError: the class of a module was changed since, as parametrizations do.
+        """
+        restore(self.model)
+
+    def __enter__(self) -> Handle:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.restore()
+
+    def __repr__(self) -> str:
+        report = self.report
+        done = f"{len(report.accelerated)} of {len(report.layers)} layers run on ops"
+        return "; ".join([f"<Handle of {report.model}: {done}", *map(str, self.differences)]) + ">"
+
+
+def accelerate(model: nn.Module, *, verify: Any = None, precision: str | None = None) -> Handle:
+    r"""Run the layers of ``model`` on this package's ops: in place, and reversibly.
+
+    .. code-block:: python
+
+        handle = vk.accelerate(vae, verify=images)
+        print(handle.report)
+        vae.decode(latents)  # as before, faster
+        handle.restore()
+
+    Equivalent PyTorch: the model as it was. Convolutions (3x3 with stride 1 or 2, 4x4 with
+    stride 2, transposed 4x4) and GroupNorms call our ops with their own parameters; where the
+    forward around them can be followed, GroupNorm + SiLU, nearest upsampling and padding before a
+    convolution and a sum and an activation after it run in the same op. Parameters, state dict,
+    hooks, ``isinstance`` and ``repr`` stay. What does not fit, or not any more (another dtype or
+    device, autocast, a hook that wants to see a layer), runs as it did. ``docs/accelerate.md``.
+
+    Args:
+        model: any module; diffusers' AutoencoderKL, AutoencoderTiny, VQModel and
+            AsymmetricAutoencoderKL among others. One that is accelerated already is restored first,
+            so the last call counts.
+        verify: an input (a tensor, a tuple of arguments or a mapping of named ones) on which the
+            model is run before and after, in evaluation mode and without gradients, with the same
+            random numbers.
+        precision: ``"high"``, ``"highest"``, or None for the one in force at each call
+            (``vk.set_conv_precision``).
+
+    Returns:
+        A :class:`Handle`.
+
+    Raises:
+        TypeError: ``model`` is not a module, or ``verify`` no input.
+        ValueError: ``precision`` is neither.
+
+    Precision: that of the ops (``vk.conv3x3``): with ``"high"`` each convolution and each of its
+    gradients is within 2e-5 of its largest value.
+
+    Example:
+        >>> with vk.accelerate(vae) as handle:
+        ...     images = vae.decode(latents).sample
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"accelerate: model must be a torch.nn.Module; got {type(model).__name__}")
+    if precision is not None:
+        conv_precision("accelerate", precision)
+    restore(model)
+    expected = None if verify is None else outputs(model, verify)
+    plan = ModelPlan(model)
+    found = report(plan)
+    for module, forward in plan.forwards(precision):
+        exchange(module, forward)
+    handle = Handle(model, found)
+    if expected is not None:
+        try:
+            handle.differences = compare(outputs(model, verify), expected)
+        except BaseException:
+            handle.restore()
+            raise
+    return handle
+
+
+def explain_model(model: nn.Module) -> Report:
+    """What :func:`accelerate` does with ``model``, or would do."""
+    return report(ModelPlan(model))

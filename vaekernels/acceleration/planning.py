@@ -1,0 +1,134 @@
+"""What would run where in a model: one pass over its modules, nothing is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from vaekernels.acceleration.chains import OPS
+from vaekernels.acceleration.following import Followed, follow
+from vaekernels.acceleration.forwards import LayerForward, ModuleForward
+from vaekernels.acceleration.graphs import Chain
+from vaekernels.acceleration.layers import is_torch_layer, part
+from vaekernels.acceleration.layouts import shown
+from vaekernels.acceleration.substitutes import ignores_layout
+from vaekernels.acceleration.tracing import Untraceable
+
+
+@dataclass
+class Plan:
+    """What is known of one module.
+
+    Attributes:
+        path: in the model; "" is the model itself.
+        module: the one.
+        callers: modules with a forward that have it as a child, directly or in a list.
+        followed: what tracing its forward found; None for a layer, and where it failed.
+        untraceable: why it failed.
+    """
+
+    path: str
+    module: nn.Module
+    callers: list[nn.Module] = field(default_factory=list)
+    followed: Followed | None = None
+    untraceable: str = ""
+
+    @property
+    def is_layer(self) -> bool:
+        """Whether it has an op of its own."""
+        return part(self.module)[0] in OPS
+
+    @property
+    def chains(self) -> list[Chain]:
+        """Those of its forward."""
+        return [] if self.followed is None else self.followed.chains
+
+    @property
+    def any_layout(self) -> bool:
+        """Whether every caller is known to take results of any layout."""
+        return bool(self.callers) and all(map(ignores_layout, self.callers))
+
+
+class ModelPlan:
+    """The plans of all modules of a model, parents before children."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.plans = {id(module): Plan(path, module) for path, module in model.named_modules()}
+        self._hiding: dict[int, bool] = {}
+        for plan in self.plans.values():
+            for child in _called_children(plan.module):
+                self.plans[id(child)].callers.append(plan.module)
+            if _has_forward(plan.module):
+                try:
+                    plan.followed = follow(plan.module)
+                except Untraceable as error:
+                    plan.untraceable = str(error)
+
+    def forwards(
+        self, precision: str | None
+    ) -> list[tuple[nn.Module, LayerForward | ModuleForward]]:
+        """The modules that should run something else, and what."""
+        pairs = [(p.module, self._forward(p, precision)) for p in self.plans.values()]
+        return [(module, forward) for module, forward in pairs if forward is not None]
+
+    def _forward(self, plan: Plan, precision: str | None) -> LayerForward | ModuleForward | None:
+        if plan.is_layer:
+            return LayerForward(precision, plan.any_layout)
+        frees_children = ignores_layout(plan.module)
+        if not any(self._gains(module) for module in plan.module.modules()):
+            return None
+        if plan.followed is not None:
+            variants = plan.followed.variants(self._hides_child(plan.module), precision)
+            defaults = plan.followed.defaults
+            return ModuleForward(defaults, variants, plan.any_layout, frees_children)
+        # Its children may give it channels_last; its callers must not see that.
+        leaks = frees_children and not plan.any_layout
+        return ModuleForward({}, (), False, True) if leaks else None
+
+    def _gains(self, module: nn.Module) -> bool:
+        plan = self.plans[id(module)]
+        return plan.is_layer or bool(plan.chains)
+
+    def _hides_child(self, module: nn.Module) -> Callable[[str], bool]:
+        return lambda path: self._hides(module.get_submodule(path))
+
+    def _hides(self, module: nn.Module) -> bool:
+        """Whether ``module`` takes inputs of any layout."""
+        key = id(module)
+        if key not in self._hiding:
+            self._hiding[key] = self._finds_out_whether_hides(module)
+        return self._hiding[key]
+
+    def _finds_out_whether_hides(self, module: nn.Module) -> bool:
+        followed = self.plans[id(module)].followed
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            return module.p == 0  # else it draws noise, in the order of the memory
+        if ignores_layout(module) or (is_torch_layer(module) and followed is None):
+            return True
+        if followed is None:
+            return False
+        child_hides = self._hides_child(module)
+        for found, _ in followed.traces.values():
+            seen = shown(found.graph, child_hides)
+            if any(node.op == "placeholder" for node in seen):
+                return False
+        return True
+
+
+def _has_forward(module: nn.Module) -> bool:
+    """Whether ``module`` is more than a layer of PyTorch or a list of modules."""
+    return isinstance(module, nn.Sequential) or not is_torch_layer(module)
+
+
+def _called_children(module: nn.Module) -> list[nn.Module]:
+    """The children that a forward may call; those in lists are the list owner's."""
+    if not _has_forward(module):
+        return []
+    found = []
+    for child in module.children():
+        found.append(child)
+        if not _has_forward(child):
+            found += child.modules() if isinstance(child, (nn.ModuleList, nn.ModuleDict)) else []
+    return found

@@ -1,0 +1,134 @@
+"""What became of each layer of a model, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from vaekernels import _extension
+from vaekernels.acceleration.chains import OPS
+from vaekernels.acceleration.graphs import Chain
+from vaekernels.acceleration.layers import IDLE, original_class, part, reason
+from vaekernels.acceleration.planning import ModelPlan, Plan
+
+_FUNCTIONS = {
+    "s": "silu",
+    "r": "relu",
+    "l": "leaky_relu",
+    "u": "upsampling",
+    "p": "padding",
+    "a": "residual",
+}
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One layer.
+
+    Attributes:
+        path: in the model.
+        kind: the name of its class.
+        op: that computes it, alone or with its neighbours; None where it stays as it is.
+        parts: what the op computes, in order: the names of layers and functions.
+        reason: why it stays; empty where an op computes it.
+    """
+
+    path: str
+    kind: str
+    op: str | None
+    parts: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What :func:`vk.accelerate` does with a model; ``print`` shows a line for each layer.
+
+    Attributes:
+        model: the name of its class.
+        layers: those with parameters, and what runs with them.
+        unfollowed: path of a module -> why its forward cannot be followed, so that its layers
+            run one by one.
+        refusals: why the ops run on PyTorch alone, so that nothing is gained; mostly empty.
+    """
+
+    model: str
+    layers: tuple[LayerReport, ...]
+    unfollowed: dict[str, str]
+    refusals: tuple[str, ...] = ()
+
+    @property
+    def accelerated(self) -> tuple[LayerReport, ...]:
+        """The layers that an op computes."""
+        return tuple(layer for layer in self.layers if layer.op is not None)
+
+    @property
+    def stays(self) -> tuple[LayerReport, ...]:
+        """The layers that stay as they are."""
+        return tuple(layer for layer in self.layers if layer.op is None)
+
+    def __str__(self) -> str:
+        lines = [f"{self.model}: {len(self.accelerated)} of {len(self.layers)} layers run on ops"]
+        width = max((len(layer.path) for layer in self.layers), default=0)
+        for layer in self.layers:
+            together = f" ({' + '.join(layer.parts)})" if len(layer.parts) > 1 else ""
+            what = f"stays: {layer.reason}" if layer.op is None else f"{layer.op}{together}"
+            lines.append(f"  {layer.path:{width}}  {what}")
+        for path, why in self.unfollowed.items():
+            lines.append(f"  {path or 'the model'}: layers run one by one; {why}")
+        if self.refusals:
+            lines.append(f"  nothing is gained: {'; '.join(self.refusals)}")
+        return "\n".join(lines)
+
+
+def report(plan: ModelPlan) -> Report:
+    """The report of what ``plan`` does."""
+    plans = list(plan.plans.values())
+    inside: dict[int, LayerReport] = {}
+    for owner in plans:
+        for chain in owner.chains:
+            _enter(owner, chain, inside)
+    layers = [inside.get(id(p.module)) or _alone(p) for p in plans]
+    unfollowed = {
+        p.path: p.untraceable
+        for p in plans
+        if p.untraceable and any(part(child)[0] in OPS for child in p.module.children())
+    }
+    return Report(
+        original_class(plans[0].module).__name__,
+        tuple(layer for layer in layers if layer is not None),
+        unfollowed,
+        tuple(_extension.refusals()),
+    )
+
+
+def _enter(owner: Plan, chain: Chain, inside: dict[int, LayerReport]) -> None:
+    """Note for each layer of ``chain`` that has parameters what computes it."""
+    prefix = f"{owner.path}." if owner.path else ""
+    parts = tuple(
+        step if isinstance(step, str) else _FUNCTIONS[step[0]]
+        for step in chain.steps
+        if isinstance(step, str) or step[0] != IDLE
+    )
+    for path in chain.paths:
+        layer = owner.module.get_submodule(path)
+        known = inside.get(id(layer))
+        if _has_parameters(layer) and (known is None or len(known.parts) < len(parts)):
+            kind = original_class(layer).__name__
+            inside[id(layer)] = LayerReport(prefix + path, kind, chain.op, parts)
+
+
+def _alone(plan: Plan) -> LayerReport | None:
+    """A layer outside of all chains; None for what has no parameters or is made of others."""
+    module = plan.module
+    if not _has_parameters(module):
+        return None
+    kind = original_class(module).__name__
+    if plan.is_layer:
+        return LayerReport(plan.path, kind, OPS[part(module)[0]])
+    return LayerReport(plan.path, kind, None, (), reason(module))
+
+
+def _has_parameters(module: nn.Module) -> bool:
+    return bool(module._parameters)
