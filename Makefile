@@ -32,6 +32,7 @@ bench: $(STAMP)  ## measure this machine and record it
 	$(BIN)/vaekernels bench latent --json benchmarks/results/cpu/latent.json
 	$(BIN)/vaekernels bench conv --json benchmarks/results/cpu/conv.json
 	$(BIN)/vaekernels bench models --json benchmarks/results/cpu/models.json
+	$(BIN)/vaekernels bench autoencoders --json benchmarks/results/cpu/autoencoders.json
 
 readme: $(STAMP)  ## write the README's tables from the committed JSON
 	$(BIN)/python benchmarks/readme_tables.py

@@ -56,3 +56,12 @@ def test_models(results: Path) -> None:
     _write(results / "models.json", [{**row, "model": models.MODELS[0].name}])
     line = (readme_tables.models() or "").splitlines()[-1]
     assert ", batch 64 | 400.0 ms | 300.0 ms | - | 150.0 ms | **2.00x** |" in line
+
+
+def test_autoencoders(results: Path) -> None:
+    times = {"eager_nchw_us": 4e5, "eager_channels_last_us": 3e5, "mnn_us": 2e5, "ours_us": 1e5}
+    row = {**ROW, **times, "model": "TAEF2 decode", "ratio": 3.0, "errors": {"mnn": 1e-3}}
+    _write(results / "autoencoders.json", [row])
+    line = (readme_tables.autoencoders() or "").splitlines()[-1]
+    assert line.startswith("| TAEF2 decode | 400.0 ms | 1.33x | - | - | - | 2.00x | - | 4.00x |")
+    assert line.endswith("| **3.00x** | 1.0e-06 | 2.0e-06 | 1.0e-03 |")

@@ -35,10 +35,10 @@ class Goal:
     def judge(self, rows: Sequence[Row]) -> Row:
         """``{figure, over, at, goal, measured, met, rows}`` of the rows of one group.
 
-        A row without the figure is one whose result was wrong: what is measured is of the
-        others, and the goal is not met.
+        A row without the figure is one whose result was wrong, or whose rival did not run: what is
+        measured is of the others, and the goal is not met.
         """
-        figures = [row[self.figure] for row in rows if row[self.figure] is not None]
+        figures = [row[self.figure] for row in rows if row.get(self.figure) is not None]
         measured = _OVER[self.over](figures) if figures else None
         met = False
         if measured is not None and len(figures) == len(rows):

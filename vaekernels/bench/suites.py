@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vaekernels.bench import conv, latent, models, report, tables, work
+from vaekernels.bench import autoencoders, conv, latent, models, report, tables, work
 from vaekernels.bench.goals import Row
 
 
@@ -62,5 +62,15 @@ SUITES = {
             [tables.model_cells(row) for row in rows], models.goals(rows), machine
         ),
         summary=lambda rows: {"goals": models.goals(rows)},
+    ),
+    "autoencoders": Suite(
+        groups=autoencoders.GROUPS,
+        works=autoencoders.works,
+        measure=autoencoders.measure,
+        line=lambda row: tables.line(tables.autoencoder_cells(row)),
+        show=lambda rows, machine: tables.print_rows(
+            [tables.autoencoder_cells(row) for row in rows], autoencoders.goals(rows), machine
+        ),
+        summary=lambda rows: {"goals": autoencoders.goals(rows)},
     ),
 }

@@ -63,6 +63,32 @@ def model_cells(row: Row) -> Columns:
     }
 
 
+def autoencoder_cells(row: Row) -> Columns:
+    """A row of ``bench autoencoders``."""
+    others = (
+        "eager_nchw",
+        "eager_channels_last",
+        "compile",
+        "onnxruntime",
+        "openvino",
+        "mnn",
+        "ncnn",
+    )
+    headings = ("NCHW", "channels_last", "compile", "ORT", "OpenVINO", "MNN", "ncnn", "ours")
+    times = {
+        f"{heading}, ms": "failed" if name in row["failed"] else milliseconds(row, name)
+        for heading, name in zip(headings, (*others, "ours"), strict=True)
+    }
+    return {
+        "model": row["model"],
+        **times,
+        "ratio to eager": row.get("wrong") or ratio(row["ratio"]),
+        "to engines": ratio(row.get("engines_ratio")),
+        "to MNN": ratio(row.get("mnn_ratio")),
+        "error, ours / eager": errors(row),
+    }
+
+
 def goal_cells(goal: Row) -> Columns:
     """A goal as it was judged."""
     return {

@@ -21,6 +21,7 @@ class SuiteName(str, Enum):
     LATENT = "latent"
     CONV = "conv"
     MODELS = "models"
+    AUTOENCODERS = "autoencoders"
 
 
 class Dtype(str, Enum):
@@ -36,7 +37,8 @@ def bench(
     suite: Annotated[
         SuiteName,
         typer.Argument(
-            help="Latent ops and losses; convolutions and GroupNorm + SiLU; training steps."
+            help="Latent ops and losses; convolutions and GroupNorm + SiLU; training steps; "
+            "autoencoders of latent diffusion."
         ),
     ] = SuiteName.LATENT,
     *,

@@ -1,5 +1,7 @@
 #include "cpu/conv/winograd_run.h"
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 
 #include "cpu/conv/scratch.h"
@@ -197,7 +199,8 @@ void filter_gradient(const Convolution& conv, const float* dy, float* dw, int64_
       VK_CPU_DISPATCH(transform_gradient_inputs, args, first, last);
     });
     const int64_t panels = args.c_row / kGradientPanel;
-    dynamic_for(products * panels, [&](int64_t first, int64_t last) {
+    // The same units at every block: a thread's sums stay in its caches.
+    at::parallel_for(0, products * panels, 1, [&](int64_t first, int64_t last) {
       VK_CPU_DISPATCH(accumulate_filter_gradient, args, first, last);
     });
   }

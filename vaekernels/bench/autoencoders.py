@@ -1,0 +1,303 @@
+"""``vaekernels bench autoencoders``: latent diffusion's autoencoders against eager and its peers.
+
+Ours is :func:`vk.accelerate` on a copy of the very model that the others run: TAEF2's plain PyTorch
+and diffusers' AutoencoderKL, with random weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vaekernels.acceleration import accelerate
+from vaekernels.bench import eager_tiny, models, peers
+from vaekernels.bench.goals import Goal, Row, every_row, judge
+from vaekernels.bench.timing import interleaved
+
+# Largest error of a model's result over its largest magnitude, against float64.
+PROMISE = 1e-4
+
+
+def _goals(eager: float, engines: float) -> tuple[Goal, ...]:
+    return (
+        every_row(eager),
+        Goal(engines, "least", "engines_ratio"),
+        Goal(1.05, "least", "mnn_ratio"),
+        Goal(30.0, "least", "mnn_error_ratio"),
+    )
+
+
+GOALS: dict[str, tuple[Goal, ...]] = {
+    "taef2": _goals(3.0, 2.4),
+    "kl": _goals(3.0, 2.6),
+    "kl-training": (every_row(2.3), Goal(2.3, "least", "engines_ratio")),
+    "highest": (every_row(2.0),),
+    "highest-training": (every_row(1.5),),
+}
+GROUPS = tuple(GOALS)
+
+
+class Decode(nn.Module):
+    """Latents to images, of diffusers' AutoencoderKL."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.post_quant_conv, self.decoder = vae.post_quant_conv, vae.decoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        images: Tensor = self.decoder(self.post_quant_conv(x))
+        return images
+
+
+class Encode(nn.Module):
+    """Images to moments, of diffusers' AutoencoderKL."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.encoder, self.quant_conv = vae.encoder, vae.quant_conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        moments: Tensor = self.quant_conv(self.encoder(x))
+        return moments
+
+
+class Loss(nn.Module):
+    """Squared error and a little KL, of one noise: what trains an AutoencoderKL."""
+
+    def __init__(self, vae: Any, eps: Tensor) -> None:
+        super().__init__()
+        self.encode, self.decode = Encode(vae), Decode(vae)
+        self.register_buffer("eps", eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, logvar = self.encode(x).chunk(2, dim=1)
+        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum()
+        reconstruction = self.decode(mean + (0.5 * logvar).exp() * self.eps)
+        return F.mse_loss(reconstruction, x) + 1e-6 * kl / len(x)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one row measures.
+
+    Attributes:
+        group: of GROUPS.
+        family: ``"taef2"`` or ``"kl"``.
+        part: ``"decode"``, ``"encode"`` or ``"training"``.
+        size: height and width of the images.
+        precision: of our convolutions.
+    """
+
+    group: str
+    family: str
+    part: str
+    size: int
+    precision: str = "high"
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        family = "TAEF2" if self.family == "taef2" else "AutoencoderKL"
+        what = f"{self.part} step, batch 4," if self.part == "training" else self.part
+        tier = ", highest" if self.precision == "highest" else ""
+        return f"{family} {what} {self.size} px{tier}"
+
+    def build(self) -> tuple[nn.Module, Tensor]:
+        """The model in plain PyTorch and an input."""
+        torch.manual_seed(0)
+        size, small = self.size, self.size // 8
+        if self.family == "taef2":
+            if self.part == "decode":
+                return eager_tiny.decoder(32, pooled=True), torch.randn(1, 32, small, small)
+            return eager_tiny.encoder(32, pooled=True), torch.rand(1, 3, size, size)
+        if self.part == "training":
+            vae = _autoencoder_kl((64, 128, 128))
+            eps = torch.randn(4, 4, size // 4, size // 4)
+            return Loss(vae, eps), torch.rand(4, 3, size, size) * 2 - 1
+        vae = _autoencoder_kl((128, 256, 512, 512))
+        if self.part == "decode":
+            return Decode(vae), torch.randn(1, 4, small, small)
+        return Encode(vae), torch.rand(1, 3, size, size) * 2 - 1
+
+
+WORKS = (
+    *(Work("taef2", "taef2", part, size) for size in (256, 512) for part in ("decode", "encode")),
+    *(Work("kl", "kl", part, size) for size in (128, 256) for part in ("decode", "encode")),
+    Work("kl-training", "kl", "training", 64),
+    Work("highest", "taef2", "decode", 256, "highest"),
+    Work("highest", "kl", "decode", 128, "highest"),
+    Work("highest-training", "kl", "training", 64, "highest"),
+)
+
+
+def works(only: Sequence[str] = ()) -> list[Work]:
+    """The rows of the groups in ``only``, or all."""
+    return [work for work in WORKS if not only or work.group in only]
+
+
+def goals(rows: Sequence[Row]) -> list[Row]:
+    """Goal, measured, met, of every group that has rows."""
+    return judge(rows, GOALS)
+
+
+def measure(work: Work, *, seconds: float) -> Row:
+    """Check the result, or in training all gradients, then time it; a wrong one has no time.
+
+    Returns:
+        A row: the work; ``error`` and ``eager_error`` against float64; ``errors`` of the engines
+        that convert the model, ``failed``, why others do not; median microseconds ``{who}_us``;
+        ``ratio`` of the faster eager layout over ours, ``engines_ratio`` of the fastest of
+        torch.compile, ONNX Runtime and OpenVINO, ``mnn_ratio`` and ``mnn_error_ratio``; None where
+        there is none.
+    """
+    model, x = work.build()
+    training = work.part == "training"
+    compute = _gradients if training else _result
+    ours = copy.deepcopy(model)
+    accelerate(ours, precision=work.precision)
+    exact = compute(copy.deepcopy(model).double(), x.double())
+    row: Row = {
+        "group": work.group,
+        "model": work.name,
+        "shape": list(x.shape),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "precision": work.precision,
+        "threads": torch.get_num_threads(),
+        "error": _error(compute(ours, x), exact),
+        "eager_error": _error(compute(model, x), exact),
+        "promise": PROMISE,
+        "errors": {},
+        "failed": {},
+    }
+    if not row["error"] <= PROMISE:  # a NaN breaks the promise too
+        return {**row, "ratio": None, "wrong": f"off by {row['error']:.1e}, allowed {PROMISE:.1e}"}
+
+    def last() -> nn.Module:
+        return copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    x_last = x.to(memory_format=torch.channels_last)
+    run = _training_call if training else _inference_call
+    calls = {
+        "eager_nchw": run(copy.deepcopy(model), x),
+        "eager_channels_last": run(last(), x_last),
+        "ours": run(ours, x),
+    }
+    candidates: dict[str, Callable[[], Callable[[], object]]] = {
+        "compile": lambda: run(_compiled(copy.deepcopy(model)), x)
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        if not training and work.precision == "high":
+            for name, build in peers.ENGINES.items():
+                candidates[name] = _engine(name, build, model, x, Path(folder), exact, row)
+        for name, prepare in candidates.items():
+            call = _attempt(prepare)
+            if isinstance(call, str):
+                row["failed"][name] = call
+            else:
+                calls[name] = call
+        medians = interleaved(calls, seconds=seconds, min_rounds=3)
+    return {**row, **_ratios(medians, row)}
+
+
+def _ratios(medians: dict[str, float], row: Row) -> Row:
+    """Times and ratios of a row."""
+
+    def ratio(*names: str) -> float | None:
+        there = [medians[name] for name in names if name in medians]
+        return min(there) / medians["ours"] if there else None
+
+    mnn_error = row["errors"].get("mnn")
+    return {
+        **{f"{name}_us": median * 1e6 for name, median in medians.items()},
+        "ratio": ratio("eager_nchw", "eager_channels_last"),
+        "engines_ratio": ratio("compile", "onnxruntime", "openvino"),
+        "mnn_ratio": ratio("mnn"),
+        "mnn_error_ratio": None if mnn_error is None else mnn_error / row["error"],
+    }
+
+
+def _autoencoder_kl(channels: tuple[int, ...]) -> Any:
+    try:
+        from diffusers import AutoencoderKL
+    except ImportError as missing:
+        message = "bench autoencoders needs diffusers: pip install 'vaekernels[bench]'"
+        raise ImportError(message) from missing
+    vae: Any = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * len(channels),
+        up_block_types=("UpDecoderBlock2D",) * len(channels),
+        block_out_channels=channels,
+        layers_per_block=2,
+    )
+    return vae
+
+
+def _compiled(model: nn.Module) -> nn.Module:
+    model.compile()
+    return model
+
+
+def _attempt(prepare: Callable[[], Callable[[], object]]) -> Callable[[], object] | str:
+    """The call that ``prepare`` gives, run once; or why there is none."""
+    try:
+        call = prepare()
+        call()
+    except Exception as failure:  # an engine may raise anything: the row says what
+        return f"{type(failure).__name__}: {str(failure).strip()[:200]}"
+    return call
+
+
+def _engine(
+    name: str,
+    build: Callable[[nn.Module, Tensor, Path], peers.Engine],
+    model: nn.Module,
+    x: Tensor,
+    folder: Path,
+    exact: Tensor,
+    row: Row,
+) -> Callable[[], Callable[[], object]]:
+    """Converts the model; its error goes into the row."""
+
+    def prepare() -> Callable[[], object]:
+        engine = build(copy.deepcopy(model).eval(), x, folder)
+        row["errors"][name] = _error(engine(x), exact)
+        return lambda: engine(x)
+
+    return prepare
+
+
+def _inference_call(model: nn.Module, x: Tensor) -> Callable[[], object]:
+    model.eval()
+
+    def call() -> None:
+        with torch.no_grad():
+            model(x)
+
+    return call
+
+
+def _training_call(model: nn.Module, x: Tensor) -> Callable[[], object]:
+    return models.training_step(model, lambda: model(x), lr=1e-4)
+
+
+@torch.no_grad()
+def _result(model: nn.Module, x: Tensor) -> Tensor:
+    result: Tensor = model.eval()(x)
+    return result
+
+
+def _gradients(model: nn.Module, x: Tensor) -> Tensor:
+    """All gradients in one vector."""
+    gradients = torch.autograd.grad(model(x), list(model.parameters()))
+    return torch.cat([gradient.flatten() for gradient in gradients])
+
+
+def _error(got: Tensor, exact: Tensor) -> float:
+    return float((got.double() - exact).abs().max() / exact.abs().max())
