@@ -46,11 +46,20 @@ Stack without_autograd(const c10::OperatorHandle& op, Stack stack) {
   return stack;
 }
 
-// Takes the op's arguments off the stack.
+bool has_tangent(const c10::IValue& value) {
+  return value.isTensor() && value.toTensor().defined() &&
+         value.toTensor()._fw_grad(/*level=*/0).defined();
+}
+
+// Takes the op's arguments off the stack. Tangents would be lost without a word.
 Stack take_arguments(const c10::OperatorHandle& op, Stack* stack) {
   const auto first = stack->end() - static_cast<ptrdiff_t>(op.schema().arguments().size());
   Stack arguments(std::make_move_iterator(first), std::make_move_iterator(stack->end()));
   stack->erase(first, stack->end());
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      std::none_of(arguments.begin(), arguments.end(), has_tangent), op.schema().name(),
+      ": forward-mode derivatives are not implemented by the fused backends; "
+      "use backend=\"reference\"");
   return arguments;
 }
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 import vaekernels as vk
 from tests.ops.conformance import options
@@ -52,6 +53,20 @@ def test_double_backward_of_the_fused_op_says_that_it_is_not_there(op: str) -> N
     (grad, *_) = torch.autograd.grad(first.sum(), leaves, create_graph=True)
     with pytest.raises(RuntimeError, match=f"{op}: double backward.*reference"):
         grad.sum().backward()
+
+
+@needs_extension
+@pytest.mark.parametrize("op", LATENT)
+def test_forward_mode_of_the_fused_op_says_that_it_is_not_there(op: str) -> None:
+    inputs = [leaf.detach() for leaf in _leaves(op)]
+    with forward_ad.dual_level():
+        first, *others = inputs
+        dual = forward_ad.make_dual(first, torch.ones_like(first))
+        with pytest.raises(NotImplementedError, match=f"{op}: forward-mode.*reference"):
+            _function(op, "cpu")(dual, *others)
+        outputs = _function(op, "reference")(dual, *others)
+        result = outputs if isinstance(outputs, Tensor) else outputs[1]
+        assert forward_ad.unpack_dual(result).tangent is not None
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
