@@ -43,7 +43,8 @@ LAYERS = {
     "introspection": OPS | {"machine"},
     "explanation": OPS | {"acceleration"},
     "bench": OPS
-    | {"bench", "cases", "models", "distributions", "atomic", "machine", "explanation"},
+    | {"bench", "cases", "models", "distributions", "atomic", "machine", "explanation"}
+    | {"acceleration"},
     "training": OPS | {"training", "models", "distributions", "atomic", "nonfinite"},
     "pictures": {"atomic"},
     "plots": {"atomic", "pictures"},
