@@ -58,11 +58,8 @@ at::Tensor empty_image(const ImageSizes& sizes) {
   return pooled_empty({sizes.batch, sizes.channels, sizes.height, sizes.width}, kNhwc);
 }
 
-// A form from `in` to `out` as a problem of the engine.
-Convolution problem(Form form, Precision precision, const ImageSizes& in, const ImageSizes& out) {
-  Convolution conv;
-  conv.geometry = geometry(form);
-  conv.algorithm = algorithm(form, precision);
+template <class Problem>
+void set_sizes(Problem& conv, const ImageSizes& in, const ImageSizes& out) {
   conv.batch = in.batch;
   conv.in_channels = in.channels;
   conv.in_height = in.height;
@@ -70,6 +67,14 @@ Convolution problem(Form form, Precision precision, const ImageSizes& in, const 
   conv.out_channels = out.channels;
   conv.out_height = out.height;
   conv.out_width = out.width;
+}
+
+// A form from `in` to `out` as a problem of the engine.
+Convolution problem(Form form, Precision precision, const ImageSizes& in, const ImageSizes& out) {
+  Convolution conv;
+  conv.geometry = geometry(form);
+  conv.algorithm = algorithm(form, precision);
+  set_sizes(conv, in, out);
   layout(conv);
   return conv;
 }
@@ -171,13 +176,7 @@ DirectConvolution direct_problem(Method method, Form form, const ImageSizes& in,
   const bool narrow = method == Method::kNarrow;
   const Geometry g = geometry(form);
   DirectConvolution conv;
-  conv.batch = in.batch;
-  conv.in_channels = in.channels;
-  conv.in_height = in.height;
-  conv.in_width = in.width;
-  conv.out_channels = out.channels;
-  conv.out_height = out.height;
-  conv.out_width = out.width;
+  set_sizes(conv, in, out);
   conv.stride = narrow ? g.out_stride : g.in_stride;
   conv.padding = -std::min(g.start[0], g.start[1]);
   conv.kernel = g.kernel;
