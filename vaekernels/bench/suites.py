@@ -8,6 +8,7 @@ from typing import Any
 
 from vaekernels.bench import autoencoders, conv, latent, models, report, tables, work
 from vaekernels.bench.goals import Row
+from vaekernels.bench.tables import Columns
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,20 @@ class Suite:
     takes: tuple[str, ...] = ()
 
 
+def _judged(suite: Any, measure: Callable[..., Row], cells: Callable[[Row], Columns]) -> Suite:
+    """A suite with goals: a module with ``GROUPS``, ``works`` and ``goals``."""
+    return Suite(
+        groups=suite.GROUPS,
+        works=suite.works,
+        measure=measure,
+        line=lambda row: tables.line(cells(row)),
+        show=lambda rows, machine: tables.print_rows(
+            [cells(row) for row in rows], suite.goals(rows), machine
+        ),
+        summary=lambda rows: {"goals": suite.goals(rows)},
+    )
+
+
 SUITES = {
     "latent": Suite(
         groups=latent.OPS,
@@ -43,34 +58,7 @@ SUITES = {
         summary=lambda rows: {"geometric_means": report.geometric_means(rows)},
         takes=("device", "dtype"),
     ),
-    "conv": Suite(
-        groups=conv.GROUPS,
-        works=conv.works,
-        measure=work.measure,
-        line=lambda row: tables.line(tables.conv_cells(row)),
-        show=lambda rows, machine: tables.print_rows(
-            [tables.conv_cells(row) for row in rows], conv.goals(rows), machine
-        ),
-        summary=lambda rows: {"goals": conv.goals(rows)},
-    ),
-    "models": Suite(
-        groups=models.GROUPS,
-        works=models.works,
-        measure=models.measure,
-        line=lambda row: tables.line(tables.model_cells(row)),
-        show=lambda rows, machine: tables.print_rows(
-            [tables.model_cells(row) for row in rows], models.goals(rows), machine
-        ),
-        summary=lambda rows: {"goals": models.goals(rows)},
-    ),
-    "autoencoders": Suite(
-        groups=autoencoders.GROUPS,
-        works=autoencoders.works,
-        measure=autoencoders.measure,
-        line=lambda row: tables.line(tables.autoencoder_cells(row)),
-        show=lambda rows, machine: tables.print_rows(
-            [tables.autoencoder_cells(row) for row in rows], autoencoders.goals(rows), machine
-        ),
-        summary=lambda rows: {"goals": autoencoders.goals(rows)},
-    ),
+    "conv": _judged(conv, work.measure, tables.conv_cells),
+    "models": _judged(models, models.measure, tables.model_cells),
+    "autoencoders": _judged(autoencoders, autoencoders.measure, tables.autoencoder_cells),
 }

@@ -88,10 +88,10 @@ void compute_strip(const DirectConvolution& conv, const float* strip, int64_t pi
       const int64_t at = (pixel + p) * conv.out_channels + c;
       const int64_t n = conv.out_channels - c;
       const Target to{conv.y + at, conv.residual ? conv.residual + at : nullptr, pixels - p, n};
-      auto* compute = conv.streaming ? compute_group<2, Store::kStream, kDepth>
-                      : n >= kPanel  ? compute_group<2, Store::kWhole, kDepth>
-                      : n > kLanes   ? compute_group<2, Store::kPart>
-                                     : compute_group<1, Store::kPart>;
+      auto* compute = n <= kLanes      ? compute_group<1, Store::kPart>
+                      : n < kPanel     ? compute_group<2, Store::kPart>
+                      : conv.streaming ? compute_group<2, Store::kStream, kDepth>
+                                       : compute_group<2, Store::kWhole, kDepth>;
       compute(conv, a, conv.b + c * shallow_depth(conv), bias + c, finish, to);
     }
   }
