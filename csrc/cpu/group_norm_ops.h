@@ -21,6 +21,10 @@ std::tuple<at::Tensor, at::Tensor> group_norm_affine(const at::Tensor& mean, con
                                                      const at::Tensor& weight,
                                                      const at::Tensor& bias);
 
+// silu(x * scale + shift), as x lies in memory; x lies in one piece, planes or pixels.
+at::Tensor group_norm_apply_silu(const at::Tensor& x, const at::Tensor& scale,
+                                 const at::Tensor& shift);
+
 // y, mean and rstd; y lies in memory as x does.
 std::tuple<at::Tensor, at::Tensor, at::Tensor> group_norm_silu_forward(
     const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, int64_t groups,

@@ -190,6 +190,22 @@ std::tuple<at::Tensor, at::Tensor> group_norm_affine(const at::Tensor& mean, con
   return {scale, shift};
 }
 
+at::Tensor group_norm_apply_silu(const at::Tensor& x, const at::Tensor& scale,
+                                 const at::Tensor& shift) {
+  at::Tensor y = pooled_like(x);
+  const GroupNormShape shape = shape_of(x, 1, reads_as_pixels(x));
+  const GroupNormApply args{shape,
+                            x.const_data_ptr<float>(),
+                            scale.const_data_ptr<float>(),
+                            shift.const_data_ptr<float>(),
+                            true,
+                            y.mutable_data_ptr<float>()};
+  at::parallel_for(0, shape.units() * shape.parts, 1, [&](int64_t first, int64_t last) {
+    VK_CPU_DISPATCH(group_norm_apply, args, first, last);
+  });
+  return y;
+}
+
 std::tuple<at::Tensor, at::Tensor, at::Tensor> group_norm_silu_forward(
     const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, int64_t groups,
     double eps, const std::optional<std::string>& activation) {

@@ -5,19 +5,37 @@
 #include <c10/core/CPUAllocator.h>
 
 #include <limits>
-#include <map>
+#include <list>
+#include <memory>
 #include <mutex>
 
 namespace vaekernels::cpu {
 namespace {
 
 // Smaller memory is reused by the C library.
-constexpr size_t kSmallest = size_t{16} << 20;
+constexpr size_t kSmallest = size_t{1} << 20;
+
+// Memory that a result had, or has.
+struct Lease {
+  c10::DataPtr memory;
+  size_t capacity;
+};
 
 struct Pool {
   std::mutex mutex;
-  std::multimap<size_t, c10::DataPtr> kept;  // by capacity
+  std::list<Lease> kept;  // the longest unused first
   size_t bytes = 0;
+
+  void add(Lease lease) {
+    bytes += lease.capacity;
+    kept.push_back(std::move(lease));
+  }
+  Lease remove(std::list<Lease>::iterator entry) {
+    Lease lease = std::move(*entry);
+    kept.erase(entry);
+    bytes -= lease.capacity;
+    return lease;
+  }
 };
 
 // Never destroyed: results may outlive the library's statics.
@@ -26,18 +44,20 @@ Pool& pool() {
   return *instance;
 }
 
-// What a result's memory is released to.
-struct Lease {
-  c10::DataPtr memory;
-  size_t capacity;
-};
+// Frees what was unused longest, until the pool holds at most `most` bytes.
+void shrink(size_t most) {
+  std::list<Lease> freed;  // after the lock is released
+  std::lock_guard<std::mutex> lock(pool().mutex);
+  while (pool().bytes > most) freed.push_back(pool().remove(pool().kept.begin()));
+}
 
 void release(void* context) {
   std::unique_ptr<Lease> lease(static_cast<Lease*>(context));
-  std::lock_guard<std::mutex> lock(pool().mutex);
-  if (pool().bytes + lease->capacity > kPooledBytes) return;
-  pool().bytes += lease->capacity;
-  pool().kept.emplace(lease->capacity, std::move(lease->memory));
+  {
+    std::lock_guard<std::mutex> lock(pool().mutex);
+    pool().add(std::move(*lease));
+  }
+  shrink(kPooledBytes);
 }
 
 class PooledAllocator final : public c10::Allocator {
@@ -56,17 +76,16 @@ class PooledAllocator final : public c10::Allocator {
   c10::DeleterFnPtr raw_deleter() const override { return nullptr; }
 
  private:
-  // Memory that fits, with a quarter to spare at most.
+  // The smallest that fits, with a quarter to spare at most.
   static Lease take(size_t bytes) {
     {
       std::lock_guard<std::mutex> lock(pool().mutex);
-      const auto found = pool().kept.lower_bound(bytes);
-      if (found != pool().kept.end() && found->first <= bytes + bytes / 4) {
-        Lease lease{std::move(found->second), found->first};
-        pool().bytes -= found->first;
-        pool().kept.erase(found);
-        return lease;
+      auto best = pool().kept.end();
+      for (auto entry = pool().kept.begin(); entry != pool().kept.end(); ++entry) {
+        if (entry->capacity < bytes || entry->capacity > bytes + bytes / 4) continue;
+        if (best == pool().kept.end() || entry->capacity <= best->capacity) best = entry;
       }
+      if (best != pool().kept.end()) return pool().remove(best);
     }
     return {c10::GetCPUAllocator()->allocate(bytes), bytes};
   }
@@ -96,12 +115,7 @@ at::Tensor pooled_like(const at::Tensor& like) {
   return at::empty_like(like);
 }
 
-void free_pool() {
-  std::multimap<size_t, c10::DataPtr> freed;
-  std::lock_guard<std::mutex> lock(pool().mutex);
-  freed.swap(pool().kept);
-  pool().bytes = 0;
-}
+void free_pool() { shrink(0); }
 
 size_t pool_bytes() {
   std::lock_guard<std::mutex> lock(pool().mutex);

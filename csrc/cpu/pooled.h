@@ -1,8 +1,8 @@
 // Memory of large results, reused from call to call.
 //
-// The C library gives memory of 32 MB and more back to the system at once, and every new page costs
-// a fault at its first touch: for a large image as much time as a convolution. Such results come
-// from a pool here, which keeps at most kPooledBytes of what was freed.
+// The C library gives large memory back to the system, and every new page costs a fault at its
+// first touch: for a large image as much time as a convolution. Such results come from a pool here,
+// which keeps at most kPooledBytes of what was freed last.
 #pragma once
 
 #include <ATen/ATen.h>

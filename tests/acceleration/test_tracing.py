@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 import vaekernels as vk
 
@@ -199,6 +200,46 @@ def test_tracing_changes_nothing() -> None:
     with vk.accelerate(model):
         torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
     assert model.mean.unique().tolist() == [1.0]
+
+
+class MakesContiguous(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shortcut(x.contiguous()) + self.conv(x)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shortcut = nn.Conv2d(16, 16, 1)
+
+
+class ChangesWhatItCopied(MakesContiguous):
+    def forward(self, x: Tensor) -> Tensor:
+        copy = x.contiguous()
+        x.mul_(2)
+        return self.shortcut(copy) + self.conv(x)
+
+
+class Flattens(MakesContiguous):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) + x.contiguous().view(len(x), -1).sum()
+
+
+@pytest.mark.parametrize(
+    ("kind", "kept"), [(MakesContiguous, False), (ChangesWhatItCopied, True), (Flattens, True)]
+)
+def test_copies_for_layers_that_read_any_layout_are_dropped(
+    kind: type[nn.Module], kept: bool
+) -> None:
+    torch.manual_seed(0)
+    model = kind()
+    x = torch.randn(2, 16, 9, 9).to(memory_format=torch.channels_last)
+    expected = model(x.clone())
+    with (
+        vk.accelerate(model),
+        profile(activities=[ProfilerActivity.CPU], record_shapes=True) as events,
+    ):
+        torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-4)
+    clones = [event for event in events.events() if event.name == "aten::clone"]
+    assert any(event.input_shapes[0] == [2, 16, 9, 9] for event in clones) == kept
 
 
 @pytest.mark.parametrize("followed", [True, False])

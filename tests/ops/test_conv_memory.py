@@ -212,3 +212,24 @@ def test_the_end_of_the_interpreter() -> None:
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert done.stderr == ""
+
+
+def test_freed_results_serve_again_and_are_bounded() -> None:
+    extension = _extension.load()
+    vk.empty_cache()
+    x, weight = torch.randn(1, 16, 128, 128), torch.randn(16, 16, 3, 3)  # results of 1 MB
+    address = vk.conv3x3(x, weight).data_ptr()
+    assert extension.pool_bytes() == 1 << 20
+    assert vk.conv3x3(x, weight).data_ptr() == address
+    images = torch.randn(20, 16, 128, 128)
+    del x
+    held = [vk.conv3x3(images, weight) for _ in range(14)]  # 280 MB
+    del held
+    assert 200 << 20 < extension.pool_bytes() <= 256 << 20
+    # The one of 1 MB was not used for longest: it is the first to go.
+    before = extension.pool_bytes()
+    y = vk.conv3x3(images[:1], weight)
+    assert extension.pool_bytes() == before
+    del y
+    vk.empty_cache()
+    assert extension.pool_bytes() == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +90,7 @@ def find_chains(graph: fx.Graph, module: nn.Module, training: bool) -> list[Chai
     """
     simplify(graph)
     layers = _Layers(module, training)
+    _keep_layouts(graph, layers)
     found: list[Chain] = []
     taken: set[fx.Node] = set()
     convolutions_first = sorted(
@@ -102,6 +104,33 @@ def find_chains(graph: fx.Graph, module: nn.Module, training: bool) -> list[Chai
             found.append(chain)
             taken.update(chain.nodes)
     return found
+
+
+def _keep_layouts(graph: fx.Graph, layers: _Layers) -> None:
+    """Drop ``x.contiguous()`` before layers that take any layout: it would only cost copies."""
+    for node in list(graph.nodes):
+        if node.op == "call_method" and node.target == "contiguous" and _is_needless(node, layers):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+
+
+def _is_needless(copy: fx.Node, layers: _Layers) -> bool:
+    """Whether readers of ``copy`` may read what it was made of."""
+    if len(copy.args) != 1 or copy.kwargs or not copy.users:
+        return False
+    for reader in copy.users:
+        if reader.op != "call_module" or not layers.is_pure(str(reader.target)):
+            return False
+    # What is changed in the meantime must not be what is read.
+    return all(_is_pure(node, layers) for node in _up_to(copy, max(copy.users)))
+
+
+def _up_to(first: fx.Node, last: fx.Node) -> Iterator[fx.Node]:
+    """The nodes from ``first`` to ``last``."""
+    while first is not last:
+        yield first
+        first = first.next
+    yield last
 
 
 def _is_convolution(found: _Found | None) -> bool:
@@ -150,12 +179,10 @@ def _is_chain(line: list[_Found], layers: _Layers) -> bool:
     if line[0].letter == IDLE or _letters(line) not in OPS:
         return False
     nodes = {found.node for found in line}
-    between = line[0].node
-    while between is not line[-1].node:
-        if between not in nodes and not _is_pure(between, layers):
-            return False
-        between = between.next
-    return True
+    return all(
+        between in nodes or _is_pure(between, layers)
+        for between in _up_to(line[0].node, line[-1].node)
+    )
 
 
 def _as_chain(line: list[_Found]) -> Chain:

@@ -8,6 +8,7 @@
 #include "cpu/conv/library.h"
 #include "cpu/conv/scratch.h"
 #include "cpu/conv/winograd_run.h"
+#include "cpu/group_norm_ops.h"
 #include "cpu/pooled.h"
 
 namespace vaekernels::cpu {
@@ -110,11 +111,9 @@ void set_prologue(Convolution& conv, const ConvCall& call) {
   conv.shift = call.shift.const_data_ptr<float>();
 }
 
-// The prologue's result, where the library needs it whole.
+// The prologue's result, for those who need it whole.
 at::Tensor prologue(const ConvCall& call, const at::Tensor& x) {
-  if (!call.scale.defined()) return x;
-  const auto per_channel = [&](const at::Tensor& t) { return t.unsqueeze(-1).unsqueeze(-1); };
-  return at::silu(at::addcmul(per_channel(call.shift), x, per_channel(call.scale)));
+  return call.scale.defined() ? group_norm_apply_silu(x, call.scale, call.shift) : x;
 }
 
 at::Tensor forward_by_library(const ConvCall& call, const at::Tensor& x) {

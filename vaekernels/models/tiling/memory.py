@@ -17,7 +17,7 @@ _BINARY_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _BYTES = re.compile(r"\s*(\d+(?:\.\d*)?)\s*([KMGT]?)(i?)B?\s*", re.IGNORECASE)
 
 # docs/convolutions.md, "What stays between calls": the cpu kernels' scratch and freed results.
-_POOLED_FROM = 16 << 20
+_POOLED_FROM = 1 << 20
 _POOL = 256 << 20
 _SHARED_SCRATCH = 16 << 20
 _THREAD_SCRATCH = 1 << 20
@@ -127,12 +127,11 @@ class MemoryModel:
         source = pixels * step.window.down**2 // step.window.up**2
         held = self.bytes(step.temporary, pixels)
         if step.norm is not None:
-            # To few channels the kernels normalise into a tensor, by two ops.
-            in_one_op = self.fused and step.channels > _FEW_CHANNELS
-            if tiled:
-                held += self.normalised(incoming, source)
-            elif not in_one_op:
-                held += 2 * self.normalised(incoming, source)
+            # The kernels normalise as they read, but to few channels into a tensor; PyTorch takes
+            # two ops for it.
+            in_place = self.fused and not tiled and step.channels > _FEW_CHANNELS
+            tensors = 0 if in_place else 1 if self.fused or tiled else 2
+            held += tensors * self.normalised(incoming, source)
         if step.convs and not self.fused:
             # The image as upsampled or padded, and what PyTorch's convolution makes of it.
             held += self.bytes(incoming, max(source, pixels)) * (10 if self.columns else 2)
