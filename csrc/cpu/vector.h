@@ -110,6 +110,14 @@ VK_INLINE Vec fma(Vec a, Vec b, Vec c) {
 
 VK_INLINE Vec fma(float a, Vec b, Vec c) { return fma(broadcast(a), b, c); }
 
+// Asks for floats that will be read soon, though not at once.
+VK_INLINE void prefetch(const float* from, int64_t floats) {
+#if defined(__GNUC__)
+  constexpr int64_t kLine = 16, kSecondLevel = 2;
+  for (int64_t k = 0; k < floats; k += kLine) __builtin_prefetch(from + k, 0, kSecondLevel);
+#endif
+}
+
 // Asks for a line that will be written: more lines are in flight than the stores alone would have.
 VK_INLINE void prefetch_for_write(const float* line) {
 #if defined(__GNUC__)

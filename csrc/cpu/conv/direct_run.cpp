@@ -1,5 +1,7 @@
 #include "cpu/conv/direct_run.h"
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 
 #include "cpu/conv/narrow.h"
@@ -22,7 +24,9 @@ void narrow_convolve(DirectConvolution conv) {
   // neighbours compute too, be few.
   constexpr int64_t kStripFloats = int64_t{1} << 16;
   const int64_t row = conv.in_width * round_up(conv.taps() * conv.out_channels, 16);
-  conv.strip_rows = std::clamp<int64_t>(kStripFloats / row, 4, 64) * conv.stride;
+  const int64_t threads = at::get_num_threads();
+  const int64_t fair = (conv.batch * conv.out_height / conv.stride + threads - 1) / threads;
+  conv.strip_rows = std::clamp<int64_t>(std::min(kStripFloats / row, fair), 4, 64) * conv.stride;
   conv.b = scratch(Scratch::kFilters, VK_CPU_DISPATCH(narrow_filter_floats, conv));
   VK_CPU_DISPATCH(pack_narrow_filters, conv);
   dynamic_for(conv.batch * conv.strips(), [&](int64_t first, int64_t last) {

@@ -34,12 +34,13 @@ void multiply_rows(const DirectConvolution& conv, int64_t image, Rows rows, floa
   const int64_t pixels = (rows.last - rows.first) * conv.in_width;
   const float* x =
       conv.x + (image * conv.in_height + rows.first) * conv.in_width * conv.in_channels;
-  for (int64_t panel = 0; panel < panels_of(conv); ++panel) {
-    const float* b = conv.b + panel * conv.in_channels * kPanel;
-    for (int64_t pixel = 0; pixel < pixels; pixel += kRows) {
-      // The last group overlaps the one before it: there are no pixels past the last.
-      const int64_t at = std::min(pixel, pixels - kRows);
-      multiply_group<2>(x + at * conv.in_channels, conv.in_channels, b,
+  for (int64_t pixel = 0; pixel < pixels; pixel += kRows) {
+    // The last group overlaps the one before it: there are no pixels past the last.
+    const int64_t at = std::min(pixel, pixels - kRows);
+    prefetch(x + (at + kRows) * conv.in_channels, kRows * conv.in_channels);
+    for (int64_t panel = 0; panel < panels_of(conv); ++panel) {
+      multiply_group<2>(x + at * conv.in_channels, conv.in_channels,
+                        conv.b + panel * conv.in_channels * kPanel,
                         products + at * row_of(conv) + panel * kPanel, row_of(conv),
                         conv.in_channels, false);
     }

@@ -7,6 +7,10 @@
 namespace vaekernels::cpu::VK_CAPABILITY {
 namespace {
 
+// Groups of tiles from which on the filters come from memory, not from a cache: see blocking_of in
+// winograd_run.cpp.
+constexpr int64_t kManyGroups = 8;
+
 // One product of a panel: the filters of the depth [0, depth), added to what other input phases
 // gave if accumulate.
 template <int kVectors>
@@ -14,7 +18,13 @@ void multiply_panel(const float* v, int64_t v_row, const float* u, float* produc
                     int64_t products_row, int64_t tiles, int64_t depth, bool accumulate) {
   for (int64_t k = 0; k < depth; k += kDepth) {
     const int64_t part = std::min(kDepth, depth - k);
-    for (int64_t row = 0; row < tiles; row += kRows) {
+    // The next filters are fetched while these multiply, a few lines with each group: more at once
+    // would hold up its own reads.
+    const int64_t groups = (tiles + kRows - 1) / kRows;
+    const int64_t share = groups < kManyGroups ? 0 : (part * kPanel + groups - 1) / groups;
+    const float* next = u + (k + part) * kPanel;
+    for (int64_t row = 0; row < tiles; row += kRows, next += share) {
+      prefetch(next, share);
       multiply_group<kVectors>(v + row * v_row + k, v_row, u + k * kPanel,
                                products + row * products_row, products_row, part,
                                accumulate || k > 0);
