@@ -39,10 +39,9 @@ void multiply_rows(const DirectConvolution& conv, int64_t image, Rows rows, floa
     const int64_t at = std::min(pixel, pixels - kRows);
     prefetch(x + (at + kRows) * conv.in_channels, kRows * conv.in_channels);
     for (int64_t panel = 0; panel < panels_of(conv); ++panel) {
-      multiply_group<2>(x + at * conv.in_channels, conv.in_channels,
-                        conv.b + panel * conv.in_channels * kPanel,
-                        products + at * row_of(conv) + panel * kPanel, row_of(conv),
-                        conv.in_channels, false);
+      multiply_group<2>(
+          x + at * conv.in_channels, conv.in_channels, conv.b + panel * conv.in_channels * kPanel,
+          products + at * row_of(conv) + panel * kPanel, row_of(conv), conv.in_channels, false);
     }
   }
 }
