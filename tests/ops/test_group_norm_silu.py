@@ -382,9 +382,9 @@ X, C = torch.zeros(2, 6, 3, 3), torch.zeros(6)
             "activation must be 'silu' or None; got 'relu'",
         ),
         (
-            lambda: vk.group_norm_silu(X, C, C, 2, backend="triton"),
+            lambda: vk.group_norm_silu(X, C, C, 2, backend="cuda"),
             vk.BackendError,
-            "group_norm_silu has no triton kernels",
+            "group_norm_silu has no cuda kernels",
         ),
     ],
 )

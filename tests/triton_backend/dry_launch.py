@@ -18,8 +18,9 @@ from triton.runtime.jit import JITFunction
 from vaekernels.triton.bernoulli_nll import bernoulli_nll
 from vaekernels.triton.gaussian_nll import gaussian_nll_backward, gaussian_nll_kernel
 from vaekernels.triton.laplace_nll import laplace_nll
+from vaekernels.triton.launching import COMPUTE
 from vaekernels.triton.randn import randn
-from vaekernels.triton.row_reduction import COMPUTE, Tiling, launch
+from vaekernels.triton.row_reduction import Tiling, launch
 from vaekernels.triton.rsample_kl import rsample_kl, rsample_kl_backward
 
 compiled = []
