@@ -18,7 +18,7 @@ from vaekernels.triton.images import CHANNELS, Cut, Images, locate, offsets
 from vaekernels.triton.launching import COMPUTE, compute_dtype, run
 
 MERGE_BLOCK = 1024  # parts of a group that are merged side by side
-AFFINE_BLOCK = 128  # channels of a group likewise
+AFFINE_BLOCK = 32  # channels of a group likewise
 _BLOCKS = {"BLOCK": MERGE_BLOCK, "AFFINE_BLOCK": AFFINE_BLOCK}
 
 
