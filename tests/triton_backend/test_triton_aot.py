@@ -112,7 +112,7 @@ def test_sm90_group_norm_in_other_dtypes_and_odd_shapes() -> None:
     reports = compiled("sm_90", GROUP_NORM + "(fp32|fp64|bf16 odd)")
     check_group_norm(reports)
     for name, report in reports.items():
-        assert report.approximate == [] or "bf16" in name, name
+        assert report.approximate == [] or "fp32" not in name, name
 
 
 @pytest.mark.slow

@@ -80,7 +80,8 @@ def moments_kernel(
     center = tl.reshape(tl.broadcast_to(pivot[:, None], [GROUPS, SPAN]), [GROUPS * SPAN])[:, None]
     first = tl.where(inside, values - center, 0.0)
     second = first * first
-    for step in range(1, steps):
+    step = 1
+    while step < steps:
         position = start + step * POSITIONS + tl.arange(0, POSITIONS)[None, :]
         inside = held & (position < length)
         at = offsets(sample, channel, position, channels, length, PIXELS)
@@ -88,6 +89,7 @@ def moments_kernel(
         deviation = tl.where(inside, values - center, 0.0)
         first += deviation
         second = tl.fma(deviation, deviation, second)
+        step += 1
 
     group = block // spans * GROUPS + tl.arange(0, GROUPS)
     part = span * segments + segment
@@ -100,7 +102,8 @@ def moments_kernel(
 @triton.jit
 def store_affine(mean, rstd, weight, bias, scale, shift, group, groups, width, BLOCK: tl.constexpr):
     """The channels' scale and shift: x * scale + shift is the normalised x * weight + bias."""
-    for start in range(0, width, BLOCK):
+    start = 0
+    while start < width:
         within = start + tl.arange(0, BLOCK)
         channel = (group % groups) * width + within
         held = within < width
@@ -109,6 +112,7 @@ def store_affine(mean, rstd, weight, bias, scale, shift, group, groups, width, B
         at = group * width + within
         tl.store(scale + at, factor, mask=held)
         tl.store(shift + at, tl.fma(factor, -mean, offset), mask=held)
+        start += BLOCK
 
 
 @triton.jit(
@@ -152,7 +156,8 @@ def merge_moments_kernel(
     origin = tl.load(moments).to(tl.float64)
     first = tl.zeros([BLOCK], tl.float64)
     second = tl.zeros([BLOCK], tl.float64)
-    for start in range(0, parts, BLOCK):
+    start = 0
+    while start < parts:
         part = start + tl.arange(0, BLOCK)
         held = part < parts
         across = tl.minimum(SPAN, width - part // segments * SPAN)
@@ -164,6 +169,7 @@ def merge_moments_kernel(
         distance = pivot - origin
         first += tl.where(held, f + count * distance, 0.0)
         second += tl.where(held, s + distance * (2.0 * f + count * distance), 0.0)
+        start += BLOCK
     total = width.to(tl.float64) * length
     distance = tl.sum(first, 0) / total
     variance = tl.sum(second, 0) / total - distance * distance

@@ -104,7 +104,8 @@ def group_norm_silu_sums_kernel(
     middle = load_channel(center, sample, channel, channels)
     plain = tl.zeros([CHANNELS, POSITIONS], COMPUTE)
     with_x = tl.zeros([CHANNELS, POSITIONS], COMPUTE)
-    for step in range(steps):
+    step = 0
+    while step < steps:
         tile = segment.to(tl.int64) * steps + step
         position = tile * POSITIONS + tl.arange(0, POSITIONS)[None, :]
         inside = held & (position < length)
@@ -115,6 +116,7 @@ def group_norm_silu_sums_kernel(
             g *= silu_derivative(tl.fma(values, factor, offset), ROUNDED)
         plain += g
         with_x = tl.fma(g, values - middle, with_x)
+        step += 1
     out = sums + ((sample * channels + channel) * segments + segment) * 2
     tl.store(out, tl.sum(plain, 1, keep_dims=True), mask=held)
     tl.store(out + 1, tl.sum(with_x, 1, keep_dims=True), mask=held)
@@ -149,18 +151,21 @@ def group_norm_silu_merge_kernel(
     r = tl.load(rstd + group).to(tl.float64)
     plain = tl.zeros([SPAN, 1], tl.float64)
     with_x = tl.zeros([SPAN, 1], tl.float64)
-    for start in range(0, width, SPAN):
+    start = 0
+    while start < width:
         within = start + tl.arange(0, SPAN)[:, None]
         held = within < width
         channel = group * width + within
         s = tl.zeros([SPAN, BLOCK], tl.float64)
         t = tl.zeros([SPAN, BLOCK], tl.float64)
-        for first in range(0, segments, BLOCK):
+        first = 0
+        while first < segments:
             segment = first + tl.arange(0, BLOCK)[None, :]
             inside = held & (segment < segments)
             at = sums + (channel * segments + segment) * 2
             s += tl.load(at, mask=inside, other=0.0)
             t += tl.load(at + 1, mask=inside, other=0.0)
+            first += BLOCK
         total = tl.sum(s, 1, keep_dims=True)
         total_with_x = tl.sum(t, 1, keep_dims=True) * r
         tl.store(totals + channel * 2, total, mask=held)
@@ -168,14 +173,17 @@ def group_norm_silu_merge_kernel(
         w = tl.load(weight + group % groups * width + within, mask=held, other=0.0)
         plain += w.to(tl.float64) * total
         with_x += w.to(tl.float64) * total_with_x
+        start += SPAN
     count = width.to(tl.float64) * length
     m = tl.load(mean + group).to(tl.float64)
     a = -r * r * tl.sum(tl.sum(with_x, 1), 0) / count
     b = -r * tl.sum(tl.sum(plain, 1), 0) / count - m * a
-    for start in range(0, width, SPAN):
+    start = 0
+    while start < width:
         within = start + tl.arange(0, SPAN)
         tl.store(slope + group * width + within, a, mask=within < width)
         tl.store(constant + group * width + within, b, mask=within < width)
+        start += SPAN
 
 
 @triton.jit(do_not_specialize=["blocks", "segments"])

@@ -4,6 +4,9 @@ A tensor (N, C, ...) lies as planes, (N, C, length), or as pixels, (N, length, C
 format channels_last. A tile is some channels by some positions of one sample. Its shape, and how
 many of them a program takes one after the other, depend on the sample's shape alone: so the chip
 is filled at any batch, and a sample's results are the same bits in every batch.
+
+Loops of the kernels are ``while``: the interpreter of Triton 3.6 has no range over a launch's
+argument.
 """
 
 from __future__ import annotations
