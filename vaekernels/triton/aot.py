@@ -156,7 +156,7 @@ def _image_argument(name: str, dtype: str, layout: str) -> Any:
         return "i32"
     if name in ("x", "y", "grad", "grad_x", "weight", "bias"):
         return f"*{dtype}:16"
-    return f"*{'fp64' if wide or name == 'totals' else 'fp32'}:16"
+    return f"*{'fp64' if wide or name.startswith('total') else 'fp32'}:16"
 
 
 def compile_kernel(config: Config, target: str = "sm_90") -> Any:

@@ -128,7 +128,8 @@ def group_norm_silu_merge_kernel(
     weight,  # (C,)
     mean,  # (N, groups)
     rstd,  # (N, groups)
-    totals,  # (N, C, 2) float64: out, sums of g and of g (x - mean) rstd
+    total,  # (N, C) float64: out, sum of g
+    total_with_x,  # (N, C) float64: out, sum of g (x - mean) rstd
     slope,  # (N, C): out
     constant,  # (N, C): out
     groups,
@@ -166,13 +167,13 @@ def group_norm_silu_merge_kernel(
             s += tl.load(at, mask=inside, other=0.0)
             t += tl.load(at + 1, mask=inside, other=0.0)
             first += BLOCK
-        total = tl.sum(s, 1, keep_dims=True)
-        total_with_x = tl.sum(t, 1, keep_dims=True) * r
-        tl.store(totals + channel * 2, total, mask=held)
-        tl.store(totals + channel * 2 + 1, total_with_x, mask=held)
-        w = tl.load(weight + group % groups * width + within, mask=held, other=0.0)
-        plain += w.to(tl.float64) * total
-        with_x += w.to(tl.float64) * total_with_x
+        of_channel = tl.sum(s, 1, keep_dims=True)
+        of_channel_with_x = tl.sum(t, 1, keep_dims=True) * r
+        tl.store(total + channel, of_channel, mask=held)
+        tl.store(total_with_x + channel, of_channel_with_x, mask=held)
+        w = tl.load(weight + group % groups * width + within, mask=held, other=0.0).to(tl.float64)
+        plain += w * of_channel
+        with_x += w * of_channel_with_x
         start += SPAN
     count = width.to(tl.float64) * length
     m = tl.load(mean + group).to(tl.float64)
@@ -294,22 +295,26 @@ def group_norm_silu_backward(
         *(channels, length, cut.blocks, cut.segments, cut.steps),
         **_constants(images, cut, activation),
     )
-    totals = mean.new_empty((batch, channels, 2), dtype=torch.float64)
-    slope, constant = torch.empty_like(scale), torch.empty_like(scale)
+    total, total_with_x = (torch.empty_like(scale, dtype=torch.float64) for _ in range(2))
+    slope, constant = (torch.empty_like(scale) for _ in range(2))
     run(
         group_norm_silu_merge_kernel,
         batch * groups,
         x,
-        *(sums, weight.contiguous(), mean, rstd, totals, slope, constant),
+        *(sums, weight.contiguous(), mean, rstd, total, total_with_x, slope, constant),
         *(groups, channels // groups, length, cut.segments),
         **_BLOCKS,
     )
+    grads = [x.new_empty(0) for _ in mask]
     if mask[0]:
         operands = (upstream, images.tensor, scale, shift, slope, constant, grad_x)
         _map(group_norm_silu_backward_kernel, images, activation, *operands)
-    grad_bias, grad_weight = totals.sum(0).unbind(-1)
-    grads = (grad_x.to(x.dtype), grad_weight.to(weight.dtype), grad_bias.to(bias.dtype))
-    return tuple(g if wanted else x.new_empty(0) for g, wanted in zip(grads, mask, strict=True))
+        grads[0] = grad_x.to(x.dtype)
+    if mask[1]:
+        grads[1] = total_with_x.sum(0).to(weight.dtype)
+    if mask[2]:
+        grads[2] = total.sum(0).to(bias.dtype)
+    return tuple(grads)
 
 
 def _map(kernel: Any, images: Images, activation: str | None, *tensors: Tensor) -> None:

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-TILE = 2048
+TILE = 2048  # elements: 16 for each thread, two to four loads of 128 bits
 # Channels of a tile of pixels: 128 bytes in a row are enough for the memory, and the fewer there
 # are the more positions are summed before a sum is written.
 CHANNELS = 64
@@ -88,7 +88,7 @@ def lies_in_one_piece(x: Tensor) -> bool:
 
 @dataclass(frozen=True)
 class Cut:
-    """How the samples are cut whose channels have (or whose pixels lie at) ``length`` positions.
+    """How a sample of (channels, length) is cut.
 
     Attributes:
         channels: of a tile.
@@ -106,28 +106,19 @@ class Cut:
 
     @classmethod
     def of(cls, channels: int, length: int, pixels: bool, reduces: bool) -> Cut:
-        """For a kernel that maps elements, or one that reduces over positions."""
-        side, positions = _tile(channels, length, pixels)
+        """For a kernel that reduces over positions, or one that maps each element."""
+        widest, longest = triton.next_power_of_2(channels), triton.next_power_of_2(length)
+        if pixels:
+            side = min(CHANNELS, widest)
+            positions = min(TILE // side, longest)
+        else:
+            positions = min(TILE, longest)
+            side = min(TILE // positions, widest)
         blocks, tiles = triton.cdiv(channels, side), triton.cdiv(length, positions)
-        steps = _steps(blocks * tiles) if reduces else 1
+        steps = triton.cdiv(blocks * tiles, PROGRAMS) if reduces else 1
         return cls(side, positions, blocks, triton.cdiv(tiles, steps), steps)
 
     @property
     def programs(self) -> int:
         """Of a sample."""
         return self.blocks * self.segments
-
-
-def _tile(channels: int, length: int, pixels: bool) -> tuple[int, int]:
-    """Channels and positions of a tile."""
-    widest, longest = triton.next_power_of_2(channels), triton.next_power_of_2(length)
-    if pixels:
-        side = min(CHANNELS, widest)
-        return side, min(TILE // side, longest)
-    positions = min(TILE, longest)
-    return min(TILE // positions, widest), positions
-
-
-def _steps(tiles: int) -> int:
-    """Of the ``tiles`` of a sample, how many a program that reduces them takes."""
-    return triton.cdiv(tiles, PROGRAMS)
