@@ -115,17 +115,16 @@ def test_a_graph_replay_reads_the_new_input() -> None:
 @pytest.mark.parametrize("layout", ("contiguous", "pixels"))
 def test_offsets_beyond_32_bits(layout: str) -> None:
     """The halves of an image that is the same twice are the same, on both sides of 2^31."""
-    half = torch.randn(1, 32, 8200, 8200, dtype=torch.bfloat16, device=DEVICE)
+    half = torch.randn(1, 16, 8200, 8200, dtype=torch.bfloat16, device=DEVICE)
     x = torch.cat((half, half), 2)
-    assert x.numel() > 2**32 - 1
-    x = laid(x, layout)
-    weight, bias = torch.ones(32, device=DEVICE), torch.zeros(32, device=DEVICE)
-    leaf = x.requires_grad_()
-    y = vk.group_norm_silu(leaf, weight, bias, 32, backend=BACKEND)
+    assert x.numel() > 2**31
+    leaf = laid(x, layout).requires_grad_()
+    weight, bias = torch.ones(16, device=DEVICE), torch.zeros(16, device=DEVICE)
+    y = vk.group_norm_silu(leaf, weight, bias, 16, backend=BACKEND)
     (grad,) = torch.autograd.grad(y, leaf, torch.ones_like(y))
     for result in (y, grad):
         first, second = result.chunk(2, 2)
         assert torch.equal(first, second)
         assert not result.isnan().any()
-    alone = vk.group_norm_silu(half, weight, bias, 32, backend=BACKEND)
+    alone = vk.group_norm_silu(half, weight, bias, 16, backend=BACKEND)
     torch.testing.assert_close(y[:, :, :8200], alone, rtol=1e-2, atol=1e-2)
