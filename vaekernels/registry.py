@@ -14,7 +14,7 @@ import importlib
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -90,23 +90,24 @@ def recorded_choices() -> Iterator[list[Choice]]:
         _choices.reset(token)
 
 
-# Op -> the backends with kernels for it, and the dtypes that they take.
-_kernels: dict[str, tuple[tuple[str, ...], tuple[torch.dtype, ...]]] = {}
+# Op -> the backends with kernels for it -> the dtypes that they take.
+_kernels: dict[str, Mapping[str, tuple[torch.dtype, ...]]] = {}
 
 
-def declare(op: str, backends: tuple[str, ...], dtypes: tuple[torch.dtype, ...]) -> None:
+def declare(op: str, backends: Mapping[str, tuple[torch.dtype, ...]]) -> None:
     """Say which backends have kernels for ``op``, and for which dtypes."""
-    _kernels[op] = backends, dtypes
+    _kernels[op] = backends
 
 
 def refusals(backend: str, op: str, device: str, dtype: torch.dtype) -> list[str]:
     """Why ``backend`` will not run ``op`` on such tensors; empty if it will."""
     if backend == "reference":
         return []
-    backends, dtypes = _kernels[op]
-    if backend not in backends:
+    if backend not in _kernels[op]:
         return [f"{op} has no {backend} kernels"]
-    reasons = [] if dtype in dtypes else [f"{op} has no kernels for {dtype}"]
+    reasons = []
+    if dtype not in _kernels[op][backend]:
+        reasons.append(f"{op} has no kernels for {dtype}")
     if backend == "cpu":
         reasons += _extension.refusals()
         if device != "cpu":

@@ -17,9 +17,11 @@ from triton.runtime.jit import JITFunction
 
 from vaekernels.triton.bernoulli_nll import bernoulli_nll
 from vaekernels.triton.gaussian_nll import gaussian_nll_backward, gaussian_nll_kernel
+from vaekernels.triton.group_norm_silu import group_norm_silu, group_norm_silu_backward
 from vaekernels.triton.laplace_nll import laplace_nll
+from vaekernels.triton.launching import COMPUTE
 from vaekernels.triton.randn import randn
-from vaekernels.triton.row_reduction import COMPUTE, Tiling, launch
+from vaekernels.triton.row_reduction import Tiling, launch
 from vaekernels.triton.rsample_kl import rsample_kl, rsample_kl_backward
 
 compiled = []
@@ -62,6 +64,12 @@ def main() -> None:
             *(mean.stride(0), logvar.stride(0), None),
             COMPUTE=COMPUTE[torch.float32],
         )
+        x, weight = torch.zeros(1, 128, 8, 8, dtype=torch.bfloat16), torch.zeros(128)
+        x = x.to(memory_format=torch.channels_last)
+        y, *saved = group_norm_silu(x, weight, weight, 32, 1e-6, "silu")
+        options = (32, 1e-6, "silu", *saved, [True, True, True])
+        group_norm_silu_backward(y, x, weight, weight, *options)
+        group_norm_silu(x[:, :3, :5, :5].double(), *(weight[:3].double(),) * 2, 3, 1e-6, None)
     print("\n".join(compiled))
 
 

@@ -13,6 +13,7 @@ import pytest
 # Configurations checked by default and, with the others, by `pytest -m slow`.
 QUICK = r"(fp32|bf16) rows of 4096"
 SLOW = r"fp64 rows of 4096|rows of 20"
+GROUP_NORM = r"(moments|scale_shift|group_norm).* "
 
 
 def compiled(target: str, match: str):
@@ -82,3 +83,39 @@ def test_sm80_compiles() -> None:
 @pytest.mark.slow
 def test_sm90_float64_and_short_rows() -> None:
     check_resources(compiled("sm_90", SLOW))
+
+
+def check_group_norm(reports) -> None:
+    """Aligned images are read and written 128 bits at a time, in either layout."""
+    check_resources(reports)
+    for name, report in reports.items():
+        if name.startswith(("merge_moments", "scale_shift", "group_norm_silu_merge")):
+            continue  # a number per part or channel
+        if "odd" not in name:
+            assert report.count("LDG", "128") > 0, name
+            # What planes have one of for all elements: scale, shift and the like.
+            assert report.count("LDG") - report.count("LDG", "128") <= 4, name
+            if "moments" not in name and "sums" not in name:
+                assert report.count("STG") == report.count("STG", "128") > 0, name
+
+
+def test_sm90_group_norm() -> None:
+    reports = compiled("sm_90", GROUP_NORM + "bf16 (pixels|planes)")
+    check_group_norm(reports)
+    for name, report in reports.items():
+        # SiLU alone, where its result is rounded to 16 bits (silu.py).
+        assert set(report.approximate) <= {"ex2.approx.f32", "div.full.f32"}, name
+
+
+@pytest.mark.slow
+def test_sm90_group_norm_in_other_dtypes_and_odd_shapes() -> None:
+    reports = compiled("sm_90", GROUP_NORM + "(fp32|fp64|bf16 odd)")
+    check_group_norm(reports)
+    for name, report in reports.items():
+        assert report.approximate == [] or "fp32" not in name, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["sm_80", "sm_89"])
+def test_group_norm_compiles_for_older_cards(target: str) -> None:
+    check_resources(compiled(target, GROUP_NORM))

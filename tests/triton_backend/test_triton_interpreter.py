@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("module", ["test_triton_noise.py", "test_triton_latent.py"])
+@pytest.mark.parametrize(
+    "module", ["test_triton_noise.py", "test_triton_latent.py", "test_triton_group_norm.py"]
+)
 def test_in_the_interpreter(module: str, interpreting: bool) -> None:
     if interpreting:
         pytest.skip("this process interprets already: the tests ran by themselves")

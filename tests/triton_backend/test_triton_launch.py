@@ -22,3 +22,5 @@ def test_launchers_compile_what_they_launch() -> None:
     assert launched.count("rsample_kl_backward_kernel") == 2
     assert launched.count("laplace_nll_kernel") == 2
     assert "merge_segments_kernel" in launched
+    assert launched.count("group_norm_silu_kernel") == launched.count("merge_moments_kernel") == 2
+    assert "group_norm_silu_backward_kernel" in launched

@@ -42,8 +42,7 @@ def define_conv(
             differentiable=differentiable,
             saved_outputs=("y",),
             channels_last=("x", "residual"),
-            backends=("cpu",),
-            dtypes=(torch.float32,),
+            backends={"cpu": (torch.float32,)},
         )
     )
 

@@ -12,8 +12,8 @@ in C++, csrc/bindings.cpp) and ``vaekernels_triton`` (registered from Python).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 from vaekernels import registry
 
 NAMESPACES = ("vaekernels", "vaekernels_triton")
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _libraries = {name: torch.library.Library(name, "DEF") for name in NAMESPACES}
 
 
@@ -36,10 +37,10 @@ class OpDefinition:
         backward_schema: of ``X_backward``; None if the op has no gradient.
         differentiable: the inputs that get a gradient.
         saved_outputs: the outputs that backward takes.
+        constant_outputs: the outputs that no gradient flows through.
         channels_last: the inputs whose gradients are channels_last, whatever the inputs are; the
             other gradients lie in memory as their inputs do.
-        backends: those with kernels for the op, besides the reference.
-        dtypes: that the kernels take.
+        backends: those with kernels for the op, besides the reference: the dtypes that they take.
     """
 
     name: str
@@ -48,9 +49,11 @@ class OpDefinition:
     backward_schema: str | None = None
     differentiable: Sequence[str] = ()
     saved_outputs: Sequence[str] = ()
+    constant_outputs: Sequence[str] = ()
     channels_last: Sequence[str] = ()
-    backends: tuple[str, ...] = ("cpu", "cuda", "triton")
-    dtypes: tuple[torch.dtype, ...] = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+    backends: Mapping[str, tuple[torch.dtype, ...]] = field(
+        default_factory=lambda: dict.fromkeys(("cpu", "cuda", "triton"), DTYPES)
+    )
 
     @property
     def namespaces(self) -> tuple[str, ...]:
@@ -65,7 +68,7 @@ def define(definition: OpDefinition) -> None:
     """Declare the op and its backward, with fakes, in its namespaces."""
     name = definition.name
     DEFINITIONS[name] = definition
-    registry.declare(name, definition.backends, definition.dtypes)
+    registry.declare(name, definition.backends)
     for namespace in definition.namespaces:
         library = _libraries[namespace]
         library.define(name + definition.schema, tags=(torch.Tag.pt2_compliant_tag,))
@@ -88,6 +91,12 @@ def _op(namespace: str, name: str) -> Any:
 
 def _input_names(definition: OpDefinition) -> list[str]:
     return [argument.name for argument in _op("vaekernels", definition.name)._schema.arguments]
+
+
+def _output_positions(definition: OpDefinition, names: Sequence[str]) -> list[int]:
+    """Of the outputs with these names."""
+    returns = [output.name for output in _op("vaekernels", definition.name)._schema.returns]
+    return [returns.index(name) for name in names]
 
 
 def _positions(definition: OpDefinition) -> list[int]:
@@ -119,19 +128,27 @@ def _backward_fake(definition: OpDefinition) -> Callable[..., Any]:
 def _register_autograd(definition: OpDefinition, namespace: str, library: Any) -> None:
     qualified = f"{namespace}::{definition.name}"
     positions = _positions(definition)
+    saved_positions = _output_positions(definition, definition.saved_outputs)
+    constant_positions = _output_positions(definition, definition.constant_outputs)
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.save_for_backward(*(value for value in inputs if isinstance(value, Tensor)))
+        outputs = output if isinstance(output, tuple) else (output,)
+        ctx.save_for_backward(
+            *(value for value in inputs if isinstance(value, Tensor)),
+            *(outputs[position] for position in saved_positions),
+        )
         ctx.inputs = [None if isinstance(value, Tensor) else (value,) for value in inputs]
+        ctx.mark_non_differentiable(*(outputs[position] for position in constant_positions))
         ctx.set_materialize_grads(False)
 
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        if all(grad is None for grad in grads):
+        carried = [grad for i, grad in enumerate(grads) if i not in constant_positions]
+        if all(grad is None for grad in carried):
             return (None,) * len(ctx.inputs)
         saved = iter(ctx.saved_tensors)
         inputs = [next(saved) if value is None else value[0] for value in ctx.inputs]
         mask = [bool(ctx.needs_input_grad[position]) for position in positions]
-        computed = _op(namespace, f"{definition.name}_backward")(*grads, *inputs, mask)
+        computed = _op(namespace, f"{definition.name}_backward")(*carried, *inputs, *saved, mask)
         result: list[Tensor | None] = [None] * len(inputs)
         for position, wanted, grad in zip(positions, mask, computed, strict=True):
             result[position] = grad if wanted else None

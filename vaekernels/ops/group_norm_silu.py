@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vaekernels import registry
 from vaekernels.ops._checks import check_rows
-from vaekernels.ops._define import OpDefinition, define
+from vaekernels.ops._define import DTYPES, OpDefinition, define
 from vaekernels.ops._norm import check_group_norm
 
 _INPUTS = "Tensor x, Tensor weight, Tensor bias, SymInt groups, float eps, str? activation"
@@ -30,8 +30,8 @@ define(
         "-> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)",
         differentiable=("x", "weight", "bias"),
         saved_outputs=("mean", "rstd"),
-        backends=("cpu",),
-        dtypes=(torch.float32,),
+        constant_outputs=("mean", "rstd"),
+        backends={"cpu": (torch.float32,), "triton": DTYPES},
     )
 )
 

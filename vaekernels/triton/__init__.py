@@ -15,7 +15,15 @@ import triton.language as tl
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-OPS = ("bernoulli_nll", "gaussian_kl", "gaussian_nll", "laplace_nll", "randn", "rsample_kl")
+OPS = (
+    "bernoulli_nll",
+    "gaussian_kl",
+    "gaussian_nll",
+    "group_norm_silu",
+    "laplace_nll",
+    "randn",
+    "rsample_kl",
+)
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 # Triton decides once, when a function is decorated, whether it will be interpreted; its own

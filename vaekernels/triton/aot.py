@@ -25,7 +25,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from vaekernels.triton import INTERPRETED, OPS
-from vaekernels.triton.row_reduction import COMPUTE, WARPS, tile_shape
+from vaekernels.triton.images import Cut
+from vaekernels.triton.launching import COMPUTE, WARPS
+from vaekernels.triton.row_reduction import tile_shape
 
 _OPCODE = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]+)")
 _APPROXIMATE = re.compile(r"\b[a-z0-9]+(?:\.\w+)*\.(?:approx|full|ftz)\b[\w.]*")
@@ -111,6 +113,50 @@ def _argument(name: str, dtype: str, extent: int) -> Any:
     if name == "extent" or name.endswith("_stride"):
         return f"i32{aligned}"
     return f"*{dtype}:16"
+
+
+def image_configs(kernel: Any) -> list[Config]:
+    """The configurations of a kernel on images: dtypes and layouts, and shapes without alignment.
+
+    128 channels in 32 groups, as in autoencoders; the odd shapes have groups of 3 channels.
+    """
+    kinds = [(dtype, layout) for dtype in ("bf16", "fp32") for layout in ("pixels", "planes")]
+    kinds += [("fp64", "pixels"), ("bf16", "odd pixels"), ("fp32", "odd planes")]
+    return [image_config(kernel, dtype, layout) for dtype, layout in kinds]
+
+
+def image_config(kernel: Any, dtype: str, layout: str, **special: Any) -> Config:
+    """One of them; ``special`` replaces arguments."""
+    name = f"{kernel.__name__.removesuffix('_kernel')} {dtype} {layout}"
+    arguments = {key: _image_argument(key, dtype, layout) for key in kernel.arg_names}
+    return Config(name, kernel, arguments | special)
+
+
+def _image_argument(name: str, dtype: str, layout: str) -> Any:
+    wide, pixels, odd = dtype == "fp64", "pixels" in layout, "odd" in layout
+    cut = Cut.of(128, 4096, pixels, reduces=True)
+    span = 4 if pixels else 1  # the planes of a group are one long plane
+    known = {
+        "COMPUTE": COMPUTE[torch.float64 if wide else torch.float32],
+        "ROUNDED": dtype == "bf16",
+        "SILU": True,
+        "PIXELS": pixels,
+        "CHANNELS": cut.channels,
+        "POSITIONS": cut.positions,
+        "WIDTH": 3 if odd and pixels else span,
+        "SPAN": span,
+        "GROUPS": cut.channels // span,
+        "eps": "fp64",
+    }
+    if name in known:
+        return known[name]
+    if name in ("channels", "length"):
+        return "i32" if odd else "i32:16"
+    if name in ("groups", "blocks", "segments", "segment_length", "steps", "spans", "width"):
+        return "i32"
+    if name in ("x", "y", "grad", "grad_x", "weight", "bias"):
+        return f"*{dtype}:16"
+    return f"*{'fp64' if wide or name.startswith('total') else 'fp32'}:16"
 
 
 def compile_kernel(config: Config, target: str = "sm_90") -> Any:

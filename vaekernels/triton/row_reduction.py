@@ -12,7 +12,6 @@ None, one number (pointer, or the float itself).
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,11 +22,10 @@ import triton.language as tl
 from torch import Tensor
 
 from vaekernels.triton import INTERPRETED
+from vaekernels.triton.launching import COMPUTE, compute_dtype, run, written_dtype
 
 TILE = 2048
-WARPS = 4
 MERGE_BLOCK = 256
-COMPUTE = {torch.float32: tl.float32, torch.float64: tl.float64}
 
 
 @triton.jit
@@ -165,10 +163,16 @@ class Tiling:
         if self.segments == 1:
             return partial
         total = partial.new_empty(self.batch)
-        with on_device_of(partial):
-            merge_segments_kernel[(self.batch,)](
-                partial, total, self.segments, MERGE_BLOCK, num_warps=1, enable_fp_fusion=False
-            )
+        run(
+            merge_segments_kernel,
+            self.batch,
+            partial,
+            partial,
+            total,
+            self.segments,
+            BLOCK=MERGE_BLOCK,
+            warps=1,
+        )
         return total
 
 
@@ -209,8 +213,7 @@ class RowOutput:
     """A result of any strides, which kernels write as contiguous rows."""
 
     def __init__(self, result: Tensor) -> None:
-        # The interpreter cuts a float32 off to bfloat16 instead of rounding it: torch does it.
-        dtype = torch.float32 if INTERPRETED and result.dtype == torch.bfloat16 else result.dtype
+        dtype = written_dtype(result.dtype)
         self.result = result
         self.argument = result
         if dtype != result.dtype or not has_contiguous_rows(result):
@@ -275,33 +278,22 @@ def zero_gradients(inputs: Sequence[Tensor], mask: Sequence[bool]) -> tuple[Tens
     )
 
 
-def compute_dtype(*tensors: Tensor) -> torch.dtype:
-    """float32, or float64 if an input is."""
-    wide = any(tensor.dtype == torch.float64 for tensor in tensors)
-    return torch.float64 if wide else torch.float32
-
-
-def on_device_of(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """Triton launches on the current device, which need not be the tensor's."""
-    return torch.cuda.device_of(tensor) if tensor.is_cuda else contextlib.nullcontext()
-
-
 def launch(
     kernel: Any, tiling: Tiling, like: Tensor, *arguments: Any, **constants: tl.dtype
 ) -> None:
     """Run ``kernel`` on every tile; the sizes follow the arguments."""
-    with on_device_of(like):
-        kernel[(tiling.programs,)](
-            *arguments,
-            tiling.batch,
-            tiling.extent,
-            tiling.segments,
-            ROWS=tiling.rows,
-            COLUMNS=tiling.columns,
-            **constants,
-            num_warps=WARPS,
-            enable_fp_fusion=False,
-        )
+    run(
+        kernel,
+        tiling.programs,
+        like,
+        *arguments,
+        tiling.batch,
+        tiling.extent,
+        tiling.segments,
+        ROWS=tiling.rows,
+        COLUMNS=tiling.columns,
+        **constants,
+    )
 
 
 def row_sums(kernel: Any, *inputs: Tensor) -> Tensor:

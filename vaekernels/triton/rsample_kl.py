@@ -12,13 +12,12 @@ from torch import Tensor
 from vaekernels.triton import implements
 from vaekernels.triton.aot import tile_configs
 from vaekernels.triton.elementary import exp
+from vaekernels.triton.launching import COMPUTE, compute_dtype
 from vaekernels.triton.noise import load_sample_ids, noise_arguments, standard_normals
 from vaekernels.triton.row_reduction import (
-    COMPUTE,
     Operand,
     RowOutput,
     Tiling,
-    compute_dtype,
     gradient_outputs,
     launch,
     load_operand,
