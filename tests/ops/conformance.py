@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
-from vaekernels.cases import OpCases, error, tolerance
-
-SEED = 20
+from vaekernels.cases import OpCases, error, run, summed_terms, tolerance
 
 LAYOUTS = ("contiguous", "strided_halves", "channels_last", "transposed")
 
@@ -25,24 +21,6 @@ def in_layout(tensor: Tensor, layout: str) -> Tensor:
     if layout == "channels_last" and tensor.ndim == 4:
         return tensor.contiguous(memory_format=torch.channels_last)
     return tensor.transpose(0, -1).contiguous().transpose(0, -1)
-
-
-def options(cases: OpCases) -> dict[str, object]:
-    return {"seed": SEED} if cases.op == "rsample_kl" else {}
-
-
-def run(
-    cases: OpCases, inputs: Sequence[Tensor], backend: str, grads: Sequence[Tensor] | None
-) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Outputs, the output gradients used, and the gradients of the differentiable inputs."""
-    leaves = [t.detach().requires_grad_(i in cases.differentiable) for i, t in enumerate(inputs)]
-    outputs = tree_leaves(cases.ours(*leaves, backend=backend, **options(cases)))
-    if grads is None:
-        generator = torch.Generator().manual_seed(1)
-        grads = [torch.randn(o.shape, generator=generator).to(o.dtype) for o in outputs]
-    grads = [g.to(o.dtype) for g, o in zip(grads, outputs, strict=True)]
-    wanted = [leaves[i] for i in cases.differentiable]
-    return outputs, list(grads), list(torch.autograd.grad(outputs, wanted, grads))
 
 
 def check(
@@ -74,11 +52,10 @@ def assert_as_good_as_eager(
         result: an output or a gradient of the backend under test.
         eager: the same of plain PyTorch in the same dtype.
         exact: the same in float64.
-        shape: of the op's inputs: a number per row sums a row, a number sums them all.
+        shape: of the op's inputs: see summed_terms.
         floor: error allowed beyond that.
     """
     assert result.shape == exact.shape
     assert result.dtype == eager.dtype
-    terms = math.prod(shape[1:]) if result.ndim <= 1 else 1
-    terms *= shape[0] if result.ndim == 0 else 1
-    assert error(result, exact) <= (tolerance(error(eager, exact), result.dtype, terms) + floor)
+    terms = summed_terms(result, shape)
+    assert error(result, exact) <= tolerance(error(eager, exact), result.dtype, terms) + floor

@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 import vaekernels as vk
-from tests.ops.conformance import options
 from vaekernels import _extension, registry
-from vaekernels.cases import LATENT
+from vaekernels.cases import LATENT, options
 from vaekernels.ops._define import DEFINITIONS
 
 BACKENDS = ("reference", "cpu")

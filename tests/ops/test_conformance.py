@@ -7,7 +7,7 @@ import torch
 
 from tests.ops import conformance
 from vaekernels import registry
-from vaekernels.cases import LATENT, LATENT_SHAPES, ODD_SHAPES
+from vaekernels.cases import LATENT, LATENT_SHAPES, ODD_SHAPES, run
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 CPU_BACKENDS = ("reference", "cpu")
@@ -62,8 +62,8 @@ def test_mixed_dtypes(op: str) -> None:
     inputs = cases.inputs((4, 100), torch.float32, torch.Generator().manual_seed(0))
     mixed = [inputs[0].bfloat16(), *inputs[1:]]
     widened = [inputs[0].bfloat16().float(), *inputs[1:]]
-    got = conformance.run(cases, mixed, "cpu", None)
-    expected = conformance.run(cases, widened, "cpu", [g.float() for g in got[1]])
+    got = run(cases, mixed, "cpu", None)
+    expected = run(cases, widened, "cpu", [g.float() for g in got[1]])
     for a, b in zip([*got[0], *got[2]], [*expected[0], *expected[2]], strict=True):
         torch.testing.assert_close(a.float(), b.to(a.dtype).float(), rtol=1e-2, atol=1e-2)
 
@@ -77,7 +77,7 @@ def test_same_result_for_any_number_of_threads(op: str) -> None:
     results = []
     for count in (1, 2, 3):
         torch.set_num_threads(count)
-        outputs, _, grads = conformance.run(cases, inputs, "cpu", None)
+        outputs, _, grads = run(cases, inputs, "cpu", None)
         results.append([*outputs, *grads])
     torch.set_num_threads(threads)
     for other in results[1:]:
@@ -101,7 +101,7 @@ def test_same_bits_at_every_cpu_capability(op: str) -> None:
         for capability in extension.cpu_capabilities():
             extension.set_cpu_capability(capability)
             assert extension.cpu_capability() == capability
-            outputs, _, grads = conformance.run(cases, inputs, "cpu", None)
+            outputs, _, grads = run(cases, inputs, "cpu", None)
             results[capability] = [*outputs, *grads]
     finally:
         extension.set_cpu_capability(best)
@@ -126,5 +126,5 @@ def test_nan_and_infinity_propagate_as_in_pytorch(op: str) -> None:
 
 
 def tree(cases: object, inputs: list[torch.Tensor], backend: str) -> list[torch.Tensor]:
-    outputs, _, grads = conformance.run(cases, inputs, backend, None)  # type: ignore[arg-type]
+    outputs, _, grads = run(cases, inputs, backend, None)  # type: ignore[arg-type]
     return [*outputs, *grads]

@@ -13,8 +13,16 @@ from vaekernels.cases import (
     rsample_kl,
     upsample_conv3x3,
 )
-from vaekernels.cases._case import LATENT_SHAPES, ODD_SHAPES, OpCases, error, tolerance
+from vaekernels.cases._case import (
+    LATENT_SHAPES,
+    ODD_SHAPES,
+    OpCases,
+    error,
+    summed_terms,
+    tolerance,
+)
 from vaekernels.cases._conv import ConvShape
+from vaekernels.cases._run import options, run
 
 # Ops on rows: a shape is that of the first input.
 LATENT: dict[str, OpCases] = {
@@ -46,5 +54,8 @@ __all__ = [
     "ConvShape",
     "OpCases",
     "error",
+    "options",
+    "run",
+    "summed_terms",
     "tolerance",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,6 +65,15 @@ def error(got: Tensor, exact: Tensor) -> float:
     got, exact = got.detach(), exact.detach()
     scale = exact.double().abs().max().clamp_min(torch.finfo(torch.float32).tiny)
     return float((got.double() - exact.double()).abs().max() / scale)
+
+
+def summed_terms(result: Tensor, shape: Sequence[int]) -> int:
+    """How many terms an element of ``result`` sums, where the op's first input has ``shape``.
+
+    A number per row sums a row, a single number sums them all.
+    """
+    row = math.prod(shape[1:]) if result.ndim <= 1 else 1
+    return row * (shape[0] if result.ndim == 0 else 1)
 
 
 def tolerance(eager_error: float, dtype: torch.dtype, reduced: int = 1) -> float:

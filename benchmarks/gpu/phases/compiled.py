@@ -1,0 +1,44 @@
+"""Ours against torch.compile of plain PyTorch in channels_last, in turns."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+
+import torch
+
+from benchmarks.gpu import autoencoder, clock, steps
+from benchmarks.gpu.autoencoder import decode
+from benchmarks.gpu.phase import Context, Row
+from benchmarks.gpu.phases.end_to_end import Contest
+
+
+def run(context: Context) -> Iterator[Row]:
+    torch.backends.cudnn.benchmark = True
+    works = [("decode 512 b1", decoding), ("autoencoder_kl 256 b8", training)]
+    yield from context.each(
+        works, lambda work: work[0], lambda work, s: work[1](context, s), most=6.0, start=30.0
+    )
+
+
+@torch.no_grad()
+def decoding(context: Context, seconds: float, mode: str = "default") -> Row:
+    """One image of 512 pixels."""
+    contest = Contest(context)
+    part = decode(32 if context.tiny else 512, 1)
+    x = autoencoder.example(part, contest.ours)
+    verdict = contest.check(part, x)
+    compiled = torch.compile(part.eager(contest.channels_last), mode=mode)
+    calls = {
+        "compile": functools.partial(compiled, x.to(memory_format=torch.channels_last)),
+        "ours": functools.partial(part.ours(contest.ours), x),
+    }
+    if not verdict.ok:
+        del calls["ours"]
+    contenders = {name: clock.plain(call) for name, call in calls.items()}
+    return {**verdict.row(), **clock.medians(clock.timings(contenders, seconds=seconds))}
+
+
+def training(context: Context, seconds: float) -> Row:
+    """A training step of the autoencoder."""
+    return steps.autoencoder_kl(context).measure(seconds, compiled=True)

@@ -1,0 +1,90 @@
+"""Every op, backend and dtype against float64 on odd shapes; run to run; the noise's bits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+import vaekernels as vk
+from benchmarks.gpu import checks, exercise
+from benchmarks.gpu.phase import Context, Row
+from benchmarks.gpu.work import fused_backend
+from vaekernels import registry
+from vaekernels.cases import run as run_case
+
+# Of the float32 stream below, by every backend; the tests hold the CPU's kernels against it.
+NOISE_DIGEST = "a8c61df0ef1d305c326e03f8bee4189343d249d4f2b7d8fd0ca7421208c5ab68"
+_NOISE_SHAPE = (257, 4, 31, 33)
+
+
+def run(context: Context) -> Iterator[Row]:
+    for backend in registry.RANKING[context.device]:
+        if backend != "reference":
+            yield noise(backend, context.device)
+    found = list(exercise.cases_of(context.device))
+    yield from (one._asdict() for one in found if isinstance(one, exercise.Refused))
+    cases = [one for one in found if isinstance(one, exercise.Case)]
+    with checks.poisoned():
+        yield from context.each(
+            cases, lambda case: case.name, lambda case, seconds: check(case, context.device)
+        )
+
+
+def noise(backend: str, device: str) -> Row:
+    """Whether a backend's noise is the contract's, to the bit."""
+    name = f"noise, {backend}"
+    found, refused = fused_backend("randn", device, torch.float32, backend)
+    if found is None:
+        return {"name": name, "refused": refused}
+    digest = noise_digest(backend, device)
+    return {"name": name, "digest": digest, "ok": digest == NOISE_DIGEST}
+
+
+def noise_digest(backend: str, device: str) -> str:
+    """SHA-256 of a million numbers, with a seed, a step and identities of 64 bits."""
+    ids = (torch.arange(_NOISE_SHAPE[0]) * 0x3779B97F4A7C15).to(device)
+    numbers = vk.randn(
+        _NOISE_SHAPE,
+        seed=-(2**40) + 7,
+        step=2**32 - 3,
+        sample_ids=ids,
+        device=device,
+        dtype=torch.float32,
+        backend=backend,
+    )
+    return hashlib.sha256(numbers.cpu().numpy().tobytes()).hexdigest()
+
+
+def check(case: exercise.Case, device: str) -> Row:
+    """The worst over the shapes."""
+    row: Row = {"backend": case.backend, "shapes": len(case.shapes), "excess": -1.0}
+    repeatable = True
+    for name, shape in case.shapes.items():
+        inputs = exercise.inputs(case, shape, device)
+        verdict, again = _check(case, inputs, shape)
+        repeatable &= again
+        if not verdict.excess <= row["excess"]:  # a NaN is the worst
+            row |= {**verdict.row(), "worst": name}
+        if not verdict.ok:
+            break
+    return {**row, "repeatable": repeatable, "ok": row["ok"] and repeatable}
+
+
+def _check(
+    case: exercise.Case, inputs: tuple[Tensor, ...], shape: tuple[int, ...]
+) -> tuple[checks.Verdict, bool]:
+    outputs, grads, gradients = run_case(case.cases, inputs, case.backend)
+    got = [*outputs, *gradients]
+    outputs, _, gradients = run_case(case.cases, inputs, case.backend, grads)
+    again = [*outputs, *gradients]
+    outputs, _, gradients = run_case(case.cases, inputs, "reference", grads)
+    eager = [*outputs, *gradients]
+    wide, wide_grads = ([t.double() for t in tensors] for tensors in (inputs, grads))
+    outputs, _, gradients = run_case(case.cases, wide, "reference", wide_grads)
+    exact = [*outputs, *gradients]
+    same = all(torch.equal(a, b) for a, b in zip(got, again, strict=True))
+    floor = checks.floor(case.cases.op, case.dtype)
+    return checks.compare(got, eager, exact, shape, floor), same

@@ -1,0 +1,79 @@
+"""AutoencoderKL in bfloat16: plain PyTorch in both layouts, ours, and ours as a CUDA graph."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.gpu import autoencoder, checks, clock
+from benchmarks.gpu.autoencoder import Part, decode, encode
+from benchmarks.gpu.phase import Context, Row, brief
+from vaekernels import registry
+from vaekernels.bench import eager_kl
+
+PARTS = (decode(512, 1), decode(1024, 1), decode(512, 8), encode(512, 8), encode(256, 8))
+_TINY = (decode(32, 1), encode(32, 2))
+
+
+def run(context: Context) -> Iterator[Row]:
+    torch.backends.cudnn.benchmark = True
+    contest = Contest(context)
+    parts = _TINY if context.tiny else PARTS
+    yield from context.each(parts, lambda part: part.name, contest.measure, most=6.0, start=6.0)
+
+
+class Contest:
+    """The same weights on every side."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.ours = autoencoder.model(context)
+        self.nchw = eager_kl.twin(self.ours)
+        self.channels_last = channels_last(self.nchw)
+
+    @torch.no_grad()
+    def measure(self, part: Part, seconds: float) -> Row:
+        """Check the first image against float64, then time all; a wrong result has no time."""
+        x = autoencoder.example(part, self.ours)
+        row: Row = {"batch": part.batch}
+        with registry.recorded_choices() as choices:
+            verdict = self.check(part, x[:1])
+        row |= {"backends": sorted({f"{c.op}: {c.backend}" for c in choices}), **verdict.row()}
+        calls: dict[str, Callable[[], object]] = {
+            "eager_nchw": functools.partial(part.eager(self.nchw), x),
+            "eager_channels_last": functools.partial(
+                part.eager(self.channels_last), x.to(memory_format=torch.channels_last)
+            ),
+        }
+        if verdict.ok:
+            calls["ours"] = functools.partial(part.ours(self.ours), x)
+        contenders = {name: clock.plain(call) for name, call in calls.items()}
+        if verdict.ok and self.context.device == "cuda":
+            try:
+                contenders["ours_graph"] = clock.replayed(
+                    lambda given: functools.partial(part.ours(self.ours), given), [x], "cuda"
+                )
+            except RuntimeError as failure:
+                row["graph_failed"] = brief(failure)
+        row |= clock.medians(clock.timings(contenders, seconds=seconds, least_rounds=3))
+        row["images_per_s"] = {name: 1e3 * part.batch / ms for name, ms in row["ms"].items()}
+        return row
+
+    def check(self, part: Part, x: Tensor) -> checks.Verdict:
+        """Against float64, of one image."""
+        got, eager = part.ours(self.ours)(x), part.eager(self.nchw)(x)
+        return checks.judged_by_distance([got], [eager], [self._exact(part, x)])
+
+    def _exact(self, part: Part, x: Tensor) -> Tensor:
+        wide = copy.deepcopy(self.nchw).double()
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False):
+            return part.eager(wide)(x.double())
+
+
+def channels_last(model: nn.Module) -> eager_kl.EagerKL:
+    """A copy whose filters are in that layout."""
+    return copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

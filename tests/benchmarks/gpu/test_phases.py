@@ -1,0 +1,253 @@
+"""The phases on CPU, at tiny sizes: what they measure is right, and wrong results have no time."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import itertools
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.gpu import autoencoder, checks, clock, exercise, goals, rivals, work, works
+from benchmarks.gpu.phase import Context, Row
+from benchmarks.gpu.phases import compiled, correctness, end_to_end
+from vaekernels import _extension
+from vaekernels.cases import LATENT
+
+needs_extension = pytest.mark.skipif(
+    bool(_extension.refusals()), reason="built without the C++ extension"
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def rows(phase: str) -> list[Row]:
+    module = importlib.import_module(f"benchmarks.gpu.phases.{phase}")
+    found = list(module.run(Context("cpu", 600.0)))
+    for row in found:
+        assert not {"failed", "skipped"} & row.keys(), row
+        assert row.get("ok", True), row
+    return found
+
+
+def test_ops() -> None:
+    found = rows("ops")
+    assert [row["name"] for row in found] == [one.name for one in works.works(tiny=True)]
+    for row in found:
+        assert ("ours" in row["ms"]) == (row.get("backend") is not None)
+        if "ours" in row["ms"]:
+            assert row["error"] < 1e-5
+    names = {one.name for one in works.works(tiny=False)}
+    assert len(names) == len(works.works(tiny=False))
+
+
+def test_the_groups_of_the_goals_are_measured() -> None:
+    measured = {(one.group, one.direction) for one in works.works(tiny=False)}
+    for group, direction in (
+        ("conv", "forward"),
+        ("upsample", "forward"),
+        ("group_norm b1", "forward"),
+        ("group_norm b8", "forward"),
+        ("group_norm b8", "backward"),
+        ("rsample_kl large", "forward"),
+        ("rsample_kl large", "backward"),
+        ("rsample_kl sd", "forward+backward"),
+        ("elbo", "forward+backward"),
+    ):
+        assert (group, direction) in measured
+        row = {"group": group, "direction": direction, "gbps": 1.0, "name": "row", "ok": True}
+        times = {"ms": {"eager_nchw": 2.0, "ours": 1.0}}
+        copy = {"status": "done", "rows": [{"name": "copy", "gbps": 0.5}]}
+        phases = {"environment": copy, "ops": {"status": "done", "rows": [row | times]}}
+        assert any(goal["measured"] == 2.0 for goal in goals.judge({"phases": phases}))
+
+
+def test_end_to_end_and_its_parts() -> None:
+    found = rows("end_to_end")
+    assert {"eager_nchw", "eager_channels_last", "ours"} == found[0]["ms"].keys()
+    names = {part.name for part in end_to_end.PARTS}
+    for name in ("decode 512 b1", "decode 512 b8", "decode 1024 b1", "encode 256 b8"):
+        assert name in names
+
+
+def test_training() -> None:
+    steps = rows("training")
+    assert [row["name"] for row in steps] == ["conv_vae 64 b64", "autoencoder_kl 256 b8"]
+    for row in steps:
+        assert row["peak_bytes"].keys() == row["ms"].keys() >= {"eager_nchw", "ours"}
+
+
+def test_census() -> None:
+    found = {row["name"].split()[0].strip(","): row for row in rows("census")}
+    assert {"cudnn", "upsample", "attention", "group", "tiles"} == found.keys()
+    assert found["cudnn"]["ms"].keys() == {"fprop", "dgrad", "wgrad"}
+    assert max(found["upsample"]["error"].values()) < 1e-6
+    assert found["upsample"]["error"].keys() == {"interpolate", "transposed", "phases"}
+    assert max(found["attention"]["error"].values()) < 1e-5
+    assert {"sdpa", "chunks_512"} <= found["attention"]["error"].keys()
+
+
+def test_warm_up() -> None:
+    found = {row["name"]: row for row in rows("warm_up")}
+    assert found["first call"]["seconds"] > 0
+    assert found["all kernels"]["errors"] == []
+
+
+@needs_extension
+def test_correctness(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exercise, "DTYPES", (torch.float32,))
+    monkeypatch.setattr(exercise, "LATENT", {"rsample_kl": LATENT["rsample_kl"]})
+    small = {"odd": exercise._CONV_SHAPES["odd"]}
+    monkeypatch.setattr(exercise, "_CONV_SHAPES", small)
+    monkeypatch.setattr(exercise, "_RESNET_SHAPES", small)
+    monkeypatch.setattr(exercise, "_NORM_SHAPES", {"small": exercise._NORM_SHAPES["small"]})
+    found = rows("correctness")
+    assert found[0] == {"name": "noise, cpu", "digest": correctness.NOISE_DIGEST, "ok": True}
+    assert len(found) == 1 + 1 + 5 + 1 + 1
+    assert all(row["repeatable"] for row in found[1:])
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_backend_that_refuses_is_named() -> None:
+    found = {one.name: one for one in exercise.cases_of("cuda")}
+    assert isinstance(found["rsample_kl, triton, bfloat16"], exercise.Case)
+    cuda = found["rsample_kl, cuda, bfloat16"]
+    if not torch.cuda.is_available():
+        assert isinstance(cuda, exercise.Refused)
+        assert cuda.refused.startswith("cuda: built without") or "no CUDA device" in cuda.refused
+    backend, why = work.fused_backend("conv3x3", "cpu", torch.float64)
+    assert backend is None
+    assert "cpu: conv3x3 has no kernels for torch.float64" in why
+
+
+class _Case:
+    """An op on one backend, as correctness checks it, with a wrong result."""
+
+    def __init__(self, spoil: float, changes: bool) -> None:
+        self.spoil, self.changes, self.calls = spoil, changes, 0
+        self.case = exercise.Case(
+            "wrong", LATENT["gaussian_kl"], {"one": (3, 5)}, "spoiled", torch.float32
+        )
+
+    def run(self, cases: object, inputs: object, backend: str, grads: object = None) -> object:
+        outputs, used, gradients = _run_case(cases, inputs, "reference", grads)
+        if backend == "spoiled":
+            self.calls += 1
+            outputs[0] = outputs[0] * (1 + self.spoil)
+            if self.changes and self.calls == 2:
+                outputs[0] = outputs[0] * (1 + 1.3e-7)
+        return outputs, used, gradients
+
+
+_run_case = correctness.run_case
+
+
+@pytest.mark.parametrize(
+    ("spoil", "changes", "ok", "repeatable"),
+    [(0.0, False, True, True), (1e-3, False, False, True), (float("nan"), False, False, False),
+     (0.0, True, False, False)],
+)  # fmt: skip
+def test_correctness_finds(
+    monkeypatch: pytest.MonkeyPatch, spoil: float, changes: bool, ok: bool, repeatable: bool
+) -> None:
+    wrong = _Case(spoil, changes)
+    monkeypatch.setattr(correctness, "run_case", wrong.run)
+    row = correctness.check(wrong.case, "cpu")
+    assert (row["ok"], row["repeatable"]) == (ok, repeatable)
+
+
+def test_a_wrong_result_has_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = works.latent("gaussian_kl", "any", (4, 16), "forward")
+    right = work.measure(one, 0.0, device="cpu", dtype=torch.float64)
+    spoiled = functools.partial(_spoiled, one.ours)
+    object.__setattr__(one, "ours", spoiled)
+    wrong = work.measure(one, 0.0, device="cpu", dtype=torch.float64)
+    if "backend" in right:
+        assert right["ok"]
+        assert "ours" in right["ms"]
+        assert not wrong["ok"]
+    assert wrong["ms"].keys() == {"eager_nchw"}
+
+
+def _spoiled(ours: object, inputs: object, *, backend: str) -> object:
+    call = ours(inputs, backend=backend)  # type: ignore[operator]
+    return lambda: call() * 1.01
+
+
+def test_a_wrong_model_has_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    contest = end_to_end.Contest(Context("cpu", 60.0))
+    ours = autoencoder.Part.ours
+    monkeypatch.setattr(
+        autoencoder.Part, "ours", lambda part, model: lambda x: 1.01 * ours(part, model)(x)
+    )
+    row = contest.measure(autoencoder.decode(32, 1), 0.0)
+    assert not row["ok"]
+    assert row["ms"].keys() == {"eager_nchw", "eager_channels_last"}
+
+
+def test_compiled_measures_ours_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function, mode="default": function)
+    row = compiled.decoding(Context("cpu", 60.0), 0.0)
+    assert row["ms"].keys() == {"compile", "ours"}
+    row = compiled.training(Context("cpu", 60.0), 0.0)
+    assert row["ms"].keys() == {"compile", "ours"}
+
+
+def test_verdicts() -> None:
+    exact = torch.linspace(-1, 1, 9, dtype=torch.float64)
+    eager = exact.float()
+    assert checks.compare([eager], [eager], [exact], (9,)).ok
+    assert not checks.compare([eager * 1.001], [eager], [exact], (9,)).ok
+    assert not checks.compare([eager * float("nan")], [eager], [exact], (9,)).ok
+    assert checks.compare([eager * 1.001], [eager], [exact], (9,), 0.01).ok
+    with pytest.raises(ValueError, match=r"expected \(9,\) of torch.float32"):
+        checks.compare([eager[1:]], [eager], [exact], (9,))
+    assert checks.distance([exact, 2 * exact], [exact, exact]) == pytest.approx(0.5**0.5)
+    assert not checks.judged_by_distance([eager * float("nan")], [eager], [exact]).ok
+
+
+def test_poisoned_memory_is_nan() -> None:
+    with checks.poisoned():
+        assert torch.empty(4).isnan().all()
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_buffers_are_rotated_and_rounds_interleaved() -> None:
+    sets = clock.rotated({"x": torch.zeros(8)}, "cpu")
+    assert len(sets) == clock._MOST_SETS
+    assert len({one["x"].data_ptr() for one in sets}) == len(sets)
+    assert len(clock.rotated({"x": torch.zeros(2**20)}, "cpu")) == 1
+    seen: list[str] = []
+
+    def call(name: str, x: Tensor) -> None:
+        seen.append(name)
+
+    contenders = {
+        name: clock.replayed(lambda one, name=name: lambda: call(name, one["x"]), sets[:2], "cpu")
+        for name in "ab"
+    }
+    found = clock.timings(contenders, seconds=0.0, least_rounds=3)
+    assert found.keys() == {"a", "b"}
+    assert contenders["a"].calls == 2
+    changes = sum(one != other for one, other in itertools.pairwise(seen))
+    assert changes >= 5  # a b a b a b
+    assert all(timing.ms > 0 and timing.spread >= 0 for timing in found.values())
+
+
+@pytest.mark.parametrize("size", (1, 4, 5))
+def test_forms_of_upsampling(size: int) -> None:
+    x, weight = (torch.randn(s, dtype=torch.float64) for s in ((2, 3, size, 6), (5, 3, 3, 3)))
+    expected = rivals.upsample_interpolate(x, weight)
+    transposed = rivals.upsample_transposed(x, rivals.merged_transposed(weight))
+    phases = rivals.upsample_phases(x, rivals.merged_phases(weight))
+    torch.testing.assert_close(transposed, expected)
+    torch.testing.assert_close(phases, expected)
