@@ -33,6 +33,7 @@ LAYERS = {
     "registry": FOUNDATION | {"triton", "_extension"},
     "ops": OPS,
     "distributions": OPS,
+    "graphs": OPS,
     "nonfinite": set(),
     "atomic": set(),
     "cases": OPS | {"cases"},

@@ -12,6 +12,7 @@ from vaekernels import models, nn
 from vaekernels.acceleration import Handle, Report, accelerate
 from vaekernels.distributions import DiagonalGaussian
 from vaekernels.explanation import Explanation, explain
+from vaekernels.graphs import Graph, graph
 from vaekernels.nonfinite import NonFiniteError, detect_nonfinite
 from vaekernels.ops import (
     NormPrologue,
@@ -39,6 +40,7 @@ __all__ = [
     "BackendError",
     "DiagonalGaussian",
     "Explanation",
+    "Graph",
     "Handle",
     "NonFiniteError",
     "NormPrologue",
@@ -54,6 +56,7 @@ __all__ = [
     "explain",
     "gaussian_kl",
     "gaussian_nll",
+    "graph",
     "group_norm_silu",
     "laplace_nll",
     "models",

@@ -28,7 +28,8 @@ class Autoencoder(PretrainedModel):
 
     Attributes:
         check_range: whether :meth:`encode` checks that images are in [-1, 1], by one pass over
-            them; on a GPU that waits for the image. Set it to False where they are known to be.
+            them; on a GPU that waits for the image. Set it to False where they are known to be. The
+            replays of :func:`vk.graph` do not check.
     """
 
     # diffusers' names; the first is written.
@@ -161,6 +162,8 @@ class Autoencoder(PretrainedModel):
     def _check_range(self, name: str, image: Tensor) -> None:
         if image.is_meta or image.numel() == 0:
             return
+        if image.is_cuda and torch.cuda.is_current_stream_capturing():
+            return  # there is nothing to look at: a graph is being recorded
         low, high = (float(bound) for bound in image.detach().aminmax())
         if low < _IMAGE_RANGE[0] - _SLACK or high > _IMAGE_RANGE[1] + _SLACK:
             raise ValueError(
