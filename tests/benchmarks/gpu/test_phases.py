@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import functools
 import importlib
-import itertools
 from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import Tensor
 
-from benchmarks.gpu import autoencoder, checks, clock, exercise, goals, rivals, work, works
+from benchmarks.gpu import autoencoder, checks, exercise, goals, rivals, work, works
 from benchmarks.gpu.phase import Context, Row
 from benchmarks.gpu.phases import compiled, correctness, end_to_end
 from vaekernels import _extension
@@ -219,28 +217,6 @@ def test_poisoned_memory_is_nan() -> None:
     with checks.poisoned():
         assert torch.empty(4).isnan().all()
     assert not torch.are_deterministic_algorithms_enabled()
-
-
-def test_buffers_are_rotated_and_rounds_interleaved() -> None:
-    sets = clock.rotated({"x": torch.zeros(8)}, "cpu")
-    assert len(sets) == clock._MOST_SETS
-    assert len({one["x"].data_ptr() for one in sets}) == len(sets)
-    assert len(clock.rotated({"x": torch.zeros(2**20)}, "cpu")) == 1
-    seen: list[str] = []
-
-    def call(name: str, x: Tensor) -> None:
-        seen.append(name)
-
-    contenders = {
-        name: clock.replayed(lambda one, name=name: lambda: call(name, one["x"]), sets[:2], "cpu")
-        for name in "ab"
-    }
-    found = clock.timings(contenders, seconds=0.0, least_rounds=3)
-    assert found.keys() == {"a", "b"}
-    assert contenders["a"].calls == 2
-    changes = sum(one != other for one, other in itertools.pairwise(seen))
-    assert changes >= 5  # a b a b a b
-    assert all(timing.ms > 0 and timing.spread >= 0 for timing in found.values())
 
 
 @pytest.mark.parametrize("size", (1, 4, 5))
