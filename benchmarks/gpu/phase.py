@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,11 +107,13 @@ class Context:
                 continue
             share = 0.01 if self.tiny else min(most, max(0.05, 0.4 * left / (len(works) - index)))
             try:
-                row |= measure(work, share)
-            except Exception as failure:  # one row is lost, not the phase; the row says why
-                row["failed"] = brief(failure)
+                found = measure(work, share)
+            except Exception as failure:  # one row is lost, not the phase
+                traceback.print_exc()
+                yield {**row, "failed": brief(failure)}
                 _recover(self.device)
-            yield row
+            else:
+                yield row | found
 
 
 def brief(failure: BaseException) -> str:

@@ -80,8 +80,8 @@ def run_phase(phase: Phase, seconds: float, *, device: str, out: Path, caches: P
             before it.
 
     Returns:
-        ``status``, ``seconds``, ``allowed_s``, ``rows``; where it is not done ``exit_code`` (None
-        after a kill) and ``stderr_tail``.
+        ``status``, ``seconds``, ``allowed_s``, ``rows``, ``exit_code`` (None after a kill); and
+        ``stderr_tail`` where it is not done, or a row is not.
     """
     with tempfile.TemporaryDirectory(prefix=f"gpu-suite-{phase.name}-") as folder:
         rows, errors = Path(folder, "rows"), Path(folder, "stderr")
@@ -108,11 +108,11 @@ def run_phase(phase: Phase, seconds: float, *, device: str, out: Path, caches: P
             "status": status,
             "seconds": round(time.monotonic() - began, 2),
             "allowed_s": round(seconds, 1),
+            "exit_code": code,
             "rows": _rows(rows),
         }
-        if status != record.DONE:
-            tail = errors.read_bytes()[-_TAIL:].decode(errors="replace")
-            entry |= {"exit_code": code, "stderr_tail": tail}
+        if status != record.DONE or any("failed" in row for row in entry["rows"]):
+            entry["stderr_tail"] = errors.read_bytes()[-_TAIL:].decode(errors="replace")
     return entry
 
 

@@ -85,6 +85,9 @@ def _check(
     wide, wide_grads = ([t.double() for t in tensors] for tensors in (inputs, grads))
     outputs, _, gradients = run_case(case.cases, wide, "reference", wide_grads)
     exact = [*outputs, *gradients]
+    types = [[tensor.dtype for tensor in tensors] for tensors in (got, eager)]
+    if types[0] != types[1]:
+        raise TypeError(f"expected {types[1]}, as of plain PyTorch; got {types[0]}")
     same = all(torch.equal(a, b) for a, b in zip(got, again, strict=True))
     floor = checks.floor(case.cases.op, case.dtype)
     return checks.compare(got, eager, exact, shape, floor), same

@@ -89,6 +89,17 @@ def test_a_phase_that_crashes_costs_no_other(tmp_path: Path) -> None:
     assert command.successful({"phases": {"rows": rows}})
 
 
+def test_a_work_that_fails_costs_no_other(tmp_path: Path) -> None:
+    found = run_fakes(tmp_path / "r.json", fake("wrong"))
+    entry = found["phases"]["wrong"]
+    assert entry["status"] == record.DONE
+    bad, good = entry["rows"]
+    assert bad == {"name": "bad", "failed": "ArithmeticError: it was here"}
+    assert good == {"name": "good"}
+    assert "in _measure" in entry["stderr_tail"]
+    assert not command.successful(found)
+
+
 def test_what_one_phase_leaves_goes_to_the_next(tmp_path: Path) -> None:
     phases = fake("rows-1", seconds=60, priority=1), fake("rows-2", seconds=90, priority=2)
     found = run_fakes(tmp_path / "r.json", *phases, budget=100)
