@@ -155,6 +155,7 @@ def test_a_seed_is_an_input_not_a_constant() -> None:
     assert recorder.recorded == 1
     assert not torch.equal(graph(x, seed=1, step=3).z, graph(x, seed=1).z)
     assert recorder.recorded == 2
+    assert not torch.equal(graph(x, seed=None).z, graph(x, seed=None).z)
     with pytest.raises(ValueError, match=r"graph: seed must fit into 64 bits"):
         graph(x, seed=2**64)
     with pytest.raises(TypeError, match=r"graph: seed must be an integer or a tensor; got str"):

@@ -243,10 +243,11 @@ class _Arguments(NamedTuple):
 
     def key(self) -> Hashable:
         """Equal for calls that one recording serves."""
-        return self.spec, _autocast(), tuple(self._key(leaf) for leaf in self.leaves)
+        leaves = tuple(self._key(leaf) for leaf in self.leaves)
+        return repr(self.spec), leaves, _autocast()  # a spec need not be hashable
 
     def _key(self, leaf: Any) -> Hashable:
-        if leaf is self.seed:
+        if leaf is self.seed and leaf is not None:
             return "seed"  # wherever it comes from
         if isinstance(leaf, Tensor):
             return leaf.shape, leaf.dtype, leaf.device

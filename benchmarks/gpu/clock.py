@@ -153,4 +153,4 @@ def _l2_bytes(device: str) -> int:
     """On CPU a little, so that there is something to rotate."""
     if device != "cuda":
         return 2**10
-    return torch.cuda.get_device_properties().L2_cache_size
+    return torch.cuda.get_device_properties("cuda").L2_cache_size

@@ -54,6 +54,8 @@ class Goal:
         """``measured`` and ``met`` are None where there is no figure; ``why`` says why."""
         measured, why = None, ""
         try:
+            if found.get("settings", {}).get("device") == "cpu":
+                raise Missing("--device cpu: sizes are tiny")
             measured = self.figure(found)
         except Missing as missing:
             why = str(missing)

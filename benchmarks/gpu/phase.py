@@ -106,14 +106,18 @@ class Context:
                 yield {**row, "skipped": "no time was left"}
                 continue
             share = 0.01 if self.tiny else min(most, max(0.05, 0.4 * left / (len(works) - index)))
-            try:
-                found = measure(work, share)
-            except Exception as failure:  # one row is lost, not the phase
-                traceback.print_exc()
-                yield {**row, "failed": brief(failure)}
+            found = _attempt(measure, work, share)
+            yield row | found
+            if "failed" in found:
                 _recover(self.device)
-            else:
-                yield row | found
+
+
+def _attempt(measure: Callable[[Work, float], Row], work: Work, seconds: float) -> Row:
+    try:
+        return measure(work, seconds)
+    except Exception as failure:  # one row is lost, not the phase
+        traceback.print_exc()
+        return {"failed": brief(failure)}
 
 
 def brief(failure: BaseException) -> str:

@@ -9,6 +9,7 @@ from benchmarks.gpu.phase import Row
 
 # Columns that a line of a row leaves to the JSON.
 _QUIET = {"name", "group", "op", "case", "direction", "ms", "spread", "buffers"}
+_RATES = ("gbps", "tflops")
 _BAD = ("skipped", "failed", "does_not_run", "graph_failed")
 
 
@@ -38,7 +39,8 @@ def lines(record: Row) -> Iterator[str]:
             if row.get("ok") is False:
                 wrong.append(f"WRONG, error {_text(row.get('error'))}")
             if wrong or "ms" in row:
-                yield f"  {row['name']:50} {', '.join([*_times(row), *wrong])}"
+                rates = [f"{key} {_text(row[key])}" for key in _RATES if key in row]
+                yield f"  {row['name']:50} {', '.join([*_times(row), *rates, *wrong])}"
     yield from goal_lines(record["goals"])
 
 

@@ -37,7 +37,7 @@ def _machine(device: str) -> Row:
     found["extension"] = bool(_extension.build_info()["extension"])
     found["cuda_library"] = bool(_extension.build_info()["cuda"])
     if device == "cuda":
-        properties = torch.cuda.get_device_properties()
+        properties = torch.cuda.get_device_properties("cuda")
         found |= {
             "multiprocessors": properties.multi_processor_count,
             "memory_bytes": properties.total_memory,

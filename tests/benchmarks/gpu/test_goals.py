@@ -129,6 +129,12 @@ def test_every_goal_is_there_even_of_nothing() -> None:
     assert all(keys <= goal.keys() for goal in found)
 
 
+def test_tiny_sizes_meet_no_goal() -> None:
+    found = goals.judge({**RECORD, "settings": {"device": "cpu"}})
+    assert {goal["why"] for goal in found} == {"--device cpu: sizes are tiny"}
+    assert {goal["met"] for goal in found} == {None}
+
+
 def test_one_bit_that_changes_is_not_met() -> None:
     record = copy.deepcopy(RECORD)
     record["phases"]["correctness"]["rows"][-1]["repeatable"] = False
@@ -141,6 +147,7 @@ def test_the_table() -> None:
     text = "\n".join(tables.lines(record))
     assert "eager_nchw 40, eager_channels_last 20, ours 8, ours_graph 4, 5.00x" in text
     assert "WRONG, error" in text
+    assert "matmul 1, tflops 798" in text
     assert "failed OutOfMemoryError: no" in text
     assert "compiled: timed out, 90 s, 0 rows" in text
     counts = [sum(g["met"] is met for g in record["goals"]) for met in (True, False, None)]
