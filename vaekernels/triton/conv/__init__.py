@@ -1,0 +1,14 @@
+"""The five convolutions and their gradients as one engine: the tap-GEMM.
+
+| file | its job |
+|---|---|
+| ``forms.py`` | what a convolution, or the adjoint of one, reads: windows of samples, taps |
+| ``padded.py`` | images between borders of zeros, in which every tap is a constant shift of rows |
+| ``filters.py`` | weights as the matrix that the product takes, and back |
+| ``kernel.py`` | the product: ``acc += x[row + shift(tap)] @ w[tap]``, its epilogue |
+| ``gradient_kernel.py`` | the filters' gradient, the same with rows as depth |
+| ``configs.py`` | tiles by shape |
+| ``launch.py`` | tensors to kernels |
+| ``call.py`` | forward and backward of a call, as each op has them |
+| ``configurations.py`` | what the ahead-of-time gate compiles |
+"""

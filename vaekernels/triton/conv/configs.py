@@ -1,0 +1,152 @@
+"""Tiles by shape: a table of measured ones, and a rule where it is silent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+# Of the filters' gradient: programs that fill every device we know, and the rows that are worth one.
+GRADIENT_PROGRAMS = 264
+SPLIT_ROWS = 512
+CHUNK = 4096  # rows that are summed in one chain; the sums of chains are added apart
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What one program computes, and how.
+
+    Attributes:
+        rows: cells.
+        columns: output channels.
+        depth: of a step of the sum.
+        warps: that share it.
+        stages: of the pipeline, steps whose operands are in shared memory.
+    """
+
+    rows: int
+    columns: int
+    depth: int
+    warps: int
+    stages: int
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a measured tile is known by.
+
+    Attributes:
+        architecture: 90 for sm_90.
+        itemsize: bytes of a number.
+        taps: samples that a result sums, in both directions.
+        inputs: channels, rounded up to 16.
+        outputs: channels.
+        rows: cells of all images and phases, rounded up to a power of two.
+        epilogue: a residual or statistics are there.
+    """
+
+    architecture: int
+    itemsize: int
+    taps: int
+    inputs: int
+    outputs: int
+    rows: int
+    epilogue: bool
+
+
+# Measured tiles. Nothing was measured yet.
+TABLE: dict[Key, Tile] = {}
+
+# Of 2-byte numbers, the best of a program's work to its traffic first.
+HALF = (
+    Tile(128, 256, 64, 8, 3),
+    Tile(128, 128, 64, 8, 4),
+    Tile(128, 64, 64, 4, 4),
+    Tile(64, 64, 64, 4, 4),
+    Tile(64, 32, 64, 4, 4),
+    Tile(64, 16, 64, 4, 4),
+)
+# float32 is split into three products, or computed without matrix units.
+SINGLE = (Tile(64, 64, 32, 4, 3), Tile(64, 32, 32, 4, 3), Tile(64, 16, 32, 4, 3))
+WASTE = 4 / 3  # of columns that a tile computes, to those that are there
+
+
+def tile_of(key: Key, programs: int) -> Tile:
+    """The tile for a product with ``key``.
+
+    Args:
+        key: of the product.
+        programs: that fill the device.
+    """
+    found = TABLE.get(key) or _rule(key, programs)
+    # A step lies within one tap.
+    return replace(found, depth=divisor(key.inputs, found.depth))
+
+
+def _rule(key: Key, programs: int) -> Tile:
+    """The first tile that wastes few columns and makes programs enough, or the smallest."""
+    tiles = SINGLE if key.itemsize == 4 else HALF
+    if key.epilogue:
+        # The widest has no registers left for a residual or for statistics.
+        tiles = tuple(tile for tile in tiles if tile.columns < 256)
+    computed = {tile: -(-key.outputs // tile.columns) * tile.columns for tile in tiles}
+    bound = max(WASTE * key.outputs, min(computed.values()))
+    fitting = [tile for tile in tiles if computed[tile] <= bound]
+    for tile in fitting:
+        if -(-key.rows // tile.rows) * (computed[tile] // tile.columns) >= programs:
+            return tile
+    return fitting[-1]
+
+
+@dataclass(frozen=True)
+class GradientTile:
+    """What one program of the filters' gradient computes.
+
+    Attributes:
+        rows: cells of a step.
+        inputs: channels of the windows.
+        outputs: channels of the other side.
+        warps: that share it.
+        stages: of the pipeline.
+    """
+
+    rows: int
+    inputs: int
+    outputs: int
+    warps: int
+    stages: int
+
+
+def gradient_tile_of(itemsize: int, depth: int, columns: int) -> GradientTile:
+    """The tile for ``depth`` by ``columns`` channels; divides both."""
+    largest = 64 if itemsize == 4 else 128
+    inputs, outputs = divisor(depth, largest), divisor(columns, largest)
+    warps = 8 if inputs * outputs >= 128 * 128 else 4
+    return GradientTile(32 if itemsize == 4 else 64, inputs, outputs, warps, 3)
+
+
+def splits_of(rows: int, programs: int) -> int:
+    """Parts of ``rows`` that are summed apart, where ``programs`` sum one part.
+
+    A function of the shapes alone, as the order of the sum is.
+    """
+    return max(1, min(GRADIENT_PROGRAMS // programs, rows // SPLIT_ROWS))
+
+
+def divisor(extent: int, largest: int) -> int:
+    """The largest power of two, at most ``largest``, that divides ``extent``."""
+    return min(largest, extent & -extent)
+
+
+def bucket(rows: int) -> int:
+    """``rows`` as a key has them: rounded up to a power of two."""
+    return 1 << max(0, rows - 1).bit_length()
+
+
+def input_precision(dtype: torch.dtype, precision: str) -> str:
+    """How ``tl.dot`` multiplies float32.
+
+    "high" promises 2e-5, which one tf32 product misses by far and three keep, whatever
+    ``torch.backends`` allows PyTorch's own convolutions; "highest" is plain float32.
+    """
+    return "tf32x3" if dtype == torch.float32 and precision == "high" else "ieee"

@@ -1,0 +1,168 @@
+"""Weights as the matrix that the product takes, and the gradient of that matrix as theirs.
+
+The matrix has a row per phase and output channel: the factors of the window's samples, channels
+innermost. A factor is the sum of the taps that meet the sample (``forms.py``), taken in float32.
+It is made anew at each call, a read and a write of the weight: so no change of a weight can go
+unseen, and training and graph capture need no rules of their own.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from vaekernels.triton.conv.forms import Form
+from vaekernels.triton.conv.padded import storage_dtype
+from vaekernels.triton.row_reduction import on_device_of
+
+BLOCK = 32  # channels of a program, of either side
+WARPS = 4
+
+
+def fold(form: Form) -> int:
+    """Which taps a sample of a window meets: bit k of the 4 bits at 4 (q T + t)."""
+    return sum(
+        1 << 4 * (q * form.taps + t) + tap
+        for q, window in enumerate(form.windows)
+        for t, taps in enumerate(window.taps)
+        for tap in taps
+    )
+
+
+@triton.jit(do_not_specialize=["fold", "outputs", "inputs", "columns", "depth"])
+def pack_kernel(
+    weight,  # filters, any strides
+    matrix,  # (PHASES^2 * columns, TAPS^2 * depth): out
+    fold,  # which taps a sample meets (filters.fold)
+    outputs,  # channels
+    inputs,  # channels
+    columns,  # rows of the matrix per phase, at least ``outputs``
+    depth,  # at least ``inputs``
+    weight_output,
+    weight_input,
+    weight_y,
+    weight_x,
+    KERNEL: tl.constexpr,
+    PHASES: tl.constexpr,
+    TAPS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Filters into the product's matrix.
+
+    Equation: matrix[q, o, t, i] = sum of weight[o, i, k] over the taps k that sample t meets.
+    Grid: (phase and sample of its window, BLOCK outputs, BLOCK inputs).
+    Numerics: float32, one rounding.
+    Saved for backward: nothing.
+    Paper: none.
+    """
+    phase, sample = tl.program_id(0) // (TAPS * TAPS), tl.program_id(0) % (TAPS * TAPS)
+    y = (phase // PHASES) * TAPS + sample // TAPS
+    x = (phase % PHASES) * TAPS + sample % TAPS
+    output = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[:, None]
+    input = tl.program_id(2) * BLOCK + tl.arange(0, BLOCK)[None, :]
+    offset = output.to(tl.int64) * weight_output + input.to(tl.int64) * weight_input
+    factor = tl.zeros([BLOCK, BLOCK], tl.float32)
+    for k in tl.static_range(KERNEL):
+        for l in tl.static_range(KERNEL):  # noqa: E741
+            # A tap that does not meet the sample has no inputs.
+            met = inputs * ((fold >> (4 * y + k)) & (fold >> (4 * x + l)) & 1)
+            tap = weight + offset + k * weight_y + l * weight_x
+            factor += tl.load(tap, mask=(output < outputs) & (input < met), other=0.0).to(tl.float32)
+    row = (phase * columns + output).to(tl.int64)
+    place = row * (TAPS * TAPS * depth) + sample * depth + input
+    tl.store(matrix + place, factor, mask=(output < columns) & (input < depth))
+
+
+@triton.jit(do_not_specialize=["fold", "splits", "inputs", "outputs", "depth", "columns"])
+def unpack_kernel(
+    partial,  # (splits, TAPS^2, depth, columns): sums of the matrix's gradient
+    grad,  # of the filters, any strides: out
+    fold,
+    splits,
+    inputs,
+    outputs,
+    depth,
+    columns,
+    grad_input,
+    grad_output,
+    grad_y,
+    grad_x,
+    KERNEL: tl.constexpr,
+    TAPS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The matrix's gradient, summed over its parts, into the filters' gradient: one phase.
+
+    Equation: grad[i, o, k] = sum of partial[s, t, i, o] over parts s and samples t that meet tap k.
+    Grid: (tap, BLOCK inputs, BLOCK outputs).
+    Numerics: float64, in a fixed order; one rounding at the end.
+    Saved for backward: nothing.
+    Paper: none.
+    """
+    k, l = tl.program_id(0) // KERNEL, tl.program_id(0) % KERNEL  # noqa: E741
+    input = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[:, None]
+    output = tl.program_id(2) * BLOCK + tl.arange(0, BLOCK)[None, :]
+    exists = (input < inputs) & (output < outputs)
+    total = tl.zeros([BLOCK, BLOCK], tl.float64)
+    for sample in range(0, TAPS * TAPS):
+        y, x = sample // TAPS, sample % TAPS
+        if ((fold >> (4 * y + k)) & (fold >> (4 * x + l)) & 1) != 0:
+            for split in range(0, splits):
+                row = (split * (TAPS * TAPS) + sample) * depth + input
+                part = partial + row.to(tl.int64) * columns + output
+                total += tl.load(part, mask=exists, other=0.0)
+    place = input.to(tl.int64) * grad_input + output.to(tl.int64) * grad_output
+    place += k * grad_y + l * grad_x
+    tl.store(grad + place, total.to(tl.float32), mask=exists)
+
+
+def pack(weight: Tensor, form: Form, output_dim: int, columns: int, depth: int) -> Tensor:
+    """The matrix of ``form``, whose outputs are dimension ``output_dim`` of ``weight``.
+
+    Args:
+        weight: (Co, Ci, k, k) or (Ci, Co, k, k).
+        form: that has these filters.
+        output_dim: 0 or 1.
+        columns: rows of the matrix per phase; those beyond the outputs are zeros.
+        depth: of a sample; channels beyond the inputs are zeros.
+    """
+    phases, samples = form.phases**2, form.taps**2
+    shape = (phases * columns, samples * depth)
+    matrix = torch.empty(shape, dtype=storage_dtype(weight.dtype), device=weight.device)
+    input_dim = 1 - output_dim
+    grid = (phases * samples, triton.cdiv(columns, BLOCK), triton.cdiv(depth, BLOCK))
+    with on_device_of(weight):
+        pack_kernel[grid](
+            *(weight, matrix, fold(form)),
+            *(weight.shape[output_dim], weight.shape[input_dim], columns, depth),
+            *(weight.stride(output_dim), weight.stride(input_dim), *weight.stride()[2:]),
+            KERNEL=form.kernel,
+            PHASES=form.phases,
+            TAPS=form.taps,
+            BLOCK=BLOCK,
+            num_warps=WARPS,
+            enable_fp_fusion=True,
+        )
+    return matrix
+
+
+def unpack(partial: Tensor, weight: Tensor, form: Form, output_dim: int) -> Tensor:
+    """The gradient of ``weight`` from that of its matrix, (splits, samples, depth, columns)."""
+    splits, _, depth, columns = partial.shape
+    grad = torch.empty_like(weight, dtype=storage_dtype(weight.dtype))
+    input_dim = 1 - output_dim
+    inputs, outputs = weight.shape[input_dim], weight.shape[output_dim]
+    grid = (form.kernel**2, triton.cdiv(inputs, BLOCK), triton.cdiv(outputs, BLOCK))
+    with on_device_of(weight):
+        unpack_kernel[grid](
+            *(partial, grad, fold(form), splits, inputs, outputs, depth, columns),
+            *(grad.stride(input_dim), grad.stride(output_dim), *grad.stride()[2:]),
+            KERNEL=form.kernel,
+            TAPS=form.taps,
+            BLOCK=BLOCK,
+            num_warps=WARPS,
+            enable_fp_fusion=True,
+        )
+    return grad.to(weight.dtype)

@@ -1,0 +1,196 @@
+"""Tensors to kernels: a form's result, and the gradient of its filters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from vaekernels.triton import INTERPRETED
+from vaekernels.triton.conv.configs import (
+    CHUNK,
+    Key,
+    Tile,
+    bucket,
+    gradient_tile_of,
+    input_precision,
+    splits_of,
+    tile_of,
+)
+from vaekernels.triton.conv.filters import pack, unpack
+from vaekernels.triton.conv.forms import Form
+from vaekernels.triton.conv.gradient_kernel import filter_gradient_kernel
+from vaekernels.triton.conv.kernel import tap_gemm_kernel
+from vaekernels.triton.conv.padded import Padded, storage_dtype
+from vaekernels.triton.row_reduction import on_device_of
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What is done to the products: ``activation(product + bias + residual)``.
+
+    Attributes:
+        bias: (channels,), or None.
+        residual: in the result's shape, any strides, or None.
+        activation: None, ``"relu"``, ``"silu"`` or ``"leaky_relu"``.
+        slope: of leaky_relu.
+        statistics: also count, mean and M2 of each tile's channels.
+    """
+
+    bias: Tensor | None = None
+    residual: Tensor | None = None
+    activation: str | None = None
+    slope: float = 0.0
+    statistics: bool = False
+
+
+def convolve(
+    form: Form,
+    x: Padded,
+    weight: Tensor,
+    output_dim: int,
+    size: tuple[int, int],
+    precision: str,
+    epilogue: Epilogue,
+    tile: Tile | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """The result of a form, channels_last, and its statistics.
+
+    Args:
+        form: from the images of x to the result's.
+        x: ``pad`` of them.
+        weight: in float16, bfloat16 or float32.
+        output_dim: the dimension of weight with the result's channels.
+        size: height and width of the result.
+        precision: a tier.
+        epilogue: after the products.
+        tile: None takes that of configs.py.
+
+    Returns:
+        The result, and (N, tiles, 3, channels) statistics or None.
+    """
+    channels = weight.shape[output_dim]
+    shape = (x.batch, channels, *size)
+    y = torch.empty(
+        shape,
+        dtype=storage_dtype(weight.dtype),
+        device=weight.device,
+        memory_format=torch.channels_last,
+    )
+    phases = form.phases**2
+    tile = tile or tile_of(_key(form, x, channels, weight, epilogue), _multiprocessors(weight))
+    columns = -(-channels // tile.columns) * tile.columns
+    matrix = pack(weight, form, output_dim, columns, x.depth)
+    # Statistics are those of one image: no tile may have rows of two.
+    unit_rows = x.image_rows if epilogue.statistics else x.batch * x.image_rows
+    tiles = triton.cdiv(unit_rows, tile.rows) * (x.batch if epilogue.statistics else 1)
+    statistics = None
+    if epilogue.statistics:
+        statistics = y.new_empty((tiles * phases, 3, channels), dtype=torch.float32)
+    residual = epilogue.residual
+    described = uses_descriptors(weight)
+    first, last = form.windows[0], form.windows[-1]
+    with on_device_of(weight):
+        tap_gemm_kernel[(tiles * phases * (columns // tile.columns),)](
+            _matrix(x.rows, (tile.rows, tile.depth), described),
+            _matrix(matrix, (tile.columns, tile.depth), described),
+            *(epilogue.bias, residual, y, statistics),
+            *(x.lead, unit_rows, *x.cells, x.depth, columns, channels, *size),
+            *(residual.stride() if residual is not None else (0, 0, 0, 0)),
+            epilogue.slope,
+            STRIDE=form.stride,
+            PHASES=form.phases,
+            TAPS=form.taps,
+            START_0=first.start,
+            TAPS_0=len(first.taps),
+            START_1=last.start,
+            TAPS_1=len(last.taps),
+            ACTIVATION=epilogue.activation,
+            PRECISION=input_precision(weight.dtype, precision),
+            DESCRIPTORS=described,
+            ROWS=tile.rows,
+            COLUMNS=tile.columns,
+            DEPTH=tile.depth,
+            num_warps=tile.warps,
+            num_stages=tile.stages,
+            enable_fp_fusion=True,
+        )
+    if statistics is not None:
+        statistics = statistics.view(x.batch, -1, 3, channels)
+    return y.to(weight.dtype), statistics
+
+
+def filter_gradient(
+    form: Form, x: Padded, v: Padded, weight: Tensor, output_dim: int, precision: str
+) -> Tensor:
+    """The gradient of the filters of ``form``, which has one phase.
+
+    Args:
+        form: from the images of x to those of v.
+        x: ``pad`` of its input.
+        v: its output's gradient in the cells of x, a sample each.
+        weight: gives shape, strides and dtype.
+        output_dim: the dimension of weight with the channels of v.
+        precision: a tier.
+    """
+    (window,) = form.windows
+    samples, rows = form.taps**2, x.batch * x.image_rows
+    tile = gradient_tile_of(x.rows.element_size(), x.depth, v.depth)
+    programs = samples * (x.depth // tile.inputs) * (v.depth // tile.outputs)
+    split_rows = triton.cdiv(triton.cdiv(rows, splits_of(rows, programs)), tile.rows) * tile.rows
+    splits = triton.cdiv(rows, split_rows)
+    shape = (splits, samples, x.depth, v.depth)
+    partial = torch.empty(shape, dtype=torch.float32, device=weight.device)
+    described = uses_descriptors(weight)
+    with on_device_of(weight):
+        filter_gradient_kernel[(splits * programs,)](
+            _matrix(x.rows, (tile.rows, tile.inputs), described),
+            _matrix(v.rows, (tile.rows, tile.outputs), described),
+            *(partial, x.lead, v.lead, rows, split_rows, x.cells[1], x.depth, v.depth),
+            STRIDE=form.stride,
+            TAPS=form.taps,
+            START=window.start,
+            PRECISION=input_precision(weight.dtype, precision),
+            DESCRIPTORS=described,
+            CHUNK=CHUNK,
+            ROWS=tile.rows,
+            INPUTS=tile.inputs,
+            OUTPUTS=tile.outputs,
+            num_warps=tile.warps,
+            num_stages=tile.stages,
+            enable_fp_fusion=True,
+        )
+    return unpack(partial, weight, form, output_dim)
+
+
+def uses_descriptors(like: Tensor) -> bool:
+    """Whether the device copies tiles by descriptor (TMA, since sm_90)."""
+    return like.is_cuda and torch.cuda.get_device_capability(like.device) >= (9, 0)
+
+
+def _matrix(matrix: Tensor, block: tuple[int, int], described: bool) -> Any:
+    return TensorDescriptor.from_tensor(matrix, list(block)) if described else matrix
+
+
+def _key(form: Form, x: Padded, channels: int, weight: Tensor, epilogue: Epilogue) -> Key:
+    major, minor = (0, 0) if INTERPRETED else torch.cuda.get_device_capability(weight.device)
+    return Key(
+        architecture=10 * major + minor,
+        itemsize=weight.element_size(),
+        taps=form.taps**2,
+        inputs=x.depth,
+        outputs=channels,
+        rows=bucket(x.batch * x.image_rows * form.phases**2),
+        epilogue=epilogue.residual is not None or epilogue.statistics,
+    )
+
+
+def _multiprocessors(like: Tensor) -> int:
+    """Of the device; one in the interpreter, which runs programs one after the other."""
+    if not like.is_cuda:
+        return 1
+    return torch.cuda.get_device_properties(like.device).multi_processor_count

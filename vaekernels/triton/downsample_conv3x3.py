@@ -1,0 +1,45 @@
+"""``vk.downsample_conv3x3`` on Triton."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from vaekernels.triton import implements
+from vaekernels.triton.conv.call import ConvCall
+from vaekernels.triton.conv.forms import DOWN3X3
+
+OP = "downsample_conv3x3"
+
+
+@implements(OP)
+def downsample_conv3x3(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    padding: str,
+    activation: str | None,
+    negative_slope: float,
+    precision: str,
+) -> Tensor:
+    call = ConvCall(OP, DOWN3X3[padding], x, weight, bias, activation, negative_slope, precision)
+    odd = 1 if padding == "symmetric" else 0
+    return call.forward((x.shape[2] + odd) // 2, (x.shape[3] + odd) // 2)
+
+
+@implements(f"{OP}_backward")
+def downsample_conv3x3_backward(
+    grad: Tensor | None,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    padding: str,
+    activation: str | None,
+    negative_slope: float,
+    precision: str,
+    y: Tensor,
+    mask: Sequence[bool],
+) -> tuple[Tensor, ...]:
+    call = ConvCall(OP, DOWN3X3[padding], x, weight, bias, activation, negative_slope, precision)
+    return call.backward(grad, y, *mask)[:3]
