@@ -24,7 +24,8 @@ class Way:
 
     Attributes:
         name: ``"winograd F(4x4, 3x3)"`` and the like; ``"narrow"`` and ``"shallow"``, those
-            for few output and input channels; ``"library"``, PyTorch's own convolution.
+            for few output and input channels; ``"tap-GEMM"``, of the Triton kernels;
+            ``"library"``, PyTorch's own convolution.
         reason: why this one.
     """
 
@@ -157,6 +158,8 @@ def _ways(choice: registry.Choice, arguments: Mapping[str, Any]) -> list[Way]:
         return []
     if choice.backend == "reference":
         return [Way("library", "the reference is PyTorch's own convolution")] * 3
+    if choice.backend == "triton":
+        return [Way("tap-GEMM", "the one way of the Triton kernels, for every shape")] * 3
     x, weight = arguments["x"], arguments["weight"]
     answers = _extension.load().explain_conv(
         choice.op,

@@ -42,7 +42,10 @@ def define_conv(
             differentiable=differentiable,
             saved_outputs=("y",),
             channels_last=("x", "residual"),
-            backends={"cpu": (torch.float32,)},
+            backends={
+                "cpu": (torch.float32,),
+                "triton": (torch.float32, torch.bfloat16, torch.float16),
+            },
         )
     )
 
@@ -174,9 +177,14 @@ def run_conv(
     assert weight is not None
     tier = conv_precision(op, precision)
     # Under autocast F.conv2d computes in another dtype than x has; so the backend is chosen for it.
-    kernel = registry.implementation(op, x, backend, _autocast_dtype(x))
-    if not torch.compiler.is_compiling() and isinstance(kernel, OpOverload):
-        watch(weight)
+    dtype = _autocast_dtype(x)
+    kernel = registry.implementation(op, x, backend, dtype)
+    if isinstance(kernel, OpOverload):
+        if dtype is not None:
+            # What F.conv2d takes; a normalisation keeps its weights, as F.group_norm does.
+            tensors = (*(t if t is None else t.to(dtype) for t in tensors[:4]), *tensors[4:])
+        if kernel.namespace == "vaekernels" and not torch.compiler.is_compiling():
+            watch(weight)
     if activation == "silu" and _wants_gradient(tensors):
         # The gradient of silu needs its argument, which y does not tell.
         return F.silu(kernel(*tensors, *settings, None, negative_slope, tier))

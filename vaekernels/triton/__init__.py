@@ -17,12 +17,17 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 OPS = (
     "bernoulli_nll",
+    "conv3x3",
+    "conv_transpose4x4",
+    "downsample_conv3x3",
+    "downsample_conv4x4",
     "gaussian_kl",
     "gaussian_nll",
     "group_norm_silu",
     "laplace_nll",
     "randn",
     "rsample_kl",
+    "upsample_conv3x3",
 )
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 import triton
+import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -43,13 +44,15 @@ class Config:
     """One compilation of a kernel.
 
     ``arguments`` gives every parameter in order: a Triton type (``"*fp32"``, ``"i32"``, with
-    ``":16"`` where divisible by 16), or, for a constant and an absent pointer, its value.
+    ``":16"`` where divisible by 16), or, for a constant and an absent pointer, its value (a
+    string in a ``tl.constexpr``).
     """
 
     name: str
     kernel: Any
     arguments: Mapping[str, Any]
     warps: int = WARPS
+    stages: int | None = None  # of its software pipeline; None: Triton's default
 
 
 @dataclass(frozen=True)
@@ -173,13 +176,16 @@ def compile_kernel(config: Config, target: str = "sm_90") -> Any:
     signature, constants, attributes = {}, {}, {}
     for index, (name, kind) in enumerate(config.arguments.items()):
         if not isinstance(kind, str):
-            signature[name], constants[(index,)] = "constexpr", kind
+            value = kind.value if isinstance(kind, tl.constexpr) else kind
+            signature[name], constants[(index,)] = "constexpr", value
             continue
         signature[name], _, divisor = kind.partition(":")
         if divisor:
             attributes[(index,)] = [["tt.divisibility", int(divisor)]]
     source = ASTSource(config.kernel, signature, constants, attributes)
-    options = {"num_warps": config.warps, "enable_fp_fusion": False}
+    options: dict[str, Any] = {"num_warps": config.warps, "enable_fp_fusion": False}
+    if config.stages is not None:
+        options["num_stages"] = config.stages
     gpu = GPUTarget("cuda", int(target.removeprefix("sm_")), 32)
     return triton.compile(source, target=gpu, options=options)
 

@@ -3,45 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from vaekernels.triton import implements
 from vaekernels.triton.conv.call import ConvCall
-from vaekernels.triton.conv.configurations import conv_configs
+from vaekernels.triton.conv.configurations import conv_configs, epilogue_configs
 from vaekernels.triton.conv.forms import SAME
-from vaekernels.triton.group_norm import scale_shift, statistics
+from vaekernels.triton.group_norm import Normalisation, normalisation
 from vaekernels.triton.group_norm_silu import group_norm_silu_backward
 
 OP = "conv3x3"
-AOT_CONFIGS = conv_configs(OP, SAME)
-
-
-class Norm(NamedTuple):
-    """The prologue's normalisation, as group_norm_silu has it."""
-
-    weight: Tensor
-    bias: Tensor
-    groups: int
-    eps: float
-    mean: Tensor
-    rstd: Tensor
-
-    @property
-    def affine(self) -> tuple[Tensor, Tensor]:
-        """Its factor and summand per sample and channel."""
-        return scale_shift(self.mean, self.rstd, self.weight, self.bias)
+AOT_CONFIGS = [*conv_configs(OP, SAME), *epilogue_configs(OP, SAME)]
 
 
 def _norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int, eps: float
-) -> Norm | None:
+) -> Normalisation | None:
     if weight is None or x.numel() == 0:
         return None
     if bias is None:
         raise ValueError(f"{OP}: expected norm_bias beside norm_weight")
-    return Norm(weight, bias, groups, eps, *statistics(x, groups, eps))
+    return normalisation(x, weight, bias, groups, eps)
 
 
 @implements(OP)
@@ -62,7 +46,7 @@ def conv3x3(
     call = ConvCall(
         *(OP, SAME, x, weight, bias, activation, negative_slope, precision),
         residual=residual,
-        affine=norm and norm.affine,
+        affine=norm and (norm.scale, norm.shift),
     )
     return call.forward(x.shape[2], x.shape[3])
 
@@ -90,13 +74,16 @@ def conv3x3_backward(
     call = ConvCall(
         *(OP, SAME, x, weight, bias, activation, negative_slope, precision),
         residual=residual,
-        affine=norm and norm.affine,
+        affine=norm and (norm.scale, norm.shift),
     )
     grad_x, *others = call.backward(grad, y, wants_norm, mask[1], mask[2], mask[3])
-    norm_grads = (x.new_empty(0), x.new_empty(0))
+    norm_grads = [x.new_empty(0), x.new_empty(0)]
     if norm is not None and wants_norm:
+        assert norm_weight is not None
+        assert norm_bias is not None
         grad_x, *norm_grads = group_norm_silu_backward(
-            *(grad_x, x, norm.weight, norm.bias, norm.groups, norm.eps, "silu"),
+            *(grad_x, x, norm_weight, norm_bias, norm_groups, norm_eps, "silu"),
             *(norm.mean, norm.rstd, (mask[0], mask[4], mask[5])),
         )
+        grad_x = grad_x.contiguous(memory_format=torch.channels_last) if mask[0] else grad_x
     return grad_x, *others, *norm_grads

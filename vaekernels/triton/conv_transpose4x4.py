@@ -8,9 +8,11 @@ from torch import Tensor
 
 from vaekernels.triton import implements
 from vaekernels.triton.conv.call import ConvCall
+from vaekernels.triton.conv.configurations import conv_configs
 from vaekernels.triton.conv.forms import UP4X4
 
 OP = "conv_transpose4x4"
+AOT_CONFIGS = conv_configs(OP, UP4X4)
 
 
 @implements(OP)

@@ -8,9 +8,11 @@ from torch import Tensor
 
 from vaekernels.triton import implements
 from vaekernels.triton.conv.call import ConvCall
+from vaekernels.triton.conv.configurations import conv_configs
 from vaekernels.triton.conv.forms import DOWN3X3
 
 OP = "downsample_conv3x3"
+AOT_CONFIGS = conv_configs(OP, DOWN3X3["asymmetric"])
 
 
 @implements(OP)

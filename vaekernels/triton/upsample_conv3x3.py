@@ -8,9 +8,11 @@ from torch import Tensor
 
 from vaekernels.triton import implements
 from vaekernels.triton.conv.call import ConvCall
+from vaekernels.triton.conv.configurations import conv_configs
 from vaekernels.triton.conv.forms import UPSAMPLE
 
 OP = "upsample_conv3x3"
+AOT_CONFIGS = conv_configs(OP, UPSAMPLE)
 
 
 @implements(OP)

@@ -67,7 +67,7 @@ HALF = (
     Tile(64, 16, 64, 4, 4),
 )
 # float32 is split into three products, or computed without matrix units.
-SINGLE = (Tile(64, 64, 32, 4, 3), Tile(64, 32, 32, 4, 3), Tile(64, 16, 32, 4, 3))
+SINGLE = (Tile(64, 64, 32, 8, 3), Tile(64, 32, 32, 4, 3), Tile(64, 16, 32, 4, 3))
 WASTE = 4 / 3  # of columns that a tile computes, to those that are there
 
 
@@ -119,10 +119,10 @@ class GradientTile:
 
 def gradient_tile_of(itemsize: int, depth: int, columns: int) -> GradientTile:
     """The tile for ``depth`` by ``columns`` channels; divides both."""
-    largest = 64 if itemsize == 4 else 128
+    largest, rows = (64, 32) if itemsize == 4 else (128, 64)
     inputs, outputs = divisor(depth, largest), divisor(columns, largest)
-    warps = 8 if inputs * outputs >= 128 * 128 else 4
-    return GradientTile(32 if itemsize == 4 else 64, inputs, outputs, warps, 3)
+    warps = 8 if inputs * outputs == largest**2 else 4
+    return GradientTile(rows, inputs, outputs, warps, 3)
 
 
 def splits_of(rows: int, programs: int) -> int:

@@ -14,11 +14,9 @@ import triton.language as tl
 from torch import Tensor
 
 from vaekernels.triton.conv.forms import Form
-from vaekernels.triton.conv.padded import storage_dtype
-from vaekernels.triton.row_reduction import on_device_of
+from vaekernels.triton.launching import run, written_dtype
 
-BLOCK = 32  # channels of a program, of either side
-WARPS = 4
+BLOCK, WIDTH = 32, 64  # of a program's tile
 
 
 def fold(form: Form) -> int:
@@ -48,31 +46,35 @@ def pack_kernel(
     PHASES: tl.constexpr,
     TAPS: tl.constexpr,
     BLOCK: tl.constexpr,
+    WIDTH: tl.constexpr,
 ):
     """Filters into the product's matrix.
 
     Equation: matrix[q, o, t, i] = sum of weight[o, i, k] over the taps k that sample t meets.
-    Grid: (phase and sample of its window, BLOCK outputs, BLOCK inputs).
+    Grid: one program per BLOCK rows of the matrix and WIDTH of its columns.
     Numerics: float32, one rounding.
     Saved for backward: nothing.
     Paper: none.
     """
-    phase, sample = tl.program_id(0) // (TAPS * TAPS), tl.program_id(0) % (TAPS * TAPS)
-    y = (phase // PHASES) * TAPS + sample // TAPS
-    x = (phase % PHASES) * TAPS + sample % TAPS
-    output = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[:, None]
-    input = tl.program_id(2) * BLOCK + tl.arange(0, BLOCK)[None, :]
+    width = TAPS * TAPS * depth
+    blocks = tl.cdiv(width, WIDTH)
+    row = (tl.program_id(0) // blocks) * BLOCK + tl.arange(0, BLOCK)[:, None]
+    place = (tl.program_id(0) % blocks) * WIDTH + tl.arange(0, WIDTH)[None, :]
+    phase, output = row // columns, row % columns
+    sample, input = place // depth, place % depth
+    met_y = fold >> 4 * ((phase // PHASES) * TAPS + sample // TAPS)
+    met_x = fold >> 4 * ((phase % PHASES) * TAPS + sample % TAPS)
+    exists = (phase < PHASES * PHASES) & (output < outputs)
+    exists = exists & (place < width) & (input < inputs)
     offset = output.to(tl.int64) * weight_output + input.to(tl.int64) * weight_input
-    factor = tl.zeros([BLOCK, BLOCK], tl.float32)
+    factor = tl.zeros([BLOCK, WIDTH], tl.float32)
     for k in tl.static_range(KERNEL):
         for l in tl.static_range(KERNEL):  # noqa: E741
-            # A tap that does not meet the sample has no inputs.
-            met = inputs * ((fold >> (4 * y + k)) & (fold >> (4 * x + l)) & 1)
+            meets = ((met_y >> k) & (met_x >> l) & 1) != 0
             tap = weight + offset + k * weight_y + l * weight_x
-            factor += tl.load(tap, mask=(output < outputs) & (input < met), other=0.0).to(tl.float32)
-    row = (phase * columns + output).to(tl.int64)
-    place = row * (TAPS * TAPS * depth) + sample * depth + input
-    tl.store(matrix + place, factor, mask=(output < columns) & (input < depth))
+            factor += tl.load(tap, mask=exists & meets, other=0.0).to(tl.float32)
+    stored = (phase < PHASES * PHASES) & (place < width)
+    tl.store(matrix + row.to(tl.int64) * width + place, factor, mask=stored)
 
 
 @triton.jit(do_not_specialize=["fold", "splits", "inputs", "outputs", "depth", "columns"])
@@ -96,14 +98,17 @@ def unpack_kernel(
     """The matrix's gradient, summed over its parts, into the filters' gradient: one phase.
 
     Equation: grad[i, o, k] = sum of partial[s, t, i, o] over parts s and samples t that meet tap k.
-    Grid: (tap, BLOCK inputs, BLOCK outputs).
+    Grid: one program per tap, BLOCK inputs and BLOCK outputs.
     Numerics: float64, in a fixed order; one rounding at the end.
     Saved for backward: nothing.
     Paper: none.
     """
-    k, l = tl.program_id(0) // KERNEL, tl.program_id(0) % KERNEL  # noqa: E741
-    input = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[:, None]
-    output = tl.program_id(2) * BLOCK + tl.arange(0, BLOCK)[None, :]
+    program, output_blocks = tl.program_id(0), tl.cdiv(outputs, BLOCK)
+    output = (program % output_blocks) * BLOCK + tl.arange(0, BLOCK)[None, :]
+    program, input_blocks = program // output_blocks, tl.cdiv(inputs, BLOCK)
+    input = (program % input_blocks) * BLOCK + tl.arange(0, BLOCK)[:, None]
+    tap = program // input_blocks
+    k, l = tap // KERNEL, tap % KERNEL  # noqa: E741
     exists = (input < inputs) & (output < outputs)
     total = tl.zeros([BLOCK, BLOCK], tl.float64)
     for sample in range(0, TAPS * TAPS):
@@ -128,41 +133,39 @@ def pack(weight: Tensor, form: Form, output_dim: int, columns: int, depth: int) 
         columns: rows of the matrix per phase; those beyond the outputs are zeros.
         depth: of a sample; channels beyond the inputs are zeros.
     """
-    phases, samples = form.phases**2, form.taps**2
-    shape = (phases * columns, samples * depth)
-    matrix = torch.empty(shape, dtype=storage_dtype(weight.dtype), device=weight.device)
+    shape = (form.phases**2 * columns, form.taps**2 * depth)
+    matrix = torch.empty(shape, dtype=written_dtype(weight.dtype), device=weight.device)
     input_dim = 1 - output_dim
-    grid = (phases * samples, triton.cdiv(columns, BLOCK), triton.cdiv(depth, BLOCK))
-    with on_device_of(weight):
-        pack_kernel[grid](
-            *(weight, matrix, fold(form)),
-            *(weight.shape[output_dim], weight.shape[input_dim], columns, depth),
-            *(weight.stride(output_dim), weight.stride(input_dim), *weight.stride()[2:]),
-            KERNEL=form.kernel,
-            PHASES=form.phases,
-            TAPS=form.taps,
-            BLOCK=BLOCK,
-            num_warps=WARPS,
-            enable_fp_fusion=True,
-        )
+    run(
+        pack_kernel,
+        triton.cdiv(shape[0], BLOCK) * triton.cdiv(shape[1], WIDTH),
+        weight,
+        *(weight, matrix, fold(form)),
+        *(weight.shape[output_dim], weight.shape[input_dim], columns, depth),
+        *(weight.stride(output_dim), weight.stride(input_dim), *weight.stride()[2:]),
+        KERNEL=form.kernel,
+        PHASES=form.phases,
+        TAPS=form.taps,
+        BLOCK=BLOCK,
+        WIDTH=WIDTH,
+    )
     return matrix
 
 
 def unpack(partial: Tensor, weight: Tensor, form: Form, output_dim: int) -> Tensor:
     """The gradient of ``weight`` from that of its matrix, (splits, samples, depth, columns)."""
     splits, _, depth, columns = partial.shape
-    grad = torch.empty_like(weight, dtype=storage_dtype(weight.dtype))
+    grad = torch.empty_like(weight, dtype=written_dtype(weight.dtype))
     input_dim = 1 - output_dim
     inputs, outputs = weight.shape[input_dim], weight.shape[output_dim]
-    grid = (form.kernel**2, triton.cdiv(inputs, BLOCK), triton.cdiv(outputs, BLOCK))
-    with on_device_of(weight):
-        unpack_kernel[grid](
-            *(partial, grad, fold(form), splits, inputs, outputs, depth, columns),
-            *(grad.stride(input_dim), grad.stride(output_dim), *grad.stride()[2:]),
-            KERNEL=form.kernel,
-            TAPS=form.taps,
-            BLOCK=BLOCK,
-            num_warps=WARPS,
-            enable_fp_fusion=True,
-        )
+    run(
+        unpack_kernel,
+        form.kernel**2 * triton.cdiv(inputs, BLOCK) * triton.cdiv(outputs, BLOCK),
+        weight,
+        *(partial, grad, fold(form), splits, inputs, outputs, depth, columns),
+        *(grad.stride(input_dim), grad.stride(output_dim), *grad.stride()[2:]),
+        KERNEL=form.kernel,
+        TAPS=form.taps,
+        BLOCK=BLOCK,
+    )
     return grad.to(weight.dtype)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from vaekernels.triton.silu import silu
+
 
 @triton.jit
 def load_tile(matrix, row, column, stride, offsets, DESCRIPTORS: tl.constexpr):
     """A tile of ``matrix`` whose corner is (row, column): by its descriptor, or by pointers."""
     if DESCRIPTORS:
-        return matrix.load([row, column])
-    return tl.load(matrix + (row.to(tl.int64) * stride + column) + offsets)
+        tile = matrix.load([row, column])
+    else:
+        tile = tl.load(matrix + (row.to(tl.int64) * stride + column) + offsets)
+    return tile
 
 
 @triton.jit
-def activate(value, slope, ACTIVATION: tl.constexpr):
+def activate(value, slope, ACTIVATION: tl.constexpr, ROUNDED: tl.constexpr):
     """The activation named ``ACTIVATION``; none of None."""
     if ACTIVATION == "relu":
         # A comparison that NaN fails keeps it, as PyTorch does.
@@ -23,7 +27,7 @@ def activate(value, slope, ACTIVATION: tl.constexpr):
     elif ACTIVATION == "leaky_relu":
         value = tl.where(value > 0.0, value, value * slope)
     elif ACTIVATION == "silu":
-        value = value / (1.0 + tl.exp(-value))
+        value = silu(value, ROUNDED)
     return value
 
 
@@ -71,6 +75,7 @@ def tap_gemm_kernel(
     TAPS_1: tl.constexpr,
     ACTIVATION: tl.constexpr,
     PRECISION: tl.constexpr,
+    ROUNDED: tl.constexpr,  # to 16 bits
     DESCRIPTORS: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -145,7 +150,7 @@ def tap_gemm_kernel(
         place += out_x.to(tl.int64) * residual_pixel
         place = place[:, None] + channel.to(tl.int64)[None, :] * residual_channel
         total += tl.load(residual + place, mask=stored, other=0.0).to(tl.float32)
-    result = activate(total, slope, ACTIVATION).to(y.dtype.element_ty)
+    result = activate(total, slope, ACTIVATION, ROUNDED).to(y.dtype.element_ty)
     pixel = (image * height + out_y) * width + out_x
     tl.store(y + (pixel[:, None] * channels + channel[None, :]), result, mask=stored)
     if statistics is not None:

@@ -10,7 +10,6 @@ import triton
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from vaekernels.triton import INTERPRETED
 from vaekernels.triton.conv.configs import (
     CHUNK,
     Key,
@@ -25,8 +24,8 @@ from vaekernels.triton.conv.filters import pack, unpack
 from vaekernels.triton.conv.forms import Form
 from vaekernels.triton.conv.gradient_kernel import filter_gradient_kernel
 from vaekernels.triton.conv.kernel import tap_gemm_kernel
-from vaekernels.triton.conv.padded import Padded, storage_dtype
-from vaekernels.triton.row_reduction import on_device_of
+from vaekernels.triton.conv.padded import Padded
+from vaekernels.triton.launching import run, written_dtype
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def convolve(
     shape = (x.batch, channels, *size)
     y = torch.empty(
         shape,
-        dtype=storage_dtype(weight.dtype),
+        dtype=written_dtype(weight.dtype),
         device=weight.device,
         memory_format=torch.channels_last,
     )
@@ -94,31 +93,33 @@ def convolve(
     residual = epilogue.residual
     described = uses_descriptors(weight)
     first, last = form.windows[0], form.windows[-1]
-    with on_device_of(weight):
-        tap_gemm_kernel[(tiles * phases * (columns // tile.columns),)](
-            _matrix(x.rows, (tile.rows, tile.depth), described),
-            _matrix(matrix, (tile.columns, tile.depth), described),
-            *(epilogue.bias, residual, y, statistics),
-            *(x.lead, unit_rows, *x.cells, x.depth, columns, channels, *size),
-            *(residual.stride() if residual is not None else (0, 0, 0, 0)),
-            epilogue.slope,
-            STRIDE=form.stride,
-            PHASES=form.phases,
-            TAPS=form.taps,
-            START_0=first.start,
-            TAPS_0=len(first.taps),
-            START_1=last.start,
-            TAPS_1=len(last.taps),
-            ACTIVATION=epilogue.activation,
-            PRECISION=input_precision(weight.dtype, precision),
-            DESCRIPTORS=described,
-            ROWS=tile.rows,
-            COLUMNS=tile.columns,
-            DEPTH=tile.depth,
-            num_warps=tile.warps,
-            num_stages=tile.stages,
-            enable_fp_fusion=True,
-        )
+    run(
+        tap_gemm_kernel,
+        tiles * phases * (columns // tile.columns),
+        weight,
+        _matrix(x.rows, (tile.rows, tile.depth), described),
+        _matrix(matrix, (tile.columns, tile.depth), described),
+        *(epilogue.bias, residual, y, statistics),
+        *(x.lead, unit_rows, *x.cells, x.depth, columns, channels, *size),
+        *(residual.stride() if residual is not None else (0, 0, 0, 0)),
+        epilogue.slope,
+        STRIDE=form.stride,
+        PHASES=form.phases,
+        TAPS=form.taps,
+        START_0=first.start,
+        TAPS_0=len(first.taps),
+        START_1=last.start,
+        TAPS_1=len(last.taps),
+        ACTIVATION=epilogue.activation,
+        PRECISION=input_precision(weight.dtype, precision),
+        ROUNDED=weight.element_size() == 2,
+        DESCRIPTORS=described,
+        ROWS=tile.rows,
+        COLUMNS=tile.columns,
+        DEPTH=tile.depth,
+        warps=tile.warps,
+        num_stages=tile.stages,
+    )
     if statistics is not None:
         statistics = statistics.view(x.batch, -1, 3, channels)
     return y.to(weight.dtype), statistics
@@ -146,24 +147,25 @@ def filter_gradient(
     shape = (splits, samples, x.depth, v.depth)
     partial = torch.empty(shape, dtype=torch.float32, device=weight.device)
     described = uses_descriptors(weight)
-    with on_device_of(weight):
-        filter_gradient_kernel[(splits * programs,)](
-            _matrix(x.rows, (tile.rows, tile.inputs), described),
-            _matrix(v.rows, (tile.rows, tile.outputs), described),
-            *(partial, x.lead, v.lead, rows, split_rows, x.cells[1], x.depth, v.depth),
-            STRIDE=form.stride,
-            TAPS=form.taps,
-            START=window.start,
-            PRECISION=input_precision(weight.dtype, precision),
-            DESCRIPTORS=described,
-            CHUNK=CHUNK,
-            ROWS=tile.rows,
-            INPUTS=tile.inputs,
-            OUTPUTS=tile.outputs,
-            num_warps=tile.warps,
-            num_stages=tile.stages,
-            enable_fp_fusion=True,
-        )
+    run(
+        filter_gradient_kernel,
+        splits * programs,
+        weight,
+        _matrix(x.rows, (tile.rows, tile.inputs), described),
+        _matrix(v.rows, (tile.rows, tile.outputs), described),
+        *(partial, x.lead, v.lead, rows, split_rows, x.cells[1], x.depth, v.depth),
+        STRIDE=form.stride,
+        TAPS=form.taps,
+        START=window.start,
+        PRECISION=input_precision(weight.dtype, precision),
+        DESCRIPTORS=described,
+        CHUNK=CHUNK,
+        ROWS=tile.rows,
+        INPUTS=tile.inputs,
+        OUTPUTS=tile.outputs,
+        warps=tile.warps,
+        num_stages=tile.stages,
+    )
     return unpack(partial, weight, form, output_dim)
 
 
@@ -177,7 +179,7 @@ def _matrix(matrix: Tensor, block: tuple[int, int], described: bool) -> Any:
 
 
 def _key(form: Form, x: Padded, channels: int, weight: Tensor, epilogue: Epilogue) -> Key:
-    major, minor = (0, 0) if INTERPRETED else torch.cuda.get_device_capability(weight.device)
+    major, minor = torch.cuda.get_device_capability(weight.device) if weight.is_cuda else (0, 0)
     return Key(
         architecture=10 * major + minor,
         itemsize=weight.element_size(),

@@ -20,14 +20,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vaekernels.triton import INTERPRETED
 from vaekernels.triton.conv.forms import Form
-from vaekernels.triton.row_reduction import on_device_of
+from vaekernels.triton.launching import run, written_dtype
+from vaekernels.triton.silu import silu
 
 CHANNEL_MULTIPLE = 16  # of a row's depth: 32 bytes or more, and the least of a product
-TILE_ROWS = 256  # of the largest tile: it may reach so far beyond the last row
+TILE_ROWS = 128  # of the largest tile: it may reach so far beyond the last row
 BLOCK = 2048  # elements of a program
-WARPS = 4
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Padded:
         return self.cells[0] * self.cells[1]
 
 
-@triton.jit(do_not_specialize=["batch", "channels", "height", "width", "lead", "lines"])
+@triton.jit(do_not_specialize=["batch", "height", "width", "lead", "lines", "all_lines"])
 def pad_kernel(
     x,  # (N, C, H, W), any strides
     scale,  # (N, C) float32, or None
@@ -69,46 +68,53 @@ def pad_kernel(
     x_line,
     x_pixel,
     lead,  # lines of cells before the first image
-    lines,  # of cells from one image to the next
+    lines,  # from one image to the next
+    all_lines,  # of the matrix
     line_cells,
     depth,
     STRIDE: tl.constexpr,
+    LINES: tl.constexpr,
     CELLS: tl.constexpr,
     CHANNELS: tl.constexpr,
+    ROUNDED: tl.constexpr,
 ):
     """Images into the padded matrix.
 
     Equation: x, or silu(x * scale + shift) = silu(group_norm(x)); 0 outside of the image.
-    Grid: (line of cells and CELLS of it, sample of the cell and CHANNELS of it).
+    Grid: one program per LINES lines of cells, CELLS of each, sample of a cell, CHANNELS of it.
     Numerics: float32, one rounding.
     Saved for backward: nothing.
     Paper: none.
     """
-    blocks = tl.cdiv(line_cells, CELLS)
-    line = tl.program_id(0) // blocks
-    cell = (tl.program_id(0) % blocks) * CELLS + tl.arange(0, CELLS)[:, None]
     channel_blocks = tl.cdiv(depth, CHANNELS)
-    sample = tl.program_id(1) // channel_blocks
-    channel = (tl.program_id(1) % channel_blocks) * CHANNELS + tl.arange(0, CHANNELS)[None, :]
+    program = tl.program_id(0)
+    channel = (program % channel_blocks) * CHANNELS + tl.arange(0, CHANNELS)
+    program = program // channel_blocks
+    sample = program % (STRIDE * STRIDE)
+    program = program // (STRIDE * STRIDE)
+    line_blocks = tl.cdiv(line_cells, CELLS)
+    cell = (program % line_blocks) * CELLS + tl.arange(0, CELLS)[None, :, None]
+    line = (program // line_blocks) * LINES + tl.arange(0, LINES)[:, None, None]
+    channel = channel[None, None, :]
 
     image_line = line - lead
     image = image_line // lines
     y = (image_line % lines) * STRIDE + sample // STRIDE
     column = cell * STRIDE + sample % STRIDE
-    # Of a line between images, and of those before and after all of them, no channel is there.
-    present = tl.where((image_line >= 0) & (image < batch) & (y < height), channels, 0)
-    exists = (column < width) & (channel < present)
-    first = x + image.to(tl.int64) * x_batch + y.to(tl.int64) * x_line
-    offset = column.to(tl.int64) * x_pixel + channel.to(tl.int64) * x_channel
-    value = tl.load(first + offset, mask=exists, other=0.0).to(tl.float32)
+    known = (image_line >= 0) & (image < batch) & (channel < channels)
+    exists = known & (y < height) & (column < width)
+    place = image.to(tl.int64) * x_batch + y.to(tl.int64) * x_line
+    place = place + column.to(tl.int64) * x_pixel + channel.to(tl.int64) * x_channel
+    value = tl.load(x + place, mask=exists, other=0.0).to(tl.float32)
     if scale is not None:
         factor = image.to(tl.int64) * channels + channel
-        value = value * tl.load(scale + factor, mask=channel < present, other=0.0)
-        value += tl.load(shift + factor, mask=channel < present, other=0.0)
-        value = tl.where(exists, value / (1.0 + tl.exp(-value)), 0.0)
-    row = line.to(tl.int64) * line_cells + cell
-    offset = row * (STRIDE * STRIDE * depth) + sample * depth + channel
-    tl.store(padded + offset, value, mask=(cell < line_cells) & (channel < depth))
+        value = value * tl.load(scale + factor, mask=known, other=0.0)
+        value += tl.load(shift + factor, mask=known, other=0.0)
+        value = tl.where(exists, silu(value, ROUNDED), 0.0)
+    place = (line.to(tl.int64) * line_cells + cell) * (STRIDE * STRIDE * depth)
+    place = place + sample * depth + channel
+    stored = (line < all_lines) & (cell < line_cells) & (channel < depth)
+    tl.store(padded + place, value, mask=stored)
 
 
 def pad(
@@ -152,31 +158,24 @@ def _pad(
             f"the triton convolutions take batches of less than 2**31 pixels; got {tuple(x.shape)}"
         )
     shape = (all_lines * line_cells, stride * stride * depth)
-    rows = torch.empty(shape, dtype=storage_dtype(x.dtype), device=x.device)
+    rows = torch.empty(shape, dtype=written_dtype(x.dtype), device=x.device)
     channel_block = min(64, triton.next_power_of_2(depth))
-    cell_block = min(BLOCK // channel_block, max(16, triton.next_power_of_2(line_cells)))
-    grid = (
-        all_lines * triton.cdiv(line_cells, cell_block),
-        stride * stride * triton.cdiv(depth, channel_block),
-    )
+    cell_block = min(BLOCK // channel_block, triton.next_power_of_2(line_cells))
+    line_block = BLOCK // channel_block // cell_block
+    blocks = triton.cdiv(line_cells, cell_block) * triton.cdiv(depth, channel_block)
     scale, shift = (None, None) if affine is None else affine
-    with on_device_of(x):
-        pad_kernel[grid](
-            *(x, scale, shift, rows),
-            *(batch, channels, height, width, *x.stride()),
-            *(before, lines, line_cells, depth),
-            STRIDE=stride,
-            CELLS=cell_block,
-            CHANNELS=channel_block,
-            num_warps=WARPS,
-            enable_fp_fusion=True,
-        )
+    run(
+        pad_kernel,
+        triton.cdiv(all_lines, line_block) * stride * stride * blocks,
+        x,
+        *(x, scale, shift, rows),
+        *(batch, channels, height, width, *x.stride()),
+        *(before, lines, all_lines, line_cells, depth),
+        STRIDE=stride,
+        LINES=line_block,
+        CELLS=cell_block,
+        CHANNELS=channel_block,
+        ROUNDED=x.element_size() == 2,
+    )
     return Padded(rows, before * line_cells, batch, cells, depth)
 
-
-def storage_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What kernels write where ``dtype`` is meant.
-
-    The interpreter cuts a float32 off to bfloat16 instead of rounding it: there it stays one.
-    """
-    return torch.float32 if INTERPRETED and dtype == torch.bfloat16 else dtype

@@ -1,0 +1,164 @@
+"""What the ahead-of-time gate compiles of the convolutions: each op's forms in the tiles they use.
+
+``descriptors`` are for sm_90 and newer, ``pointers`` for sm_80 and sm_89 too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import triton.language as tl
+
+from vaekernels.triton.aot import Config
+from vaekernels.triton.conv.configs import CHUNK, HALF, SINGLE, Tile, gradient_tile_of
+from vaekernels.triton.conv.filters import BLOCK, WIDTH, pack_kernel, unpack_kernel
+from vaekernels.triton.conv.forms import Form, adjoint
+from vaekernels.triton.conv.gradient_kernel import filter_gradient_kernel
+from vaekernels.triton.conv.kernel import tap_gemm_kernel
+from vaekernels.triton.conv.padded import pad_kernel
+
+CHANNELS = 256  # of both sides
+SIZES = {"fp32": 4, "bf16": 2, "fp16": 2}
+# Sizes and strides that a multiple of 16 is known of: those of channels_last images.
+ALIGNED = ("depth", "columns", "channels", "inputs", "outputs")
+RESIDUAL = {
+    "residual_channel": 1,
+    **dict.fromkeys(("residual_batch", "residual_line", "residual_pixel"), "i32:16"),
+}
+PIXELS = {"x_channel": 1, **dict.fromkeys(("x_batch", "x_line", "x_pixel"), "i32:16")}
+PLANES = {"x_pixel": 1, **dict.fromkeys(("x_batch", "x_line", "x_channel"), "i32:16")}
+
+
+def conv_configs(op: str, form: Form) -> list[Config]:
+    """Of an op: its result, the gradients of its input and filters, and what is around them."""
+    back = adjoint(form)
+    one_phase = form if form.phases == 1 else back
+    stride = {"STRIDE": form.stride}
+    return [
+        tap_gemm_config(op, form, "bf16", HALF[0], described=True),
+        tap_gemm_config(op, form, "bf16", HALF[1]),
+        tap_gemm_config(op, form, "fp32", SINGLE[0]),
+        tap_gemm_config(f"{op} adjoint", back, "bf16", HALF[1], described=True),
+        gradient_config(f"{op} filters", one_phase, "bf16", described=True),
+        gradient_config(f"{op} filters", one_phase, "bf16"),
+        _config(f"{op} pad pixels", pad_kernel, "bf16", _PAD | PIXELS | stride),
+        _config(f"{op} pack", pack_kernel, "bf16", _filters(form)),
+        _config(f"{op} unpack", unpack_kernel, "bf16", _filters(one_phase)),
+    ]
+
+
+def epilogue_configs(op: str, form: Form) -> list[Config]:
+    """Of an op with everything before and after it, in each way of loading; and float32."""
+    kinds: list[tuple[str, Tile, bool, str]] = [
+        ("bf16", HALF[1], True, "ieee"),
+        ("fp16", HALF[1], False, "ieee"),
+        ("fp32", SINGLE[0], True, "tf32x3"),
+        ("fp32", SINGLE[0], True, "ieee"),
+    ]
+    special = {"residual": "*{}:16", "statistics": "*fp32:16", "ACTIVATION": tl.constexpr("silu")}
+    norm = {"scale": "*fp32:16", "shift": "*fp32:16", "STRIDE": form.stride}
+    return [
+        *(
+            tap_gemm_config(
+                f"{op} epilogue {precision}",
+                form,
+                dtype,
+                tile,
+                described,
+                **(special | {"residual": f"*{dtype}:16", "PRECISION": tl.constexpr(precision)}),
+                **RESIDUAL,
+            )
+            for dtype, tile, described, precision in kinds
+        ),
+        _config(f"{op} pad norm pixels", pad_kernel, "bf16", _PAD | PIXELS | norm),
+        _config(f"{op} pad norm planes", pad_kernel, "bf16", _PAD | PLANES | norm),
+        gradient_config(f"{op} filters", form, "fp32", described=True),
+    ]
+
+
+def tap_gemm_config(
+    name: str, form: Form, dtype: str, tile: Tile, described: bool = False, **special: Any
+) -> Config:
+    """The product of ``form``; ``special`` replaces arguments."""
+    first, last = form.windows[0], form.windows[-1]
+    known = {
+        "x": _matrix(dtype, (tile.rows, tile.depth), described),
+        "weight": _matrix(dtype, (tile.columns, tile.depth), described),
+        "residual": None,
+        "statistics": None,
+        "slope": "fp32",
+        "STRIDE": form.stride,
+        "PHASES": form.phases,
+        "TAPS": form.taps,
+        "START_0": first.start,
+        "TAPS_0": len(first.taps),
+        "START_1": last.start,
+        "TAPS_1": len(last.taps),
+        "ACTIVATION": None,
+        "PRECISION": tl.constexpr("tf32x3" if dtype == "fp32" else "ieee"),
+        "ROUNDED": dtype != "fp32",
+        "DESCRIPTORS": described,
+        "ROWS": tile.rows,
+        "COLUMNS": tile.columns,
+        "DEPTH": tile.depth,
+    }
+    name = f"{name} {tile.rows}x{tile.columns}x{tile.depth} {_way(described)}"
+    options = {"warps": tile.warps, "stages": tile.stages}
+    return _config(name, tap_gemm_kernel, dtype, known | special, **options)
+
+
+def gradient_config(name: str, form: Form, dtype: str, described: bool = False) -> Config:
+    """The gradient of the filters of ``form``, which has one phase."""
+    tile = gradient_tile_of(SIZES[dtype], CHANNELS, CHANNELS)
+    known = {
+        "x": _matrix(dtype, (tile.rows, tile.inputs), described),
+        "v": _matrix(dtype, (tile.rows, tile.outputs), described),
+        "STRIDE": form.stride,
+        "TAPS": form.taps,
+        "START": form.windows[0].start,
+        "PRECISION": tl.constexpr("tf32x3" if dtype == "fp32" else "ieee"),
+        "DESCRIPTORS": described,
+        "CHUNK": CHUNK,
+        "ROWS": tile.rows,
+        "INPUTS": tile.inputs,
+        "OUTPUTS": tile.outputs,
+    }
+    name = f"{name} {tile.inputs}x{tile.outputs}x{tile.rows} {_way(described)}"
+    options = {"warps": tile.warps, "stages": tile.stages}
+    return _config(name, filter_gradient_kernel, dtype, known, **options)
+
+
+_PAD = {"scale": None, "shift": None, "LINES": 1, "CELLS": 32, "CHANNELS": 64, "ROUNDED": True}
+
+
+def _filters(form: Form) -> dict[str, Any]:
+    return {
+        "fold": "i32",
+        "KERNEL": form.kernel,
+        "PHASES": form.phases,
+        "TAPS": form.taps,
+        "BLOCK": BLOCK,
+        "WIDTH": WIDTH,
+    }
+
+
+def _config(name: str, kernel: Any, dtype: str, known: dict[str, Any], **options: int) -> Config:
+    def argument(key: str) -> Any:
+        if key in known:
+            return known[key]
+        if key in ("x", "weight", "bias", "y", "padded", "matrix", "grad"):
+            return f"*{dtype}:16"
+        if key == "partial":
+            return "*fp32:16"
+        return "i32:16" if key in ALIGNED else "i32"
+
+    arguments = {key: argument(key) for key in kernel.arg_names}
+    return Config(f"{name} {dtype}", kernel, arguments, **options)
+
+
+def _matrix(dtype: str, block: tuple[int, int], described: bool) -> str:
+    return f"tensordesc<{dtype}[{block[0]},{block[1]}]>" if described else f"*{dtype}:16"
+
+
+def _way(described: bool) -> str:
+    return "descriptors" if described else "pointers"
