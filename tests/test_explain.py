@@ -64,7 +64,7 @@ def test_the_printed_lines() -> None:
     ):
         assert line.split("  winograd")[0].strip() == direction
         assert "winograd F(4x4, 3x3): the cost model expects" in line
-    assert "  triton refuses      conv3x3 has no triton kernels" in lines
+    assert "  cuda refuses        conv3x3 has no cuda kernels" in lines
 
 
 @compiled
@@ -176,8 +176,8 @@ def test_what_is_wrong_is_named() -> None:
         vk.explain("conv3x3", X, W[:, :3])
     with pytest.raises(TypeError, match="conv3x3: x must be a tensor; got list"):
         vk.explain("conv3x3", [1.0], W)
-    with pytest.raises(vk.BackendError, match="conv3x3 has no triton kernels"):
-        vk.explain("conv3x3", X, W, backend="triton")
+    with pytest.raises(vk.BackendError, match="conv3x3 has no cuda kernels"):
+        vk.explain("conv3x3", X, W, backend="cuda")
 
 
 def test_tensors_without_memory() -> None:

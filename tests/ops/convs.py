@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -121,19 +122,26 @@ def skip_if_refused(backend: str, op: str = "conv3x3") -> None:
         pytest.skip(f"{backend}: {'; '.join(reasons)}")
 
 
-def check(conv: Conv, backend: str) -> None:
-    """In both tiers: y and every gradient against float64, and y without gradients as well."""
-    tensors = conv.tensors()
+def check(
+    conv: Conv,
+    backend: str,
+    dtype: torch.dtype = torch.float32,
+    precisions: Sequence[str] = PRECISIONS,
+) -> None:
+    """In every tier: y and every gradient against float64, and y without gradients as well."""
+    tensors = {name: tensor.to(dtype) for name, tensor in conv.tensors().items()}
     with torch.no_grad():
         y = conv(tensors, backend="reference")
     grad = in_layout(random_like(y), conv.layout)
     exact_tensors = {name: tensor.double() for name, tensor in tensors.items()}
     exact = conv.results(exact_tensors, grad.double(), backend="reference")
     eager = eager_errors(conv, tensors, grad, exact)
-    for precision in PRECISIONS:
+    for precision in precisions:
         got = conv.results(tensors, grad, backend=backend, precision=precision)
         with torch.no_grad():
             inference = conv(tensors, backend=backend, precision=precision)
+        for value in (*got.values(), inference):
+            assert value.dtype == dtype, conv
         for y in (got["y"], inference):
             assert_close(f"{conv} {precision} y", y, eager["y"], exact["y"], precision)
         if conv.activation in ("relu", "leaky_relu"):
@@ -175,13 +183,14 @@ def assert_close(
     """Within 2e-5 of the largest exact number; where highest, as exact as eager besides.
 
     ``eager`` is plain PyTorch's error. The gradient of a vector sums over ``pixels``, for which
-    its tolerance has a floor.
+    its tolerance has a floor. In 16 bits every tier is as exact as eager.
     """
     assert got.shape == exact.shape, what
-    assert got.dtype == torch.float32, what
     assert torch.isfinite(got).all(), what
     bound = HIGH
-    if precision == "highest":
+    if precision == "highest" or got.dtype != torch.float32:
         terms = pixels if got.ndim == 1 else 1
-        bound = min(bound, tolerance(eager, got.dtype, terms))
+        bound = tolerance(eager, got.dtype, terms)
+    if got.dtype == torch.float32:
+        bound = min(bound, HIGH)
     assert error(got, exact) <= bound, what

@@ -10,22 +10,33 @@ from pathlib import Path
 import pytest
 
 
+QUICK, SLOW = "not slow", "slow"
+
+
 @pytest.mark.parametrize(
-    "module", ["test_triton_noise.py", "test_triton_latent.py", "test_triton_group_norm.py"]
+    ("module", "marks"),
+    [
+        ("test_triton_noise.py", QUICK),
+        ("test_triton_latent.py", QUICK),
+        ("test_triton_group_norm.py", QUICK),
+        ("test_triton_convs.py", QUICK),
+        ("test_triton_conv_engine.py", QUICK),
+        pytest.param("test_triton_convs.py", SLOW, marks=pytest.mark.slow),
+    ],
 )
-def test_in_the_interpreter(module: str, interpreting: bool) -> None:
+def test_in_the_interpreter(module: str, marks: str, interpreting: bool) -> None:
     if interpreting:
         pytest.skip("this process interprets already: the tests ran by themselves")
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     environment.pop("PYTEST_ADDOPTS", None)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
     result = subprocess.run(
-        [*command, str(Path(__file__).with_name(module))],
+        [*command, "-m", marks, str(Path(__file__).with_name(module))],
         env=environment,
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=600 if marks == QUICK else 3600,
     )
     assert result.returncode == 0, result.stdout[-8000:] + result.stderr[-2000:]
     assert " passed" in result.stdout

@@ -91,8 +91,8 @@ def conv3x3(
         backend: one of ``vk.BACKENDS``; None chooses.
 
     Returns:
-        (N, Co, H, W) in the dtype of ``x``; channels_last on the cpu backend. Gradients flow to
-        ``x``, ``weight``, ``bias``, ``residual`` and both tensors of ``norm``.
+        (N, Co, H, W) in the dtype of ``x``; channels_last on the cpu and triton backends.
+        Gradients flow to ``x``, ``weight``, ``bias``, ``residual`` and both tensors of ``norm``.
 
     Raises:
         TypeError: an argument has the wrong kind, or another dtype than ``x`` (under autocast
@@ -100,9 +100,9 @@ def conv3x3(
         ValueError: shapes, devices or a named option do not fit.
         BackendError: an explicitly chosen backend cannot run the call.
 
-    Precision: ``"high"``: within 2e-5 of the largest result, the same for each gradient;
-    ``"highest"``: an error like that of plain PyTorch. Kernels are float32; other dtypes run
-    PyTorch's own convolution and its precision.
+    Precision: in float32 ``"high"`` is within 2e-5 of the largest result, the same for each
+    gradient; ``"highest"``, and 16 bits in either tier, have an error like that of plain PyTorch.
+    Dtypes without kernels (cpu: all but float32; triton: float64) run PyTorch's own convolution.
 
     Paper: A. Lavin, S. Gray, "Fast algorithms for convolutional neural networks", CVPR 2016;
     for the block, R. Rombach et al., "High-resolution image synthesis with latent diffusion

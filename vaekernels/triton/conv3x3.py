@@ -21,10 +21,12 @@ AOT_CONFIGS = [*conv_configs(OP, SAME), *epilogue_configs(OP, SAME)]
 def _norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int, eps: float
 ) -> Normalisation | None:
-    if weight is None or x.numel() == 0:
+    if weight is None:
         return None
     if bias is None:
         raise ValueError(f"{OP}: expected norm_bias beside norm_weight")
+    if x.numel() == 0:
+        return Normalisation(*(x.new_empty(0) for _ in range(4)))
     return normalisation(x, weight, bias, groups, eps)
 
 

@@ -1,0 +1,57 @@
+"""The resource gate of the convolutions: matrix units fed by the copy engine, nothing spilled."""
+
+from __future__ import annotations
+
+import pytest
+from test_triton_aot import compiled
+
+KERNELS = r"conv.*(descriptors|pointers|pad|pack|unpack)"
+SHARED = 227 * 1024  # bytes that a block has on sm_90; on sm_80 and sm_89 less
+LIMITS = {"sm_80": 163 * 1024, "sm_89": 99 * 1024}
+
+
+def check_nothing_is_spilled(reports, shared: int) -> None:
+    assert reports
+    for name, report in reports.items():
+        assert report.stack == 0, name
+        assert report.count("LDL") == report.count("STL") == 0, name
+        assert report.shared <= shared, name
+
+
+def check_sm90(reports) -> None:
+    check_nothing_is_spilled(reports, SHARED)
+    for name, report in reports.items():
+        if "descriptors" in name:
+            assert report.count("UTMALDG") > 0, name
+            assert report.count("LDGSTS") == 0, name
+        if "descriptors" in name or "pointers" in name:
+            # Plain float32 has no matrix unit.
+            plain = "ieee" in name and name.endswith("fp32")
+            assert (report.count("HGMMA") == 0) == plain, name
+            assert report.count("HMMA") == 0, name
+        elif "pad" in name:
+            assert report.count("STG", "128") == report.count("STG"), name
+        if "pixels" in name:
+            assert report.count("LDG", "128") == report.count("LDG"), name
+
+
+def test_sm90_resources_and_opcodes() -> None:
+    check_sm90(compiled("sm_90", r"^conv3x3 (128x256x64 descriptors|filters 128.*descr|pad pixels)"))
+
+
+def test_sm80_resources() -> None:
+    check_nothing_is_spilled(compiled("sm_80", r"^conv3x3 128x128x64 pointers"), LIMITS["sm_80"])
+
+
+@pytest.mark.slow
+def test_sm90_every_configuration() -> None:
+    check_sm90(compiled("sm_90", KERNELS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", LIMITS)
+def test_every_configuration_of_older_devices(target: str) -> None:
+    reports = compiled(target, r"conv.*(pointers|pad|pack|unpack)")
+    check_nothing_is_spilled(reports, LIMITS[target])
+    for name, report in reports.items():
+        assert (report.count("HMMA") > 0) == ("pointers" in name), name

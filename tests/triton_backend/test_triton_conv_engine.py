@@ -1,0 +1,180 @@
+"""Inside of the tap-GEMM: forms, tiles, descriptors, statistics."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vaekernels.cases import error
+
+pytestmark = [
+    pytest.mark.interpreter,
+    pytest.mark.usefixtures("poisoned_memory"),
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # numpy's, on masked-out lanes
+]
+
+
+def forms():
+    from vaekernels.triton.conv import forms as found
+
+    return {
+        "same": found.SAME,
+        "upsample": found.UPSAMPLE,
+        "down4x4": found.DOWN4X4,
+        "up4x4": found.UP4X4,
+        **{f"down3x3_{name}": form for name, form in found.DOWN3X3.items()},
+    }
+
+
+def matrix_of(form, weight: Tensor, samples: int, outputs: int) -> Tensor:
+    """A form in one dimension, (outputs, samples), from its definition."""
+    matrix = torch.zeros(outputs, samples)
+    for output in range(outputs):
+        j, q = divmod(output, form.phases)
+        for t, taps in enumerate(form.windows[q].taps):
+            sample = form.stride * j + form.windows[q].start + t
+            if 0 <= sample < samples:
+                matrix[output, sample] = sum(weight[tap] for tap in taps)
+    return matrix
+
+
+def by_torch(name: str, x: Tensor, weight: Tensor) -> Tensor:
+    """The same of an image line, (1, 1, n)."""
+    if name == "upsample":
+        x = x.repeat_interleave(2, -1)
+    if name == "down3x3_asymmetric":
+        return F.conv1d(F.pad(x, (0, 1)), weight, stride=2)
+    if name == "up4x4":
+        return F.conv_transpose1d(x, weight, stride=2, padding=1)
+    return F.conv1d(x, weight, stride=2 if "down" in name else 1, padding=1)
+
+
+@pytest.mark.parametrize("samples", (2, 3, 6, 7))
+def test_forms_are_the_convolutions_and_adjoints_their_transposes(samples: int) -> None:
+    from vaekernels.triton.conv.forms import adjoint
+
+    for name, form in forms().items():
+        x, weight = torch.randn(1, 1, samples), torch.randn(1, 1, form.kernel)
+        expected = by_torch(name, x, weight).flatten()
+        matrix = matrix_of(form, weight.flatten(), samples, len(expected))
+        torch.testing.assert_close(matrix @ x.flatten(), expected)
+        back = matrix_of(adjoint(form), weight.flatten(), len(expected), samples)
+        assert torch.equal(back, matrix.T), name
+        assert adjoint(adjoint(form)) == form
+
+
+def test_borders_hold_zeros_wherever_windows_leave_the_image() -> None:
+    """No window wraps from one line into samples of another."""
+    from vaekernels.triton.conv.forms import adjoint
+
+    for form in (*forms().values(), *map(adjoint, forms().values())):
+        for samples, outputs in itertools.product(range(1, 12), repeat=2):
+            pitch = form.pitch(samples, outputs) * form.stride
+            assert pitch >= samples
+            for output in range(outputs):
+                j, q = divmod(output, form.phases)
+                window = form.windows[q]
+                first = form.stride * j + window.start
+                for sample in range(first, first + len(window.taps)):
+                    if sample < 0:
+                        assert sample + pitch >= samples
+                    assert sample < pitch
+
+
+@pytest.fixture(params=(False, True), ids=("pointers", "descriptors"))
+def described(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[bool]:
+    from vaekernels.triton.conv import launch
+
+    monkeypatch.setattr(launch, "uses_descriptors", lambda like: request.param)
+    return request.param
+
+
+@pytest.mark.parametrize("name", ("same", "up4x4", "down4x4"))
+def test_small_tiles_in_both_ways_of_loading(name: str, described: bool) -> None:
+    """Several tiles of rows, of columns, several steps of a tap."""
+    from vaekernels.triton.conv.configs import Tile
+    from vaekernels.triton.conv.launch import Epilogue, convolve
+    from vaekernels.triton.conv.padded import pad
+
+    form = forms()[name]
+    x, weight = torch.randn(2, 20, 5, 4), torch.randn(20, 20, form.kernel, form.kernel)
+    if name == "up4x4":
+        expected = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2, padding=1)
+    else:
+        expected = F.conv2d(x, weight, stride=2 if "down" in name else 1, padding=1)
+    size = (expected.shape[2], expected.shape[3])
+    epilogue = Epilogue(None, expected, "relu")
+    tile = Tile(rows=32, columns=16, depth=16, warps=4, stages=2)
+    got, _ = convolve(form, pad(x, form, size), weight, 0, size, "high", epilogue, tile)
+    assert error(got, F.relu(2 * expected)) <= 1e-6
+
+
+def test_filter_gradient_in_both_ways_of_loading(
+    described: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several splits, several chunks of a split."""
+    from vaekernels.triton.conv import launch
+    from vaekernels.triton.conv.padded import pad, pad_like
+
+    monkeypatch.setattr(launch, "CHUNK", 64)
+    monkeypatch.setattr(launch, "splits_of", lambda rows, programs: 3)
+    form = forms()["same"]
+    x, g, weight = torch.randn(3, 20, 9, 8), torch.randn(3, 17, 9, 8), torch.empty(17, 20, 3, 3)
+    padded = pad(x, form, (9, 8))
+    got = launch.filter_gradient(form, padded, pad_like(g, padded.cells), weight, 0, "high")
+    expected = torch.nn.grad.conv2d_weight(x.double(), weight.shape, g.double(), padding=1)
+    assert error(got, expected) <= 1e-6
+
+
+@pytest.mark.parametrize("name", ("same", "upsample"))
+def test_statistics_of_the_result(name: str) -> None:
+    """Merged by Chan's formula they are the result's own, a large mean included."""
+    from vaekernels.triton.conv.configs import Tile
+    from vaekernels.triton.conv.launch import Epilogue, convolve
+    from vaekernels.triton.conv.padded import pad
+
+    form = forms()[name]
+    x, weight, bias = torch.randn(2, 3, 7, 6), torch.randn(20, 3, 3, 3), torch.full((20,), 1000.0)
+    size = (7 * form.phases, 6 * form.phases)
+    tile = Tile(rows=32, columns=16, depth=16, warps=4, stages=2)
+    epilogue = Epilogue(bias, statistics=True)
+    y, statistics = convolve(form, pad(x, form, size), weight, 0, size, "high", epilogue, tile)
+    assert statistics is not None
+    count, mean, m2 = statistics.double().unbind(2)
+    total = count.sum(1)
+    assert torch.equal(total, torch.full_like(total, size[0] * size[1]))
+    merged = (count * mean).sum(1) / total
+    variance = (m2 + count * (mean - merged[:, None]).square()).sum(1) / total
+    assert error(merged, y.double().mean((2, 3))) <= 1e-6
+    assert error(variance, y.double().var((2, 3), correction=0)) <= 1e-5
+
+
+def test_tiles_suit_their_shapes() -> None:
+    from vaekernels.triton.conv.configs import Key, gradient_tile_of, tile_of
+
+    for itemsize, inputs, outputs, rows in itertools.product(
+        (2, 4), (16, 48, 160, 512), (3, 20, 128, 160, 512), (1, 2**12, 2**18)
+    ):
+        tile = tile_of(Key(90, itemsize, 9, inputs, outputs, rows, False), 132)
+        assert inputs % tile.depth == 0
+        assert min(tile.rows, tile.columns, tile.depth) >= 16
+        columns = -(-outputs // tile.columns) * tile.columns
+        assert columns <= max(16, 2 * outputs)
+        gradient = gradient_tile_of(itemsize, inputs, columns)
+        assert inputs % gradient.inputs == columns % gradient.outputs == 0
+    wide = tile_of(Key(90, 2, 9, 512, 512, 2**16, False), 132)
+    assert (wide.rows, wide.columns) == (128, 256)
+    assert tile_of(Key(90, 2, 9, 512, 512, 2**16, True), 132).columns < 256
+
+
+def test_too_many_pixels_are_refused() -> None:
+    from vaekernels.triton.conv.padded import pad
+
+    x = torch.empty(1, 1, 1, 1).expand(2**11, 1, 2**10, 2**10)
+    with pytest.raises(ValueError, match=r"less than 2\*\*31 pixels; got \(2048, 1, 1024, 1024\)"):
+        pad(x, forms()["same"], (2**10, 2**10))
