@@ -127,6 +127,7 @@ def check(
     backend: str,
     dtype: torch.dtype = torch.float32,
     precisions: Sequence[str] = PRECISIONS,
+    device: str = "cpu",
 ) -> None:
     """In every tier: y and every gradient against float64, and y without gradients as well."""
     tensors = {name: tensor.to(dtype) for name, tensor in conv.tensors().items()}
@@ -137,9 +138,11 @@ def check(
     exact = conv.results(exact_tensors, grad.double(), backend="reference")
     eager = eager_errors(conv, tensors, grad, exact)
     for precision in precisions:
-        got = conv.results(tensors, grad, backend=backend, precision=precision)
+        placed = {name: tensor.to(device) for name, tensor in tensors.items()}
+        results = conv.results(placed, grad.to(device), backend=backend, precision=precision)
+        got = {name: value.cpu() for name, value in results.items()}
         with torch.no_grad():
-            inference = conv(tensors, backend=backend, precision=precision)
+            inference = conv(placed, backend=backend, precision=precision).cpu()
         for value in (*got.values(), inference):
             assert value.dtype == dtype, conv
         for y in (got["y"], inference):

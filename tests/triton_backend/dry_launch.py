@@ -16,6 +16,12 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from vaekernels.triton.bernoulli_nll import bernoulli_nll
+from vaekernels.triton.conv import launch as launch_conv
+from vaekernels.triton.conv3x3 import conv3x3, conv3x3_backward
+from vaekernels.triton.downsample_conv3x3 import (
+    downsample_conv3x3,
+    downsample_conv3x3_backward,
+)
 from vaekernels.triton.gaussian_nll import gaussian_nll_backward, gaussian_nll_kernel
 from vaekernels.triton.group_norm_silu import group_norm_silu, group_norm_silu_backward
 from vaekernels.triton.laplace_nll import laplace_nll
@@ -70,7 +76,20 @@ def main() -> None:
         options = (32, 1e-6, "silu", *saved, [True, True, True])
         group_norm_silu_backward(y, x, weight, weight, *options)
         group_norm_silu(x[:, :3, :5, :5].double(), *(weight[:3].double(),) * 2, 3, 1e-6, None)
+        convolutions(x[:, :32])
     print("\n".join(compiled))
+
+
+def convolutions(x: torch.Tensor) -> None:
+    """With all that they take, tiles by descriptors; and in float32, by pointers."""
+    filters, vector = torch.zeros(32, 32, 3, 3, dtype=x.dtype), torch.zeros(32, dtype=x.dtype)
+    arguments = (x, filters, vector, x, vector, vector, 8, 1e-6, "relu", 0.0, "high")
+    with mock.patch.object(launch_conv, "uses_descriptors", return_value=True):
+        y = conv3x3(*arguments)
+        conv3x3_backward(y, *arguments, y, [True] * 6)
+    down = (x[:, :3].float(), filters[:, :3].float(), None, "asymmetric", None, 0.0, "high")
+    y = downsample_conv3x3(*down)
+    downsample_conv3x3_backward(y, *down, y, [True, True, False])
 
 
 if __name__ == "__main__":

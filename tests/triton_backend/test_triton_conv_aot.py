@@ -36,7 +36,9 @@ def check_sm90(reports) -> None:
 
 
 def test_sm90_resources_and_opcodes() -> None:
-    check_sm90(compiled("sm_90", r"^conv3x3 (128x256x64 descriptors|filters 128.*descr|pad pixels)"))
+    check_sm90(
+        compiled("sm_90", r"^conv3x3 (128x256x64 descriptors|filters 128.*descr|pad pixels)")
+    )
 
 
 def test_sm80_resources() -> None:

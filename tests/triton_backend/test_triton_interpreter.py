@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-
 QUICK, SLOW = "not slow", "slow"
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-# Of the filters' gradient: programs that fill every device we know, and the rows that are worth one.
+# Of the filters' gradient: programs that fill a device, and the rows that are worth one.
 GRADIENT_PROGRAMS = 264
 SPLIT_ROWS = 512
 CHUNK = 4096  # rows that are summed in one chain; the sums of chains are added apart
@@ -85,10 +85,9 @@ def tile_of(key: Key, programs: int) -> Tile:
 
 def _rule(key: Key, programs: int) -> Tile:
     """The first tile that wastes few columns and makes programs enough, or the smallest."""
-    tiles = SINGLE if key.itemsize == 4 else HALF
-    if key.epilogue:
-        # The widest has no registers left for a residual or for statistics.
-        tiles = tuple(tile for tile in tiles if tile.columns < 256)
+    # The widest has no registers left for a residual or for statistics.
+    widest = 128 if key.epilogue else 256
+    tiles = [tile for tile in (SINGLE if key.itemsize == 4 else HALF) if tile.columns <= widest]
     computed = {tile: -(-key.outputs // tile.columns) * tile.columns for tile in tiles}
     bound = max(WASTE * key.outputs, min(computed.values()))
     fitting = [tile for tile in tiles if computed[tile] <= bound]

@@ -8,7 +8,7 @@ import triton.language as tl
 from vaekernels.triton.conv.kernel import load_tile
 
 
-@triton.jit(do_not_specialize=["x_lead", "v_lead", "rows", "split_rows"])
+@triton.jit(do_not_specialize=["x_lead", "v_lead", "rows", "split_rows", "line_cells"])
 def filter_gradient_kernel(
     x,  # padded images, (rows, STRIDE^2 * depth); a pointer or a descriptor
     v,  # padded images in the same cells, one sample each, (rows, columns); likewise

@@ -44,7 +44,7 @@ def store_statistics(statistics, value, inside, slot, channel, channels):
     tl.store(place + 2 * channels, tl.sum(deviation * deviation, 0), mask=known)
 
 
-@triton.jit(do_not_specialize=["lead", "unit_rows", "lines", "height", "width"])
+@triton.jit(do_not_specialize=["lead", "unit_rows", "lines", "line_cells", "height", "width"])
 def tap_gemm_kernel(
     x,  # padded images, (rows, STRIDE^2 * depth); a pointer or a descriptor
     weight,  # packed filters, (PHASES^2 * columns, TAPS^2 * depth); likewise

@@ -53,7 +53,9 @@ class Padded:
         return self.cells[0] * self.cells[1]
 
 
-@triton.jit(do_not_specialize=["batch", "height", "width", "lead", "lines", "all_lines"])
+@triton.jit(
+    do_not_specialize=["batch", "height", "width", "lead", "lines", "all_lines", "line_cells"]
+)
 def pad_kernel(
     x,  # (N, C, H, W), any strides
     scale,  # (N, C) float32, or None
@@ -178,4 +180,3 @@ def _pad(
         ROUNDED=x.element_size() == 2,
     )
     return Padded(rows, before * line_cells, batch, cells, depth)
-
