@@ -17,9 +17,9 @@ class Tile:
     """What one program computes, and how.
 
     Attributes:
-        rows: cells.
+        rows: cells, at most ``padded.TILE_ROWS``.
         columns: output channels.
-        depth: of a step of the sum.
+        depth: of a step of the sum, at most; a step lies within one tap.
         warps: that share it.
         stages: of the pipeline, steps whose operands are in shared memory.
     """
@@ -79,7 +79,6 @@ def tile_of(key: Key, programs: int) -> Tile:
         programs: that fill the device.
     """
     found = TABLE.get(key) or _rule(key, programs)
-    # A step lies within one tap.
     return replace(found, depth=divisor(key.inputs, found.depth))
 
 

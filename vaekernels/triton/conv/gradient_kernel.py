@@ -16,7 +16,7 @@ def filter_gradient_kernel(
     x_lead,  # rows before the first image
     v_lead,
     rows,  # of all images
-    split_rows,  # of a split, a multiple of CHUNK
+    split_rows,  # of a split, a multiple of ROWS
     line_cells,
     depth,
     columns,

@@ -90,7 +90,7 @@ def convolve(
     statistics = None
     if epilogue.statistics:
         statistics = y.new_empty((tiles * phases, 3, channels), dtype=torch.float32)
-    residual = epilogue.residual
+    residual, bias = epilogue.residual, epilogue.bias
     described = uses_descriptors(weight)
     first, last = form.windows[0], form.windows[-1]
     run(
@@ -99,7 +99,7 @@ def convolve(
         weight,
         _matrix(x.rows, (tile.rows, tile.depth), described),
         _matrix(matrix, (tile.columns, tile.depth), described),
-        *(epilogue.bias, residual, y, statistics),
+        *(bias if bias is None else bias.contiguous(), residual, y, statistics),
         *(x.lead, unit_rows, *x.cells, x.depth, columns, channels, *size),
         *(residual.stride() if residual is not None else (0, 0, 0, 0)),
         epilogue.slope,
