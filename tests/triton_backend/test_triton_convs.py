@@ -37,8 +37,11 @@ def test_float32(conv: Conv) -> None:
     convs.check(conv, "triton", precisions=("high",))
 
 
-@pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16), ids=str)
-@pytest.mark.parametrize("conv", (CALLS[0], CALLS[1], CALLS[4]), ids=convs.name_of)
+@pytest.mark.parametrize(
+    ("conv", "dtype"),
+    [(CALLS[0], torch.float16), (CALLS[1], torch.float16), (CALLS[0], torch.bfloat16)],
+    ids=lambda value: convs.name_of(value) or str(value),
+)
 def test_half_types(conv: Conv, dtype: torch.dtype) -> None:
     convs.check(conv, "triton", dtype, ("high",))
 
