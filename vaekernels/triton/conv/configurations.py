@@ -55,7 +55,6 @@ def epilogue_configs(op: str, form: Form) -> list[Config]:
         ("fp32", SINGLE[0], True, "tf32x3"),
         ("fp32", SINGLE[0], True, "ieee"),
     ]
-    special = {"residual": "*{}:16", "statistics": "*fp32:16", "ACTIVATION": tl.constexpr("silu")}
     norm = {"scale": "*fp32:16", "shift": "*fp32:16", "STRIDE": form.stride}
     return [
         *(
@@ -65,7 +64,10 @@ def epilogue_configs(op: str, form: Form) -> list[Config]:
                 dtype,
                 tile,
                 described,
-                **(special | {"residual": f"*{dtype}:16", "PRECISION": tl.constexpr(precision)}),
+                residual=f"*{dtype}:16",
+                statistics="*fp32:16",
+                ACTIVATION=tl.constexpr("silu"),
+                PRECISION=tl.constexpr(precision),
                 **RESIDUAL,
             )
             for dtype, tile, described, precision in kinds
