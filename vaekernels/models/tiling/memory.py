@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -112,8 +113,12 @@ class MemoryModel:
         return shared + self.threads * _THREAD_SCRATCH
 
     def pooled(self, results: Sequence[int]) -> int:
-        """Freed results that are kept for the next ones, at most."""
-        return min(_POOL, sum(size for size in results if size >= _POOLED_FROM)) * self.fused
+        """Freed results that are kept for the next ones, at most.
+
+        Those of a size serve each other; while one is written, two others of its size were read.
+        """
+        kept = Counter(size for size in results if size >= _POOLED_FROM)
+        return min(_POOL, sum(size * min(count, 2) for size, count in kept.items())) * self.fused
 
     def temporaries(self, step: Step, incoming: int, pixels: int, tiled: bool) -> int:
         """What a step holds beside its state before and after.
