@@ -38,11 +38,11 @@ LAYERS = {
     "atomic": set(),
     "cases": OPS | {"cases"},
     "nn": OPS | {"nn"},
-    "models": OPS | {"models", "nn", "distributions", "atomic"},
+    "models": OPS | {"models", "nn", "distributions", "atomic", "nonfinite"},
     "machine": FOUNDATION | {"machine"},
     "acceleration": OPS | {"acceleration"},
     "introspection": OPS | {"machine"},
-    "explanation": OPS | {"acceleration"},
+    "explanation": OPS | {"acceleration", "triton"},
     "bench": OPS
     | {"bench", "cases", "models", "distributions", "atomic", "machine", "explanation"}
     | {"acceleration"},
@@ -151,7 +151,7 @@ BANS = {
     r"globals\(\)\[": (),
     r"except:": (),
     r"except Exception:\s*\n\s*pass": (),
-    r"os\.environ": ("registry.py", "training/distributed.py"),
+    r"os\.environ": ("registry.py", "training/distributed.py", "triton/conv/table.py"),
     r"sys\.path\b": (),
     r"torch\.compiler\.disable": (),
     r"weights_only=False|import pickle|pickle\.load": (),
