@@ -23,7 +23,7 @@ TILES = 32  # that are merged side by side
 SPAN = 16  # channels of a group likewise
 
 
-@triton.jit(do_not_specialize=["pixels", "channels", "tiles"])
+@triton.jit(do_not_specialize=["pixels", "tiles"])
 def tile_statistics_kernel(
     x,  # (N, pixels, channels)
     statistics,  # (N, tiles, 3, channels) float32: out
@@ -64,7 +64,7 @@ def add(parts, channels, held, origin, count, first, second):
     return count + n, first + moment, second
 
 
-@triton.jit(do_not_specialize=["tiles", "part_tiles", "channels"])
+@triton.jit(do_not_specialize=["tiles", "part_tiles"])
 def merge_tiles_kernel(
     statistics,  # (N, tiles, 3, channels)
     parts,  # (N, PARTS, 3, channels): out
@@ -111,7 +111,7 @@ def merge_tiles_kernel(
     tl.store(out + 2 * channels, tl.sum(second, 0) - n * distance * distance, mask=known)
 
 
-@triton.jit(do_not_specialize=["channels", "groups", "width"])
+@triton.jit(do_not_specialize=["groups", "width"])
 def merge_parts_kernel(
     parts,  # (N, PARTS, 3, channels)
     weight,  # (channels,)
@@ -215,7 +215,7 @@ def affine_of(
 def _config(kernel, dtype: str, **constants: int) -> Config:
     pointers = {"x": f"*{dtype}:16", "weight": f"*{dtype}:16", "bias": f"*{dtype}:16"}
     pointers |= dict.fromkeys(("statistics", "parts", "scale", "shift"), "*fp32:16")
-    known = pointers | constants | {"eps": "fp64"}
+    known = pointers | constants | {"eps": "fp64", "channels": "i32:16"}
     return Config(
         f"conv {kernel.__name__.removesuffix('_kernel')} {dtype}",
         kernel,
