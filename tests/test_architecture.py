@@ -47,6 +47,7 @@ LAYERS = {
     | {"bench", "cases", "models", "distributions", "atomic", "machine", "explanation"}
     | {"acceleration"},
     "training": OPS | {"training", "models", "distributions", "atomic", "nonfinite"},
+    "tuning": OPS | {"triton", "models", "nn", "atomic"},
     "pictures": {"atomic"},
     "plots": {"atomic", "pictures"},
 }

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from vaekernels.nn.steps import Affine, Chain, State, Step, normalise
 
-
 # Of FlashAttention, and of cuDNN's attention.
 _WIDEST_HEAD = 256
 
@@ -100,8 +99,9 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     if queries.is_cuda and queries.shape[-1] > _WIDEST_HEAD and not graph:
         return attend_in_rows(queries, keys, values)
     # One head. Four dims: PyTorch's fused kernels take no three.
-    four = (t.unsqueeze(1) for t in (queries, keys, values))
-    return F.scaled_dot_product_attention(*four).squeeze(1)
+    return F.scaled_dot_product_attention(
+        queries.unsqueeze(1), keys.unsqueeze(1), values.unsqueeze(1)
+    ).squeeze(1)
 
 
 def attend_in_rows(

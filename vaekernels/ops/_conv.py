@@ -15,6 +15,8 @@ from vaekernels.ops._define import OpDefinition, define
 from vaekernels.ops._filters import watch
 from vaekernels.ops._precision import conv_precision
 
+# Triton's kernels number the pixels of a batch, borders included, with 32 bits.
+_PIXELS = 2**31
 ACTIVATIONS = (None, "relu", "silu", "leaky_relu")
 CONVOLUTIONS: list[str] = []  # what define_conv declared
 
@@ -178,7 +180,7 @@ def run_conv(
     tier = conv_precision(op, precision)
     # Under autocast F.conv2d computes in another dtype than x has; so the backend is chosen for it.
     dtype = autocast_dtype(x)
-    kernel = registry.implementation(op, x, backend, dtype)
+    kernel = registry.implementation(op, x, backend, dtype, _limits(x))
     if isinstance(kernel, OpOverload):
         if dtype is not None:
             # What F.conv2d takes; a normalisation keeps its weights, as F.group_norm does.
@@ -189,6 +191,15 @@ def run_conv(
         # The gradient of silu needs its argument, which y does not tell.
         return F.silu(kernel(*tensors, *settings, None, negative_slope, tier))
     return kernel(*tensors, *settings, activation, negative_slope, tier)
+
+
+def _limits(x: Tensor) -> dict[str, str] | None:
+    """The backends that do not take images of this shape, and why."""
+    batch, _, height, width = x.shape
+    # With the border; results of twice the size have as many cells.
+    if batch * (height + 4) * (width + 4) < _PIXELS:
+        return None
+    return {"triton": f"batches must have less than 2**31 pixels; x is {tuple(x.shape)}"}
 
 
 def wants_gradient(tensors: tuple[Tensor | None, ...]) -> bool:

@@ -77,7 +77,11 @@ class ConvCall:
         return convolve(self.form, x, self.weight, *options)
 
     def choice(self, direction: str, size: tuple[int, int], statistics: bool = False) -> Choice:
-        """How one of ``table.DIRECTIONS`` is computed; reads no number.
+        """How one of ``table.DIRECTIONS`` is computed; arguments as in :meth:`key`."""
+        return choose(self.key(direction, size, statistics))
+
+    def key(self, direction: str, size: tuple[int, int], statistics: bool = False) -> Key:
+        """What a measurement of one direction is known by; reads no number.
 
         Args:
             direction: which.
@@ -89,7 +93,7 @@ class ConvCall:
             "residual": self.residual is not None and direction == "forward",
             "statistics": statistics,
         }
-        key = Key(
+        return Key(
             architecture=architecture_of(self.weight),
             op=self.op,
             direction=direction,
@@ -99,7 +103,6 @@ class ConvCall:
             rows=bucket(self.x.shape[0] * size[0] * size[1]),
             epilogue=epilogue_of(extra for extra, there in present.items() if there),
         )
-        return choose(key)
 
     def _seen(self) -> Tensor:
         """What the convolution sees: x behind the prologue."""
