@@ -22,7 +22,7 @@ def guarded(model: nn.Module, method: str, call: Call, x: Tensor, choice: str | 
     """``call(x)``; where its 16-bit result is not finite, what ``choice`` says.
 
     The result is looked at once, at the end, which waits for a GPU; with None, and while
-    ``torch.compile`` traces, not at all.
+    ``torch.compile`` traces or a CUDA graph is captured, not at all.
 
     Args:
         model: with the parameters that ``call`` uses.
@@ -35,9 +35,7 @@ def guarded(model: nn.Module, method: str, call: Call, x: Tensor, choice: str | 
         NonFiniteError: the result is not finite, and trying again is not allowed or in vain.
     """
     y = call(x)
-    if choice is None or y.dtype not in _HALF or y.is_meta or torch.compiler.is_compiling():
-        return y
-    if _is_finite(y):
+    if choice is None or y.dtype not in _HALF or not _can_be_read(y) or _is_finite(y):
         return y
     name = f"{type(model).__name__}.{method}"
     if choice == "raise":
@@ -53,6 +51,12 @@ def guarded(model: nn.Module, method: str, call: Call, x: Tensor, choice: str | 
             "look at the input and the weights (vk.detect_nonfinite finds the first op)"
         )
     return y
+
+
+def _can_be_read(y: Tensor) -> bool:
+    if y.is_meta or torch.compiler.is_compiling():
+        return False
+    return not (y.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
 def _is_finite(y: Tensor) -> bool:
