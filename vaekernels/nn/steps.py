@@ -45,7 +45,8 @@ class State(NamedTuple):
         skip: what is added to it later, or None.
         statistics: those of x, for the normalisation that the next step begins with, where the op
             that computed x gave them; else None.
-        asks: the next step but this would use them. Set by :func:`run_steps`.
+        asks: whether the statistics of what the next step makes of x would be used, by the one
+            behind it. Set by :func:`run_steps`.
     """
 
     x: Tensor

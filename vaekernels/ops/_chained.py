@@ -25,7 +25,7 @@ from vaekernels.ops.conv3x3 import NormPrologue, check_norm, conv3x3
 from vaekernels.ops.downsample_conv3x3 import PADDINGS, downsample_conv3x3
 from vaekernels.ops.upsample_conv3x3 import upsample_conv3x3
 
-# Count, mean and M2 of each channel of so many parts of an image.
+# Count, mean and M2 of each channel of so many parts of an image: the kernels' own number.
 PARTS = 32
 
 _NAME = "chained_conv"
