@@ -38,15 +38,16 @@ LAYERS = {
     "atomic": set(),
     "cases": OPS | {"cases"},
     "nn": OPS | {"nn"},
-    "models": OPS | {"models", "nn", "distributions", "atomic"},
+    "models": OPS | {"models", "nn", "distributions", "atomic", "nonfinite"},
     "machine": FOUNDATION | {"machine"},
     "acceleration": OPS | {"acceleration"},
     "introspection": OPS | {"machine"},
-    "explanation": OPS | {"acceleration"},
+    "explanation": OPS | {"acceleration", "triton"},
     "bench": OPS
     | {"bench", "cases", "models", "distributions", "atomic", "machine", "explanation"}
     | {"acceleration"},
     "training": OPS | {"training", "models", "distributions", "atomic", "nonfinite"},
+    "tuning": OPS | {"triton", "models", "nn", "atomic"},
     "pictures": {"atomic"},
     "plots": {"atomic", "pictures"},
 }
@@ -151,7 +152,7 @@ BANS = {
     r"globals\(\)\[": (),
     r"except:": (),
     r"except Exception:\s*\n\s*pass": (),
-    r"os\.environ": ("registry.py", "training/distributed.py"),
+    r"os\.environ": ("registry.py", "training/distributed.py", "triton/conv/table.py"),
     r"sys\.path\b": (),
     r"torch\.compiler\.disable": (),
     r"weights_only=False|import pickle|pickle\.load": (),

@@ -24,8 +24,9 @@ class Way:
 
     Attributes:
         name: ``"winograd F(4x4, 3x3)"`` and the like; ``"narrow"`` and ``"shallow"``, those
-            for few output and input channels; ``"tap-GEMM"``, of the Triton kernels;
-            ``"library"``, PyTorch's own convolution.
+            for few output and input channels; ``"tap-GEMM 128x256x64"`` and the like, of the
+            Triton kernels, with the tile; ``"cudnn"`` and ``"library"``, PyTorch's own
+            convolution on a GPU and on a CPU.
         reason: why this one.
     """
 
@@ -159,7 +160,10 @@ def _ways(choice: registry.Choice, arguments: Mapping[str, Any]) -> list[Way]:
     if choice.backend == "reference":
         return [Way("library", "the reference is PyTorch's own convolution")] * 3
     if choice.backend == "triton":
-        return [Way("tap-GEMM", "the one way of the Triton kernels, for every shape")] * 3
+        from vaekernels.triton.conv import calls
+
+        tier = conv_precision(choice.op, arguments["precision"])
+        return [Way(*answer) for answer in calls.explain(choice.op, arguments, tier)]
     x, weight = arguments["x"], arguments["weight"]
     answers = _extension.load().explain_conv(
         choice.op,

@@ -190,8 +190,24 @@ def _ready(op: str, backend: str) -> str:
     return backend
 
 
+def refuse_shape(op: str, name: str, backend: str | None, reason: str) -> str:
+    """What runs a call whose shape the chosen backend ``name`` does not take.
+
+    Raises:
+        BackendError: ``name`` was chosen explicitly.
+    """
+    if (backend or _requested.get()) is not None:
+        raise BackendError(f"{op}: backend {name!r} cannot run this shape: {reason}")
+    warnings.warn(f"{op}: backend {name!r} refused ({reason}); plain PyTorch is used", stacklevel=5)
+    return "reference"
+
+
 def implementation(
-    op: str, tensor: Tensor, backend: str | None = None, dtype: torch.dtype | None = None
+    op: str,
+    tensor: Tensor,
+    backend: str | None = None,
+    dtype: torch.dtype | None = None,
+    limits: Mapping[str, str] | None = None,
 ) -> Callable[..., Any]:
     """The callable that runs ``op`` on tensors like ``tensor``; it takes the schema's arguments.
 
@@ -200,12 +216,15 @@ def implementation(
         tensor: one of its inputs.
         backend: one of :data:`BACKENDS`; None chooses.
         dtype: that the op computes in, where it is not that of ``tensor``, as under autocast.
+        limits: backends that do not take the shape -> why.
 
     Raises:
         ValueError: ``backend`` is not a backend's name.
         BackendError: an explicitly chosen backend refuses; every reason is in the message.
     """
     name = select(op, tensor.device.type, dtype or tensor.dtype, backend)
+    if limits and name in limits:
+        name = refuse_shape(op, name, backend, limits[name])
     if name == "reference":
         return getattr(reference, op)
     namespace = torch.ops.vaekernels_triton if name == "triton" else torch.ops.vaekernels

@@ -161,3 +161,10 @@ def test_traceback_on_request_and_exit_code_of_the_process(run):
     )
     assert full.returncode != 0
     assert "Traceback" in full.stderr
+
+
+def test_tune_needs_a_gpu(invoke, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    result = invoke("tune", "--model", "sd")
+    assert result.exit_code == 2
+    assert "tune measures on a GPU, and torch finds no CUDA device" in result.stderr

@@ -6,6 +6,7 @@ most twice that of the CPU's plain PyTorch at the same dtype, plus a floor.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -36,6 +37,15 @@ SHAPES = {
     "wide": (1, 256, 512, 16, 16),
     "many_small": (17, 32, 32, 4, 4),
 }
+
+
+@pytest.fixture(autouse=True)
+def _by_our_kernels() -> Iterator[None]:
+    """Whatever the table says; cuDNN's way is tested in test_cuda_conv_choice.py."""
+    from vaekernels.triton.conv.choice import only
+
+    with only("tap_gemm"):
+        yield
 
 
 def test_triton_is_chosen() -> None:

@@ -17,6 +17,8 @@ from triton.runtime.jit import JITFunction
 
 from vaekernels.triton.bernoulli_nll import bernoulli_nll
 from vaekernels.triton.conv import launch as launch_conv
+from vaekernels.triton.conv.chain import chained_conv
+from vaekernels.triton.conv.choice import only
 from vaekernels.triton.conv3x3 import conv3x3, conv3x3_backward
 from vaekernels.triton.downsample_conv3x3 import (
     downsample_conv3x3,
@@ -87,6 +89,11 @@ def convolutions(x: torch.Tensor) -> None:
     with mock.patch.object(launch_conv, "uses_descriptors", return_value=True):
         y = conv3x3(*arguments)
         conv3x3_backward(y, *arguments, y, [True] * 6)
+        norm = (vector, vector, 8, 1e-6, None, "high", True)
+        _, parts = chained_conv("conv3x3", x, filters, vector, x, None, *norm)
+        chained_conv("upsample_conv3x3", x, filters, vector, None, parts, *norm)
+        with only("cudnn"):
+            chained_conv("conv3x3", x, filters, vector, x, parts, *norm)
     down = (x[:, :3].float(), filters[:, :3].float(), None, "asymmetric", None, 0.0, "high")
     y = downsample_conv3x3(*down)
     downsample_conv3x3_backward(y, *down, y, [True, True, False])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from test_triton_aot import compiled
 
-KERNELS = r"conv.*(descriptors|pointers|pad|pack|unpack)"
+KERNELS = r"conv.*(descriptors|pointers|pad|pack|unpack|merge|tile_statistics)"
 SHARED = 227 * 1024  # bytes that a block has on sm_90; on sm_80 and sm_89 less
 LIMITS = {"sm_80": 163 * 1024, "sm_89": 99 * 1024}
 
@@ -53,7 +53,7 @@ def test_sm90_every_configuration() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("target", LIMITS)
 def test_every_configuration_of_older_devices(target: str) -> None:
-    reports = compiled(target, r"conv.*(pointers|pad|pack|unpack)")
+    reports = compiled(target, r"conv.*(pointers|pad|pack|unpack|merge|tile_statistics)")
     check_nothing_is_spilled(reports, LIMITS[target])
     for name, report in reports.items():
         assert (report.count("HMMA") > 0) == ("pointers" in name), name

@@ -13,6 +13,7 @@ import vaekernels as vk
 from tests.ops import convs
 from tests.ops.conformance import LAYOUTS
 from tests.ops.convs import ACTIVATIONS, Conv
+from vaekernels import registry
 from vaekernels.cases import error
 
 pytestmark = [
@@ -116,6 +117,24 @@ def test_what_is_not_taken_is_refused(dtype: torch.dtype) -> None:
     x, weight = torch.ones(1, 2, 3, 3).to(dtype), torch.ones(2, 2, 3, 3).to(dtype)
     with pytest.raises((vk.BackendError, TypeError), match=f"conv3x3: .*{dtype}"):
         vk.conv3x3(x, weight, backend="triton")
+
+
+def test_a_shape_that_is_not_taken_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vaekernels.ops import _conv
+
+    monkeypatch.setattr(_conv, "_PIXELS", 60)
+    x, weight = torch.randn(2, 2, 3, 3), torch.randn(2, 2, 3, 3)
+    vk.conv3x3(x[:1], weight, backend="triton")
+    with pytest.raises(vk.BackendError, match=r"conv3x3: .*'triton' .*x is \(2, 2, 3, 3\)"):
+        vk.conv3x3(x, weight, backend="triton")
+    with vk.use_backend("triton"), pytest.raises(vk.BackendError, match="shape"):
+        vk.conv3x3(x, weight)
+    monkeypatch.setattr(registry, "RANKING", {"cpu": ("triton",)})
+    registry._automatic.cache_clear()
+    with pytest.warns(UserWarning, match="conv3x3: backend 'triton' refused .*plain PyTorch"):
+        y = vk.conv3x3(x, weight)
+    registry._automatic.cache_clear()
+    assert torch.equal(y, vk.conv3x3(x, weight, backend="reference"))
 
 
 def test_autocast_computes_in_its_dtype() -> None:

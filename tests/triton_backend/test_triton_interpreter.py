@@ -20,7 +20,11 @@ QUICK, SLOW = "not slow", "slow"
         ("test_triton_group_norm.py", QUICK),
         ("test_triton_convs.py", QUICK),
         ("test_triton_conv_engine.py", QUICK),
+        ("test_triton_conv_choice.py", QUICK),
+        ("test_triton_chain.py", QUICK),
+        ("test_tuning.py", QUICK),
         pytest.param("test_triton_convs.py", SLOW, marks=pytest.mark.slow),
+        pytest.param("test_triton_chain.py", SLOW, marks=pytest.mark.slow),
     ],
 )
 def test_in_the_interpreter(module: str, marks: str, interpreting: bool) -> None:

@@ -18,7 +18,7 @@ from vaekernels.acceleration.layers import (
     is_observed,
     part,
 )
-from vaekernels.acceleration.layouts import is_plain, laid_out_like, takes
+from vaekernels.acceleration.layouts import is_like, laid_out_like, takes
 
 _ACTIVATIONS = {"s": "silu", "r": "relu", "l": "leaky_relu"}
 _HEADS = {
@@ -102,7 +102,7 @@ def fused(
         scale, shift = norm.weight, norm.bias
         # F.group_norm refuses one value per group: let it.
         fits = x.ndim >= 2 and x.shape[1] == norm.num_channels and x.numel() != norm.num_groups
-        if not (fits and is_plain(scale) and is_plain(shift)):
+        if not (fits and is_like(scale, x) and is_like(shift, x)):
             return None
         if conv is None:
             options.setdefault("activation", None)
@@ -110,11 +110,11 @@ def fused(
             return y if like is None else laid_out_like(y, like)
         options["norm"] = ops.NormPrologue(scale, shift, norm.num_groups, norm.eps)
     weight, bias = conv.weight, conv.bias
-    if not (_is_wide_enough(x, conv) and is_plain(weight) and (bias is None or is_plain(bias))):
+    if not (_is_wide_enough(x, conv) and is_like(weight, x) and (bias is None or is_like(bias, x))):
         return None
     if "residual" in options:
         shape = (x.shape[0], conv.out_channels, x.shape[2], x.shape[3])
-        if not is_plain(residual) or residual.shape != shape:
+        if not is_like(residual, x) or residual.shape != shape:
             return None
     if op == "downsample_conv3x3":
         options.setdefault("padding", "symmetric")

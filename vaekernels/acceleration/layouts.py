@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection
 
 import torch
 import torch.autograd.forward_ad as forward_mode
 from torch import Tensor, fx, nn
 from typing_extensions import TypeIs
+
+from vaekernels import registry
 
 # What tells the layouts apart, or fails for one of them. Behind a permutation even .view() works
 # on channels_last, and fails on contiguous. Noise is drawn in the order of the memory.
@@ -51,12 +54,22 @@ def _sees_layout(node: fx.Node, hides: Callable[[str], bool]) -> bool:
 
 def is_plain(x: object) -> TypeIs[Tensor]:
     """Whether the kernels know such a tensor."""
-    return (
-        isinstance(x, Tensor)
-        and type(x) in (Tensor, nn.Parameter)
-        and x.dtype == torch.float32
-        and x.is_cpu
-    )
+    if not isinstance(x, Tensor) or type(x) not in (Tensor, nn.Parameter):
+        return False
+    if x.is_cpu:
+        return x.dtype == torch.float32
+    return x.is_cuda and _has_kernels("cuda", x.dtype)
+
+
+@functools.cache
+def _has_kernels(device: str, dtype: torch.dtype) -> bool:
+    """Whether the convolutions have fused kernels there; the other ops then have them too."""
+    return not registry.refusals("triton", "conv3x3", device, dtype)
+
+
+def is_like(tensor: object, x: Tensor) -> TypeIs[Tensor]:
+    """Whether the kernels take ``tensor`` beside ``x``."""
+    return is_plain(tensor) and tensor.dtype == x.dtype and tensor.device == x.device
 
 
 def takes(x: object) -> TypeIs[Tensor]:
@@ -66,7 +79,7 @@ def takes(x: object) -> TypeIs[Tensor]:
     """
     return (
         is_plain(x)
-        and not torch.is_autocast_enabled("cpu")
+        and not torch.is_autocast_enabled(x.device.type)
         and forward_mode._current_level < 0
         and not torch._C._are_functorch_transforms_active()
     )

@@ -12,6 +12,7 @@ from vaekernels.cli import traverse
 from vaekernels.cli import encode
 from vaekernels.cli import demo
 from vaekernels.cli import bench
+from vaekernels.cli import tune
 from vaekernels.cli import info
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "sample",
     "train",
     "traverse",
+    "tune",
 ]
 
 

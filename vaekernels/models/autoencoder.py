@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from vaekernels.models.config_base import Config
+from vaekernels.models.guard import CHOICES, guarded
 from vaekernels.models.pretrained import PretrainedModel
 from vaekernels.models.tiling import MemoryModel, Plan, make_plan, parse_bytes, run_plan
 from vaekernels.nn.steps import Step, run_steps
@@ -30,6 +31,12 @@ class Autoencoder(PretrainedModel):
         check_range: whether :meth:`encode` checks that images are in [-1, 1], by one pass over
             them; on a GPU that waits for the image. Set it to False where they are known to be. The
             replays of :func:`vk.graph` do not check.
+        on_nonfinite: what happens where a result of encoding or decoding in float16 or bfloat16
+            is not finite. None, the default: nothing, and nothing is checked. ``"raise"``: a
+            ``vk.NonFiniteError``. ``"retry_fp32"``: it is computed again in float32, with copies
+            of the weights and without autocast, and rounded; with a warning, once. The check is
+            one pass over the result, at the end, and on a GPU waits for it; the replays of
+            :func:`vk.graph` do not check.
     """
 
     # diffusers' names; the first is written.
@@ -43,6 +50,21 @@ class Autoencoder(PretrainedModel):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.check_range = True
+        self._on_nonfinite: str | None = None
+
+    @property
+    def on_nonfinite(self) -> str | None:
+        """See :class:`Autoencoder`."""
+        return self._on_nonfinite
+
+    @on_nonfinite.setter
+    def on_nonfinite(self, choice: str | None) -> None:
+        if choice not in CHOICES:
+            raise ValueError(
+                f"{type(self).__name__}: on_nonfinite must be None, 'raise' or 'retry_fp32'; "
+                f"got {choice!r}"
+            )
+        self._on_nonfinite = choice
 
     def encoding_steps(self) -> list[Step]:
         """From an image to what the encoder gives."""
@@ -101,28 +123,35 @@ class Autoencoder(PretrainedModel):
         self._check("x", x, self.image_channels, least=self.downscaling)
         if self.check_range and not torch.compiler.is_compiling():
             self._check_range("x", x)
-        return self._run("encode", self.encoding_steps(), x, x.shape, max_memory)
+        return self._run("encode", self.encoding_steps, x, x.shape, max_memory)
 
     def _decoded(self, z: Tensor, max_memory: int | str | None) -> Tensor:
         self._check("z", z, self.latent_channels, least=1)
         batch, _, height, width = z.shape
         shape = (batch, height * self.downscaling, width * self.downscaling)
-        return self._run("decode", self.decoding_steps(), z, shape, max_memory)
+        return self._run("decode", self.decoding_steps, z, shape, max_memory)
 
     def _run(
         self,
         method: str,
-        steps: list[Step],
+        steps: Callable[[], list[Step]],
         x: Tensor,
         image: Sequence[int],
         max_memory: int | str | None,
     ) -> Tensor:
-        if max_memory is not None:
-            return run_plan(self._plan(steps, x.shape, x.shape[1], max_memory), steps, x)
         large = image[0] * image[-2] * image[-1] >= _LARGE
-        if large and not self.training and not torch.compiler.is_compiling():
+        at_once = max_memory is None
+        if at_once and large and not self.training and not torch.compiler.is_compiling():
             self._check_graph(method, x)
-        return run_steps(steps, x)
+
+        def call(x: Tensor) -> Tensor:
+            if max_memory is None:
+                return run_steps(steps(), x)
+            # Of the dtype that is computed in.
+            plan = self._plan(steps(), x.shape, x.shape[1], max_memory)
+            return run_plan(plan, steps(), x)
+
+        return guarded(self, method, call, x, self._on_nonfinite)
 
     def _check_graph(self, method: str, x: Tensor) -> None:
         if not torch.is_grad_enabled():

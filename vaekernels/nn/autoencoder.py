@@ -10,8 +10,7 @@ from torch import nn
 from vaekernels.nn.attention import AttentionBlock
 from vaekernels.nn.resample import Downsample, Upsample
 from vaekernels.nn.resnet import ResnetBlock
-from vaekernels.nn.steps import Affine, Chain, State, Step, conv_step, norm_conv3x3
-from vaekernels.ops import conv3x3
+from vaekernels.nn.steps import Affine, Chain, State, Step, conv_step, convolve, norm_conv3x3
 
 
 class _Level(nn.Module):
@@ -69,10 +68,10 @@ class _Half(Chain):
         ]
 
     def _in(self, state: State, affine: Affine | None) -> State:
-        return State(conv3x3(state.x, self.conv_in.weight, self.conv_in.bias))
+        return convolve("conv3x3", state, self.conv_in)
 
     def _out(self, state: State, affine: Affine | None) -> State:
-        return State(norm_conv3x3(state.x, self.conv_norm_out, self.conv_out, affine))
+        return norm_conv3x3(state, self.conv_norm_out, self.conv_out, affine)
 
 
 def _levels(

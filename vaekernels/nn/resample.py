@@ -12,8 +12,8 @@ from vaekernels.nn.steps import (
     State,
     Step,
     conv_step,
+    convolve,
 )
-from vaekernels.ops import downsample_conv3x3, upsample_conv3x3
 
 
 class Upsample(Chain):
@@ -90,7 +90,7 @@ def upsample_step(conv: nn.Conv2d) -> Step:
     """``vk.upsample_conv3x3`` with the parameters of ``conv``."""
 
     def run(state: State, affine: Affine | None) -> State:
-        return State(upsample_conv3x3(state.x, conv.weight, conv.bias))
+        return convolve("upsample_conv3x3", state, conv)
 
     return conv_step(run, conv, UPSAMPLE_CONV3X3)
 
@@ -99,6 +99,6 @@ def downsample_step(conv: nn.Conv2d, padding: str) -> Step:
     """``vk.downsample_conv3x3`` with the parameters of ``conv``."""
 
     def run(state: State, affine: Affine | None) -> State:
-        return State(downsample_conv3x3(state.x, conv.weight, conv.bias, padding=padding))
+        return convolve("downsample_conv3x3", state, conv, padding=padding)
 
     return conv_step(run, conv, DOWNSAMPLE_CONV3X3[padding])

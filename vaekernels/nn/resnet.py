@@ -63,10 +63,10 @@ class ResnetBlock(Chain):
         ]
 
     def _first(self, state: State, affine: Affine | None) -> State:
-        return State(norm_conv3x3(state.x, self.norm1, self.conv1, affine), state.x)
+        return norm_conv3x3(state, self.norm1, self.conv1, affine, skip=state.x)
 
     def _second(self, state: State, affine: Affine | None) -> State:
         skip = state.skip
         if self.conv_shortcut is not None:
             skip = self.conv_shortcut(skip)
-        return State(norm_conv3x3(state.x, self.norm2, self.conv2, affine, skip))
+        return norm_conv3x3(state, self.norm2, self.conv2, affine, skip)

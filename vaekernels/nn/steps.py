@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaekernels.ops import NormPrologue, conv3x3, group_norm_silu
+from vaekernels.ops._chained import chained_conv
 
 
 class Affine(NamedTuple):
@@ -37,10 +38,21 @@ class Affine(NamedTuple):
 
 
 class State(NamedTuple):
-    """What lies between two steps: the value, and what is added to it later."""
+    """What lies between two steps.
+
+    Attributes:
+        x: the value.
+        skip: what is added to it later, or None.
+        statistics: those of x, for the normalisation that the next step begins with, where the op
+            that computed x gave them; else None.
+        asks: whether the statistics of what the next step makes of x would be used, by the one
+            behind it. Set by :func:`run_steps`.
+    """
 
     x: Tensor
     skip: Tensor | None = None
+    statistics: Tensor | None = None
+    asks: bool = False
 
 
 class Window(NamedTuple):
@@ -165,24 +177,49 @@ class Chain(nn.Module):
 def run_steps(steps: Sequence[Step], x: Tensor) -> Tensor:
     """The steps one after the other on a whole image."""
     state = State(x)
-    for step in steps:
-        state = step.run(state, None)
+    for step, after in zip(steps, (*steps[1:], None), strict=True):
+        # Attention normalises a small image, by an op that takes no statistics.
+        asks = after is not None and after.norm is not None and after.attend is None
+        state = step.run(state._replace(asks=asks), None)
     return state.x
 
 
+def convolve(
+    op: str,
+    state: State,
+    conv: nn.Conv2d,
+    *,
+    norm: NormPrologue | None = None,
+    residual: Tensor | None = None,
+    padding: str | None = None,
+    skip: Tensor | None = None,
+) -> State:
+    """The state after a convolution of the value, whose ``skip`` is given."""
+    x, statistics = chained_conv(
+        *(op, state.x, conv.weight, conv.bias),
+        norm=norm,
+        residual=residual,
+        padding=padding,
+        statistics=state.statistics,
+        asks=state.asks,
+    )
+    return State(x, skip, statistics)
+
+
 def norm_conv3x3(
-    x: Tensor,
+    state: State,
     norm: nn.GroupNorm,
     conv: nn.Conv2d,
     affine: Affine | None = None,
     residual: Tensor | None = None,
-) -> Tensor:
+    skip: Tensor | None = None,
+) -> State:
     """GroupNorm, SiLU, 3x3 convolution, and a sum, in one op where the whole image is there."""
     if affine is None:
         prologue = NormPrologue(norm.weight, norm.bias, norm.num_groups, norm.eps)
-        return conv3x3(x, conv.weight, conv.bias, norm=prologue, residual=residual)
-    normalised = F.silu(affine(x), inplace=True)
-    return conv3x3(normalised, conv.weight, conv.bias, residual=residual)
+        return convolve("conv3x3", state, conv, norm=prologue, residual=residual, skip=skip)
+    normalised = F.silu(affine(state.x), inplace=True)
+    return State(conv3x3(normalised, conv.weight, conv.bias, residual=residual), skip)
 
 
 def normalise(x: Tensor, norm: nn.GroupNorm, affine: Affine | None = None) -> Tensor:

@@ -15,6 +15,8 @@ from vaekernels.ops._define import OpDefinition, define
 from vaekernels.ops._filters import watch
 from vaekernels.ops._precision import conv_precision
 
+# Triton's kernels number the pixels of a batch, borders included, with 32 bits.
+_PIXELS = 2**31
 ACTIVATIONS = (None, "relu", "silu", "leaky_relu")
 CONVOLUTIONS: list[str] = []  # what define_conv declared
 
@@ -131,11 +133,11 @@ def _check_like_x(op: str, name: str, tensor: Tensor, x: Tensor) -> None:
         raise ValueError(
             f"{op}: {name} must be on the device of x, {x.device}; got {tensor.device}"
         )
-    if tensor.dtype != x.dtype and _autocast_dtype(x) is None:
+    if tensor.dtype != x.dtype and autocast_dtype(x) is None:
         raise TypeError(f"{op}: {name} must have the dtype of x, {x.dtype}; got {tensor.dtype}")
 
 
-def _autocast_dtype(x: Tensor) -> torch.dtype | None:
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
     """What autocast turns x into in F.conv2d; None where it does not."""
     device = x.device.type
     if x.dtype == torch.float64:
@@ -177,19 +179,29 @@ def run_conv(
     assert weight is not None
     tier = conv_precision(op, precision)
     # Under autocast F.conv2d computes in another dtype than x has; so the backend is chosen for it.
-    dtype = _autocast_dtype(x)
-    kernel = registry.implementation(op, x, backend, dtype)
+    dtype = autocast_dtype(x)
+    kernel = registry.implementation(op, x, backend, dtype, _limits(x))
     if isinstance(kernel, OpOverload):
         if dtype is not None:
             # What F.conv2d takes; a normalisation keeps its weights, as F.group_norm does.
             tensors = (*(t if t is None else t.to(dtype) for t in tensors[:4]), *tensors[4:])
         if kernel.namespace == "vaekernels" and not torch.compiler.is_compiling():
             watch(weight)
-    if activation == "silu" and _wants_gradient(tensors):
+    if activation == "silu" and wants_gradient(tensors):
         # The gradient of silu needs its argument, which y does not tell.
         return F.silu(kernel(*tensors, *settings, None, negative_slope, tier))
     return kernel(*tensors, *settings, activation, negative_slope, tier)
 
 
-def _wants_gradient(tensors: tuple[Tensor | None, ...]) -> bool:
+def _limits(x: Tensor) -> dict[str, str] | None:
+    """The backends that do not take images of this shape, and why."""
+    batch, _, height, width = x.shape
+    # With the border; results of twice the size have as many cells.
+    if batch * (height + 4) * (width + 4) < _PIXELS:
+        return None
+    return {"triton": f"batches must have less than 2**31 pixels; x is {tuple(x.shape)}"}
+
+
+def wants_gradient(tensors: tuple[Tensor | None, ...]) -> bool:
+    """Whether a graph is recorded of what is made of them."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)

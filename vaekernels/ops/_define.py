@@ -26,6 +26,11 @@ DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _libraries = {name: torch.library.Library(name, "DEF") for name in NAMESPACES}
 
 
+def library(namespace: str) -> torch.library.Library:
+    """The one that defines the ops of a namespace."""
+    return _libraries[namespace]
+
+
 @dataclass(frozen=True)
 class OpDefinition:
     """What the torch dispatcher and the registry must know of an op.

@@ -114,7 +114,7 @@ def conv3x3(
     if recompute not in (None, "norm"):
         raise ValueError(f"{OP}: recompute must be None or 'norm'; got {recompute!r}")
     if norm is not None:
-        _check_norm(norm, x)
+        check_norm(norm, x)
         if recompute is None:
             from vaekernels.ops.group_norm_silu import group_norm_silu
 
@@ -134,7 +134,8 @@ def conv3x3(
     )
 
 
-def _check_norm(norm: object, x: Tensor) -> None:
+def check_norm(norm: object, x: Tensor) -> None:
+    """``norm`` is a prologue for ``x``."""
     if not isinstance(norm, NormPrologue):
         raise TypeError(f"{OP}: norm must be a vk.NormPrologue or None; got {type(norm).__name__}")
     channels = x.shape[1]

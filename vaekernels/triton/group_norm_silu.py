@@ -317,6 +317,14 @@ def group_norm_silu_backward(
     return tuple(grads)
 
 
+def affine_silu(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """``silu(x * scale + shift)``, channels_last; a number for each sample and channel, (N, C)."""
+    images = Images.of(x, pixels=True)
+    y = torch.empty_like(images.tensor, dtype=written_dtype(x.dtype))
+    _map(group_norm_silu_kernel, images, "silu", images.tensor, scale, shift, y)
+    return y.to(x.dtype)
+
+
 def _map(kernel: Any, images: Images, activation: str | None, *tensors: Tensor) -> None:
     """Run a kernel that computes each element on its own."""
     batch, channels, length = images.sizes

@@ -7,8 +7,14 @@
 | ``filters.py`` | weights as the matrix that the product takes, and back |
 | ``kernel.py`` | the product: ``acc += x[row + shift(tap)] @ w[tap]``, its epilogue |
 | ``gradient_kernel.py`` | the filters' gradient, the same with rows as depth |
-| ``configs.py`` | tiles by shape |
+| ``table.py``, ``table.json`` | what was measured: which way, in which tile |
+| ``choice.py`` | which way: the table, or a rule where it is silent |
+| ``configs.py`` | tiles by shape, where nothing was measured |
+| ``library.py`` | the other way: PyTorch's convolution, cuDNN |
 | ``launch.py`` | tensors to kernels |
 | ``call.py`` | forward and backward of a call, as each op has them |
+| ``statistics.py`` | those of a result, merged for the next normalisation |
+| ``chain.py`` | a convolution in a chain, which takes and hands on statistics |
+| ``calls.py`` | the ops by name; ``vk.explain`` |
 | ``configurations.py`` | what the ahead-of-time gate compiles |
 """

@@ -8,9 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vaekernels.triton.conv import library
+from vaekernels.triton.conv.choice import Choice, choose
+from vaekernels.triton.conv.configs import GradientTile, bucket
 from vaekernels.triton.conv.forms import Form, adjoint
-from vaekernels.triton.conv.launch import Epilogue, convolve, filter_gradient
+from vaekernels.triton.conv.launch import Epilogue, architecture_of, convolve, filter_gradient
 from vaekernels.triton.conv.padded import Padded, pad, pad_like
+from vaekernels.triton.conv.statistics import PARTS, measure, merge
+from vaekernels.triton.conv.table import CUDNN, Key, epilogue_of
+from vaekernels.triton.group_norm_silu import affine_silu
 
 
 @dataclass(frozen=True)
@@ -47,9 +53,60 @@ class ConvCall:
         """y, of this height and width, channels_last."""
         if self.x.numel() == 0:
             return _empty((0, self.weight.shape[self.output_dim], height, width), self.x)
-        epilogue = Epilogue(self.bias, self.residual, self.activation, self.slope)
-        x = pad(self.x, self.form, (height, width), self.affine)
-        return self._convolve(self.form, x, self.output_dim, (height, width), epilogue)
+        return self._forward(height, width, statistics=False)[0]
+
+    def forward_with_statistics(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """y, and the statistics of its parts (statistics.py)."""
+        if self.x.numel() == 0:
+            shape = (0, PARTS, 3, self.weight.shape[self.output_dim])
+            y = self.forward(height, width)
+            return y, y.new_empty(shape, dtype=torch.float32)
+        y, statistics = self._forward(height, width, statistics=True)
+        return y, merge(measure(y) if statistics is None else statistics)
+
+    def _forward(self, height: int, width: int, statistics: bool) -> tuple[Tensor, Tensor | None]:
+        """y, and the statistics of its tiles where its way has them."""
+        size = (height, width)
+        choice = self.choice("forward", size, statistics)
+        if choice.way == CUDNN:
+            y = library.forward(self.form, self._seen(), self.weight, self.bias, size)
+            return library.finish(y, self.residual, self.activation, self.slope), None
+        x = pad(self.x, self.form, size, self.affine)
+        epilogue = Epilogue(self.bias, self.residual, self.activation, self.slope, statistics)
+        options = (self.output_dim, size, self.precision, epilogue, choice.tile)
+        return convolve(self.form, x, self.weight, *options)
+
+    def choice(self, direction: str, size: tuple[int, int], statistics: bool = False) -> Choice:
+        """How one of ``table.DIRECTIONS`` is computed; arguments as in :meth:`key`."""
+        return choose(self.key(direction, size, statistics))
+
+    def key(self, direction: str, size: tuple[int, int], statistics: bool = False) -> Key:
+        """What a measurement of one direction is known by; reads no number.
+
+        Args:
+            direction: which.
+            size: height and width of y.
+            statistics: also those of y are wanted.
+        """
+        present = {
+            "norm": self.affine is not None and direction != "input",
+            "residual": self.residual is not None and direction == "forward",
+            "statistics": statistics,
+        }
+        return Key(
+            architecture=architecture_of(self.weight),
+            op=self.op,
+            direction=direction,
+            dtype=str(self.weight.dtype).removeprefix("torch."),
+            inputs=self.weight.shape[1 - self.output_dim],
+            outputs=self.weight.shape[self.output_dim],
+            rows=bucket(self.x.shape[0] * size[0] * size[1]),
+            epilogue=epilogue_of(extra for extra, there in present.items() if there),
+        )
+
+    def _seen(self) -> Tensor:
+        """What the convolution sees: x behind the prologue."""
+        return self.x if self.affine is None else affine_silu(self.x, *self.affine)
 
     def backward(
         self,
@@ -75,18 +132,35 @@ class ConvCall:
             x = _empty(self.x.shape, self.x) if wants_x else x
             weight = torch.zeros_like(self.weight) if wants_weight else weight
         elif wants_x or wants_weight:
-            form, size = adjoint(self.form), (self.x.shape[2], self.x.shape[3])
-            padded = pad(g, form, size)
-            if wants_x:
-                x = self._convolve(form, padded, 1 - self.output_dim, size, Epilogue())
-            if wants_weight:
-                weight = self._filter_gradient(g, padded)
+            grad_x, grad_weight = self._gradients(g, wants_x, wants_weight)
+            x = x if grad_x is None else grad_x
+            weight = weight if grad_weight is None else grad_weight
         return x, weight, bias, residual
 
-    def _convolve(
-        self, form: Form, x: Padded, output_dim: int, size: tuple[int, int], epilogue: Epilogue
-    ) -> Tensor:
-        return convolve(form, x, self.weight, output_dim, size, self.precision, epilogue)[0]
+    def _gradients(
+        self, g: Tensor, wants_x: bool, wants_weight: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Of x and weight, each by the way that is chosen for it; None if not wanted."""
+        outputs, size = (g.shape[2], g.shape[3]), (self.x.shape[2], self.x.shape[3])
+        wanted = {"input": wants_x, "weight": wants_weight}
+        choices = {name: self.choice(name, outputs) for name, wants in wanted.items() if wants}
+        theirs = {name for name, choice in choices.items() if choice.way == CUDNN}
+        ours = choices.keys() - theirs
+        grad_x, grad_weight = None, None
+        if theirs:
+            # Of x, the gradient of x needs the shape alone.
+            x = self._seen() if "weight" in theirs else self.x
+            wants = ("input" in theirs, "weight" in theirs)
+            grad_x, grad_weight = library.gradients(self.form, g, x, self.weight, wants)
+        form = adjoint(self.form)
+        if ours:
+            padded = pad(g, form, size)
+        if "input" in ours:
+            options = (1 - self.output_dim, size, self.precision, Epilogue())
+            grad_x, _ = convolve(form, padded, self.weight, *options, choices["input"].tile)
+        if "weight" in ours:
+            grad_weight = self._filter_gradient(g, padded, choices["weight"].tile)
+        return grad_x, grad_weight
 
     def _before_activation(self, grad: Tensor, y: Tensor) -> Tensor:
         if self.activation is None:
@@ -97,17 +171,18 @@ class ConvCall:
             return torch.ops.aten.leaky_relu_backward(grad, y, self.slope, True)
         raise NotImplementedError(f"{self.op}: backward of the fused silu is composed in Python")
 
-    def _filter_gradient(self, g: Tensor, padded: Padded) -> Tensor:
+    def _filter_gradient(self, g: Tensor, padded: Padded, tile: GradientTile | None) -> Tensor:
         """From g, and ``padded``, which is g as the adjoint form reads it."""
+        settings = (self.precision, tile)
         if self.form.phases == 1:
             x = pad(self.x, self.form, (g.shape[2], g.shape[3]), self.affine)
             # With stride 1 the cells of a form and of its adjoint are the same.
             v = padded if padded.cells == x.cells else pad_like(g, x.cells)
-            return filter_gradient(self.form, x, v, self.weight, self.output_dim, self.precision)
+            return filter_gradient(self.form, x, v, self.weight, self.output_dim, *settings)
         # With several phases the adjoint is the form with one: from g to x, by the same filters.
         v = pad_like(self.x, padded.cells, self.affine)
         back, input_dim = adjoint(self.form), 1 - self.output_dim
-        return filter_gradient(back, padded, v, self.weight, input_dim, self.precision)
+        return filter_gradient(back, padded, v, self.weight, input_dim, *settings)
 
 
 def _empty(shape: Sequence[int], like: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Tiles by shape: a table of measured ones, and a rule where it is silent."""
+"""Tiles by shape: the rule for what was not measured (``table.py``)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Key:
-    """What a measured tile is known by.
+    """What a tile is found by.
 
     Attributes:
         architecture: 90 for sm_90.
@@ -53,9 +53,6 @@ class Key:
     rows: int
     epilogue: bool
 
-
-# Measured tiles. Nothing was measured yet.
-TABLE: dict[Key, Tile] = {}
 
 # Of 2-byte numbers, the best of a program's work to its traffic first.
 HALF = (
@@ -78,7 +75,7 @@ def tile_of(key: Key, programs: int) -> Tile:
         key: of the product.
         programs: that fill the device.
     """
-    found = TABLE.get(key) or _rule(key, programs)
+    found = _rule(key, programs)
     return replace(found, depth=divisor(key.inputs, found.depth))
 
 

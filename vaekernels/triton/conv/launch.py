@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,9 +12,11 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from vaekernels.triton.conv.configs import (
     CHUNK,
+    GradientTile,
     Key,
     Tile,
     bucket,
+    divisor,
     gradient_tile_of,
     input_precision,
     splits_of,
@@ -67,7 +69,7 @@ def convolve(
         size: height and width of the result.
         precision: a tier.
         epilogue: after the products.
-        tile: None takes that of configs.py.
+        tile: None takes that of configs.py; its depth is cut to what divides x's.
 
     Returns:
         The result, and (N, tiles, 3, channels) statistics or None.
@@ -81,7 +83,9 @@ def convolve(
         memory_format=torch.channels_last,
     )
     phases = form.phases**2
-    tile = tile or tile_of(_key(form, x, channels, weight, epilogue), _multiprocessors(weight))
+    fused = epilogue.residual is not None or epilogue.statistics
+    tile = tile or product_tile(form, x.batch * x.image_rows, x.depth, channels, weight, fused)
+    tile = replace(tile, depth=divisor(x.depth, tile.depth))
     columns = -(-channels // tile.columns) * tile.columns
     matrix = pack(weight, form, output_dim, columns, x.depth)
     # Statistics are those of one image: no tile may have rows of two.
@@ -126,7 +130,13 @@ def convolve(
 
 
 def filter_gradient(
-    form: Form, x: Padded, v: Padded, weight: Tensor, output_dim: int, precision: str
+    form: Form,
+    x: Padded,
+    v: Padded,
+    weight: Tensor,
+    output_dim: int,
+    precision: str,
+    tile: GradientTile | None = None,
 ) -> Tensor:
     """The gradient of the filters of ``form``, which has one phase.
 
@@ -137,10 +147,14 @@ def filter_gradient(
         weight: gives shape, strides and dtype.
         output_dim: the dimension of weight with the channels of v.
         precision: a tier.
+        tile: None takes that of configs.py.
     """
     (window,) = form.windows
     samples, rows = form.taps**2, x.batch * x.image_rows
-    tile = gradient_tile_of(x.rows.element_size(), x.depth, v.depth)
+    tile = tile or gradient_tile_of(x.rows.element_size(), x.depth, v.depth)
+    tile = replace(
+        tile, inputs=divisor(x.depth, tile.inputs), outputs=divisor(v.depth, tile.outputs)
+    )
     programs = samples * (x.depth // tile.inputs) * (v.depth // tile.outputs)
     split_rows = triton.cdiv(triton.cdiv(rows, splits_of(rows, programs)), tile.rows) * tile.rows
     splits = triton.cdiv(rows, split_rows)
@@ -178,17 +192,37 @@ def _matrix(matrix: Tensor, block: tuple[int, int], described: bool) -> Any:
     return TensorDescriptor.from_tensor(matrix, list(block)) if described else matrix
 
 
-def _key(form: Form, x: Padded, channels: int, weight: Tensor, epilogue: Epilogue) -> Key:
-    major, minor = torch.cuda.get_device_capability(weight.device) if weight.is_cuda else (0, 0)
-    return Key(
-        architecture=10 * major + minor,
+def product_tile(
+    form: Form, rows: int, depth: int, channels: int, weight: Tensor, fused: bool
+) -> Tile:
+    """The tile of the rule in configs.py.
+
+    Args:
+        form: of the product.
+        rows: cells of all images.
+        depth: of a sample.
+        channels: of the result.
+        weight: gives device and dtype.
+        fused: a residual or statistics are there.
+    """
+    key = Key(
+        architecture=architecture_of(weight),
         itemsize=weight.element_size(),
         taps=form.taps**2,
-        inputs=x.depth,
+        inputs=depth,
         outputs=channels,
-        rows=bucket(x.batch * x.image_rows * form.phases**2),
-        epilogue=epilogue.residual is not None or epilogue.statistics,
+        rows=bucket(rows * form.phases**2),
+        epilogue=fused,
     )
+    return tile_of(key, _multiprocessors(weight))
+
+
+def architecture_of(like: Tensor) -> int:
+    """Of the device: 90 for sm_90; 0 in the interpreter."""
+    if not like.is_cuda:
+        return 0
+    major, minor = torch.cuda.get_device_capability(like.device)
+    return 10 * major + minor
 
 
 def _multiprocessors(like: Tensor) -> int:

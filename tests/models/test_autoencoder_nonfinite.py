@@ -1,0 +1,141 @@
+"""Results of autoencoders in 16 bits that are not finite: found, raised, computed again."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+import vaekernels as vk
+from tests.models import autoencoders
+from vaekernels.models import AutoencoderKL, guard
+
+SIZES = {torch.float16: 65504.0, torch.bfloat16: 3.3e38}
+
+
+def overflowing(dtype: torch.dtype) -> AutoencoderKL:
+    """Its activations are beyond the dtype's numbers inside of both halves, its results are not."""
+    model = autoencoders.kl("without_attention")
+    with torch.no_grad():
+        for half in (model.encoder, model.decoder):
+            # What the first convolution makes is normalised again: only its size is large.
+            half.conv_in.weight.mul_(2.5 * SIZES[dtype])
+    return model.to(dtype)
+
+
+def inputs(model: AutoencoderKL) -> tuple[torch.Tensor, torch.Tensor]:
+    return autoencoders.images(1, 8, 8).to(model.dtype), torch.randn(2, 3, 4, 4).to(model.dtype)
+
+
+@pytest.fixture(autouse=True)
+def _warns_again() -> None:
+    guard._warn_about_retry.cache_clear()
+
+
+def test_nothing_is_said_unless_asked_for() -> None:
+    model = overflowing(torch.float16)
+    image, latent = inputs(model)
+    assert model.on_nonfinite is None
+    with torch.no_grad():
+        assert not model.decode(latent).sample.isfinite().all()
+        assert not model.encode(image).latent_dist.mean.isfinite().all()
+
+
+def test_raise_names_model_method_and_dtype() -> None:
+    model = overflowing(torch.float16)
+    model.on_nonfinite = "raise"
+    image, latent = inputs(model)
+    with torch.no_grad():
+        with pytest.raises(vk.NonFiniteError, match=r"AutoencoderKL\.decode: .*float16.*retry"):
+            model.decode(latent)
+        with pytest.raises(vk.NonFiniteError, match=r"AutoencoderKL\.encode: .*float16.*bfloat16"):
+            model.reconstruct(image)
+        with pytest.raises(vk.NonFiniteError, match=r"AutoencoderKL\.decode"):
+            model.decode_scaled(latent, max_memory="1GiB")
+
+
+def test_retry_is_the_model_in_float32_rounded() -> None:
+    model = overflowing(torch.float16)
+    model.on_nonfinite = "retry_fp32"
+    wide = copy.deepcopy(model).float()
+    image, latent = inputs(model)
+    weights = {name: p.clone() for name, p in model.state_dict().items()}
+    with torch.no_grad():
+        with pytest.warns(UserWarning, match=r"AutoencoderKL\.decode: .*computed again in float32"):
+            got = model.decode(latent).sample
+        assert got.dtype == torch.float16
+        assert torch.equal(got, wide.decode(latent.float()).sample.half())
+        with pytest.warns(UserWarning, match=r"AutoencoderKL\.encode"):
+            mean = model.encode(image).latent_dist.mean
+        assert torch.equal(mean, wide.encode(image.float()).latent_dist.mean.half())
+        assert model.decode(latent, max_memory="64MiB").sample.isfinite().all()
+    assert model.dtype == torch.float16
+    for name, p in model.state_dict().items():
+        assert torch.equal(p, weights[name]), name
+
+
+def test_bfloat16() -> None:
+    model = overflowing(torch.bfloat16)
+    _, latent = inputs(model)
+    with torch.no_grad():
+        assert not model.decode(latent).sample.isfinite().all()
+        model.on_nonfinite = "raise"
+        with pytest.raises(vk.NonFiniteError, match="bfloat16"):
+            model.decode(latent)
+
+
+@pytest.mark.filterwarnings("ignore:AutoencoderKL.decode")
+def test_gradients_of_the_second_try_reach_the_weights() -> None:
+    model = overflowing(torch.float16)
+    model.on_nonfinite = "retry_fp32"
+    _, latent = inputs(model)
+    model.decode(latent).sample.float().square().mean().backward()
+    grad = model.decoder.conv_out.weight.grad
+    assert grad is not None
+    assert grad.dtype == torch.float16
+    assert grad.isfinite().all()
+    assert grad.any()
+
+
+@pytest.mark.filterwarnings("ignore:AutoencoderKL.decode")
+def test_autocast_is_left() -> None:
+    model = overflowing(torch.float16).float()
+    model.on_nonfinite = "retry_fp32"
+    _, latent = inputs(model)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.float16):
+        got = model.decode(latent).sample
+    assert got.dtype == torch.float16
+    with torch.no_grad():
+        assert torch.equal(got, model.decode(latent).sample.half())
+
+
+@pytest.mark.filterwarnings("ignore:AutoencoderKL.decode")
+def test_an_input_that_is_not_finite_is_said_to_be_it() -> None:
+    model = autoencoders.kl("without_attention", torch.float16)
+    model.on_nonfinite = "retry_fp32"
+    latent = torch.full((1, 3, 4, 4), torch.nan, dtype=torch.float16)
+    with torch.no_grad(), pytest.raises(vk.NonFiniteError, match="neither is that of float32"):
+        model.decode(latent)
+
+
+def test_finite_results_and_float32_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for dtype in (torch.float16, torch.float32):
+        model = autoencoders.kl("without_attention", dtype)
+        _, latent = inputs(model)
+        with torch.no_grad():
+            expected = model.decode(latent).sample
+            for choice in ("raise", "retry_fp32"):
+                model.on_nonfinite = choice
+                assert torch.equal(model.decode(latent).sample, expected)
+    monkeypatch.setattr(guard, "_is_finite", None)  # float32 is not even looked at
+    with torch.no_grad():
+        model.decode(latent)
+
+
+def test_other_choices_are_refused_and_tiny_autoencoders_have_it_too() -> None:
+    for model in (autoencoders.kl("without_attention"), autoencoders.tiny()):
+        with pytest.raises(ValueError, match="on_nonfinite must be None, 'raise' or 'retry_fp32'"):
+            model.on_nonfinite = "retry"
+        model.on_nonfinite = "raise"
+        assert copy.deepcopy(model).on_nonfinite == "raise"

@@ -1,0 +1,241 @@
+"""Convolutions in a chain: statistics that are handed on, and autoencoders that use them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import vaekernels as vk
+from tests.models.autoencoders import images, randomised
+from vaekernels.cases import error
+from vaekernels.models import AutoencoderKL, AutoencoderKLConfig
+from vaekernels.ops._chained import PARTS, chained_conv
+
+pytestmark = [
+    pytest.mark.interpreter,
+    pytest.mark.usefixtures("poisoned_memory"),
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # numpy's, on masked-out lanes
+]
+
+WAYS = ("tap_gemm", "cudnn")
+
+
+@pytest.fixture
+def on_triton() -> Iterator[None]:
+    with vk.use_backend("triton"), torch.no_grad():
+        yield
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str], list[Any]]:
+    """Count the calls of a function."""
+
+    def count(module: Any, name: str) -> list[Any]:
+        calls: list[Any] = []
+        original = getattr(module, name)
+
+        def wrapped(*arguments: Any) -> Any:
+            calls.append(arguments)
+            return original(*arguments)
+
+        monkeypatch.setattr(module, name, wrapped)
+        return calls
+
+    return count
+
+
+def moments(parts: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the channels of each image, by Chan's formula."""
+    count, mean, m2 = parts.double().unbind(2)
+    total = count.sum(1)
+    merged = (count * mean).sum(1) / total
+    return merged, (m2 + count * (mean - merged[:, None]).square()).sum(1) / total
+
+
+@pytest.mark.usefixtures("on_triton")
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("op", "options"),
+    [
+        ("conv3x3", {}),
+        ("upsample_conv3x3", {}),
+        ("downsample_conv3x3", {"padding": "asymmetric"}),
+        ("downsample_conv3x3", {"padding": "symmetric"}),
+    ],
+)
+def test_statistics_are_those_of_the_result(op: str, options: dict[str, Any], way: str) -> None:
+    """Parts with a tile and parts without one; a mean far from zero; two images."""
+    from vaekernels.triton.conv.choice import only
+    from vaekernels.triton.conv.configs import Tile
+
+    x, weight = torch.randn(2, 3, 7, 9), torch.randn(20, 3, 3, 3)
+    bias = torch.full((20,), 300.0)
+    x[1] += 5
+    with only(way, Tile(16, 32, 16, 4, 2)):
+        y, statistics = chained_conv(op, x, weight, bias, **options, asks=True)
+        again, nothing = chained_conv(op, x, weight, bias, **options)
+    assert error(again, y) <= 1e-6
+    assert nothing is None
+    assert error(y, getattr(vk, op)(x, weight, bias, **options, backend="reference")) <= 1e-5
+    assert statistics is not None
+    assert statistics.shape == (2, PARTS, 3, 20)
+    assert (statistics[:, :, 0].sum(1) == y.shape[2] * y.shape[3]).all()
+    mean, variance = moments(statistics)
+    assert error(mean, y.double().mean((2, 3))) <= 1e-6
+    assert error(variance, y.double().var((2, 3), correction=0)) <= 1e-5
+
+
+def test_many_tiles_are_merged() -> None:
+    """Several steps of a part, a last part that is not full, empty tiles, a large mean."""
+    from vaekernels.triton.conv.statistics import TILES, merge
+
+    tiles, size = (TILES + 3) * PARTS - 5, 4
+    x = 1000 + torch.randn(1, tiles, size, 6)
+    count = torch.full((1, tiles, 6), float(size))
+    count[:, ::7] = 0
+    m2 = x.var(2, correction=0) * count
+    parts = merge(torch.stack([count, torch.where(count > 0, x.mean(2), 0.0), m2], 2))
+    kept = x[0][count[0, :, 0] > 0].flatten(0, 1).double()
+    mean, variance = moments(parts)
+    assert error(mean[0], kept.mean(0)) <= 1e-6
+    assert error(variance[0], kept.var(0, correction=0)) <= 1e-4
+
+
+@pytest.mark.usefixtures("on_triton")
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float16, torch.bfloat16), ids=str)
+def test_a_normalisation_by_them(dtype: torch.dtype, counted: Any) -> None:
+    """Groups of 20 channels, wider than a step of the merge."""
+    from vaekernels.triton.conv import chain
+
+    passes = counted(chain, "normalisation")
+    x, first = torch.randn(2, 4, 7, 5).to(dtype), torch.randn(40, 4, 3, 3).to(dtype)
+    second = (torch.randn(6, 40, 3, 3) / 20).to(dtype)
+    residual = torch.randn(2, 6, 7, 5).to(dtype)
+    norm = vk.NormPrologue(torch.rand(40).to(dtype), torch.randn(40).to(dtype), 2, 1e-3)
+    h, statistics = chained_conv("conv3x3", x, first, None, asks=True)
+    y, _ = chained_conv(
+        "conv3x3", h, second, None, norm=norm, residual=residual, statistics=statistics
+    )
+    assert not passes
+    separate = vk.conv3x3(h, second, norm=norm, residual=residual)
+    assert error(y, separate) <= torch.finfo(dtype).eps
+    wide = F.silu(F.group_norm(h.double(), 2, norm.weight.double(), norm.bias.double(), 1e-3))
+    expected = F.conv2d(wide, second.double(), padding=1) + residual.double()
+    eager = F.silu(F.group_norm(h, 2, norm.weight, norm.bias, 1e-3))
+    eager = F.conv2d(eager, second, padding=1) + residual
+    assert error(y, expected) <= 2 * error(eager, expected) + 1e-6
+
+
+@pytest.mark.usefixtures("on_triton")
+def test_without_statistics_the_normalisation_takes_them_itself(counted: Any) -> None:
+    from vaekernels.triton.conv import chain
+
+    passes = counted(chain, "normalisation")
+    x, weight = torch.randn(1, 4, 5, 6), torch.randn(4, 4, 3, 3)
+    norm = vk.NormPrologue(torch.rand(4), torch.randn(4), 2)
+    y, statistics = chained_conv("conv3x3", x, weight, None, norm=norm, asks=True)
+    assert len(passes) == 1
+    assert statistics is not None
+    assert error(y, vk.conv3x3(x, weight, norm=norm, backend="reference")) <= 1e-5
+
+
+@pytest.mark.usefixtures("on_triton")
+def test_not_a_number_reaches_the_next_layer_and_no_other_image() -> None:
+    x, weight = torch.randn(2, 4, 5, 6), torch.randn(4, 4, 3, 3)
+    x[1, 2, 3, 3] = torch.nan
+    h, statistics = chained_conv("conv3x3", x, weight, None, asks=True)
+    norm = vk.NormPrologue(torch.rand(4), torch.randn(4), 1)
+    y, _ = chained_conv("conv3x3", h, weight, None, norm=norm, statistics=statistics)
+    assert y[0].isfinite().all()
+    assert y[1].isnan().all()
+
+
+@pytest.mark.usefixtures("on_triton")
+def test_errors_are_those_of_the_public_ops_and_empty_batches_pass() -> None:
+    x, weight = torch.randn(2, 4, 5, 6), torch.randn(4, 4, 3, 3)
+    with pytest.raises(ValueError, match=r"conv3x3: weight must have shape \(Co, 4, 3, 3\)"):
+        chained_conv("conv3x3", x, weight[:, :3], None, asks=True)
+    norm = vk.NormPrologue(torch.ones(4), torch.ones(4), 3)
+    with pytest.raises(ValueError, match=r"norm\.groups must divide the 4 channels"):
+        chained_conv("conv3x3", x, weight, None, norm=norm, asks=True)
+    with pytest.raises(ValueError, match="residual must have the shape of the result"):
+        chained_conv("conv3x3", x, weight, None, residual=x[:, :3], asks=True)
+    y, statistics = chained_conv("upsample_conv3x3", x[:0], weight, None, asks=True)
+    assert y.shape == (0, 4, 10, 12)
+    assert statistics is not None
+    assert statistics.shape == (0, PARTS, 3, 4)
+
+
+def test_opcheck() -> None:
+    arguments = (torch.randn(1, 4, 5, 6), torch.randn(4, 4, 3, 3), None, None, None)
+    vk.explain("conv3x3", *arguments[:2], backend="triton")  # loads the kernels
+    rest = (torch.ones(4), torch.ones(4), 2, 1e-6)
+    for op, norm, padding, asks in (
+        ("conv3x3", rest, None, True),
+        ("upsample_conv3x3", (None, None, 1, 1e-6), None, False),
+        ("downsample_conv3x3", (None, None, 1, 1e-6), "asymmetric", True),
+    ):
+        torch.library.opcheck(
+            torch.ops.vaekernels_triton.chained_conv.default,
+            (op, *arguments, *norm, padding, "high", asks),
+            test_utils=("test_schema", "test_faketensor"),
+        )
+
+
+@pytest.fixture(scope="module")
+def model() -> AutoencoderKL:
+    torch.manual_seed(0)
+    config = AutoencoderKLConfig(
+        block_out_channels=(8, 12), norm_num_groups=4, latent_channels=2, layers_per_block=1
+    )
+    return randomised(AutoencoderKL(config)).eval()
+
+
+def both(model: AutoencoderKL, image: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
+    return model.encode(image).latent_dist.mean, model.decode(latent).sample
+
+
+@pytest.mark.parametrize(
+    "dtype", (torch.float32, pytest.param(torch.float16, marks=pytest.mark.slow)), ids=str
+)
+def test_an_autoencoder(model: AutoencoderKL, dtype: torch.dtype, counted: Any) -> None:
+    """Right, channels_last throughout, and with no pass of statistics but behind attention."""
+    from vaekernels.triton.conv import chain, padded
+
+    passes, pads = counted(chain, "normalisation"), counted(padded, "_pad")
+    model = copy.deepcopy(model).to(dtype)
+    image, latent = images(3, 6, 4, batch=1).to(dtype), torch.randn(2, 2, 2, 3).to(dtype)
+    with torch.no_grad():
+        with vk.use_backend("triton"):
+            got = both(model, image, latent)
+        assert [x.shape[1] for x, *_ in passes] == [12, 12]
+        for x, *_ in pads:
+            inside = x.shape[1] > 3  # neither an image nor a latent
+            assert not inside or x.is_contiguous(memory_format=torch.channels_last)
+        with vk.use_backend("reference"):
+            eager = both(model, image, latent)
+            exact = both(model.double(), image.double(), latent.double())
+    for y, plain, expected in zip(got, eager, exact, strict=True):
+        floor = 1e-4 if dtype == torch.float32 else 1e-2
+        assert error(y, expected) <= 2 * error(plain, expected) + floor
+
+
+def test_training_takes_the_public_ops(model: AutoencoderKL, counted: Any) -> None:
+    from vaekernels.triton.conv import chain
+
+    calls = counted(chain, "ConvCall")
+    block = model.encoder.down_blocks[0].resnets[0]
+    x = torch.randn(1, 8, 4, 4, requires_grad=True)
+    grads = []
+    for backend in ("triton", "reference"):
+        with vk.use_backend(backend):
+            (grad,) = torch.autograd.grad(block(x).square().sum(), x)
+        grads.append(grad)
+    assert not calls
+    assert error(*grads) <= 1e-4

@@ -1,0 +1,238 @@
+"""Which way computes a convolution: the table, the rule, and the library's way itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import vaekernels as vk
+from tests.ops import convs
+from tests.ops.convs import Conv
+from vaekernels.explanation import Way
+
+pytestmark = [
+    pytest.mark.interpreter,
+    pytest.mark.usefixtures("poisoned_memory"),
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # numpy's, on masked-out lanes
+]
+
+CALLS = [
+    Conv("conv3x3", (2, 6, 20, 5, 4), "leaky_relu", residual=True, groups=2),
+    Conv("upsample_conv3x3", (2, 20, 3, 3, 4), "relu"),
+    Conv("conv_transpose4x4", (2, 3, 18, 4, 3), layout="channels_last"),
+    Conv("downsample_conv4x4", (2, 5, 17, 7, 4), "leaky_relu", layout="strided_halves"),
+    Conv("downsample_conv3x3", (2, 4, 3, 7, 8), "silu", padding="asymmetric", bias=False),
+    Conv("downsample_conv3x3", (2, 3, 4, 6, 7), padding="symmetric", layout="transposed"),
+]
+
+
+@pytest.fixture
+def by_library() -> Iterator[None]:
+    from vaekernels.triton.conv.choice import only
+
+    with only("cudnn"):
+        yield
+
+
+@pytest.mark.usefixtures("by_library")
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float16, torch.bfloat16), ids=str)
+@pytest.mark.parametrize("conv", CALLS, ids=convs.name_of)
+def test_the_library(conv: Conv, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its results are right, in all directions, and no kernel of ours multiplied."""
+    from vaekernels.triton.conv import call
+
+    monkeypatch.delattr(call, "convolve")
+    monkeypatch.delattr(call, "filter_gradient")
+    convs.check(conv, "triton", dtype, ("high",))
+
+
+def test_settings_of_the_library_are_left_as_they_were() -> None:
+    from vaekernels.triton.conv.library import _repeatable
+
+    with _repeatable():
+        assert torch.backends.cudnn.deterministic
+        assert not torch.backends.cudnn.benchmark
+    assert not torch.backends.cudnn.deterministic
+
+
+def key(direction: str = "forward", **fields: object):
+    from vaekernels.triton.conv.table import Key
+
+    known = Key(0, "conv3x3", direction, "float16", 6, 20, 64)
+    return replace(known, **fields)
+
+
+def test_each_direction_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vaekernels.triton.conv import choice, table
+    from vaekernels.triton.conv.configs import GradientTile, Tile
+
+    entries = {
+        key(epilogue="norm+residual"): table.Entry("tap_gemm", Tile(32, 16, 64, 4, 2)),
+        key("input"): table.Entry("cudnn"),
+        key("weight", epilogue="norm"): table.Entry("tap_gemm", GradientTile(64, 32, 16, 4, 3)),
+    }
+    found = {each: table.Found(entry, Path("mine.json")) for each, entry in entries.items()}
+    monkeypatch.setattr(choice, "measured", lambda: found)
+    conv = CALLS[0]
+    tensors = {name: t.half() for name, t in conv.tensors().items()}
+    explained = vk.explain(
+        *("conv3x3", tensors["x"], tensors["weight"], tensors["bias"]),
+        norm=vk.NormPrologue(tensors["norm_weight"], tensors["norm_bias"], 2),
+        residual=tensors["residual"],
+        backend="triton",
+    )
+    assert explained.forward == Way("tap-GEMM 32x16x64", "table: the fastest on sm_0, mine.json")
+    assert explained.x_gradient is not None
+    assert explained.x_gradient.name == "cudnn"
+    assert explained.weight_gradient is not None
+    assert explained.weight_gradient.name == "tap-GEMM 32x16x64"
+    convs.check(conv, "triton", torch.float16, ("high",))
+    # A pixel more, and the table is silent.
+    silent = vk.explain("conv3x3", tensors["x"], tensors["weight"], backend="triton")
+    assert silent.forward is not None
+    assert silent.forward.reason.startswith("rule")
+
+
+def test_tiles_of_the_explanation_are_those_that_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vaekernels.triton.conv import launch
+
+    asked = []
+    tile_of, gradient_tile_of = launch.tile_of, launch.gradient_tile_of
+
+    def product(*arguments):
+        asked.append(tile_of(*arguments))
+        return asked[-1]
+
+    def gradient(*arguments):
+        asked.append(gradient_tile_of(*arguments))
+        return asked[-1]
+
+    monkeypatch.setattr(launch, "tile_of", product)
+    monkeypatch.setattr(launch, "gradient_tile_of", gradient)
+    monkeypatch.setattr(launch, "_multiprocessors", lambda like: 4)
+    for conv in convs.every_op((2, 20, 40, 9, 8)):
+        tensors = conv.tensors()
+        options = {name: tensors[name] for name in ("residual",) if name in tensors}
+        if conv.padding is not None:
+            options["padding"] = conv.padding
+        found = vk.explain(conv.op, tensors["x"], tensors["weight"], **options, backend="triton")
+        asked.clear()
+        conv.results(tensors, None, backend="triton")
+        expected = [
+            (t.rows, t.columns, t.depth) if hasattr(t, "depth") else (t.inputs, t.outputs, t.rows)
+            for t in asked
+        ]
+        ways = (found.forward, found.x_gradient, found.weight_gradient)
+        names = [f"tap-GEMM {a}x{b}x{c}" for a, b, c in expected]
+        assert [way and way.name for way in ways] == names, conv
+
+
+@pytest.mark.parametrize(
+    ("fields", "way"),
+    [
+        ({"architecture": 0}, "tap_gemm"),
+        ({"dtype": "float32"}, "tap_gemm"),
+        ({"epilogue": "norm+residual"}, "tap_gemm"),
+        ({"epilogue": "statistics"}, "tap_gemm"),
+        ({"op": "upsample_conv3x3", "direction": "input"}, "tap_gemm"),
+        ({"epilogue": "residual"}, "cudnn"),
+        ({"op": "downsample_conv3x3", "direction": "weight"}, "cudnn"),
+    ],
+)
+def test_the_rule(fields: dict[str, object], way: str) -> None:
+    from vaekernels.triton.conv.choice import choose
+
+    chosen = choose(key(**{"architecture": 90, **fields}))
+    assert chosen.way == way
+    assert chosen.reason.startswith("rule")
+
+
+def test_a_table_is_read_as_it_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vaekernels.triton.conv import table
+    from vaekernels.triton.conv.configs import GradientTile, Tile
+
+    entries = {
+        key(architecture=90): table.Entry("tap_gemm", Tile(128, 256, 64, 8, 3), {"cudnn": 0.25}),
+        key("weight", architecture=90): table.Entry("tap_gemm", GradientTile(64, 128, 128, 8, 3)),
+        key("input", architecture=80): table.Entry("cudnn"),
+    }
+    path = tmp_path / "mine.json"
+    path.write_bytes(table.encoded(entries))
+    assert table.read(path) == entries
+    assert path.read_bytes() == table.encoded(table.read(path))
+    monkeypatch.setenv("VAEKERNELS_TUNING", str(path))
+    table.measured.cache_clear()
+    try:
+        assert {each: found.entry for each, found in table.measured().items()} == entries
+        assert {found.path for found in table.measured().values()} == {path}
+    finally:
+        table.measured.cache_clear()
+
+
+def test_the_shipped_table_is_valid() -> None:
+    from vaekernels.triton.conv import table
+
+    assert table.SHIPPED.read_bytes() == table.encoded(table.read(table.SHIPPED))
+
+
+GOOD = {
+    "architecture": 90,
+    "op": "conv3x3",
+    "direction": "forward",
+    "dtype": "bfloat16",
+    "inputs": 64,
+    "outputs": 64,
+    "rows": 4096,
+    "epilogue": "norm",
+    "way": "tap_gemm",
+    "tile": [128, 64, 64, 4, 4],
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"direction": "backward"}, "direction must be one of forward, input, weight"),
+        ({"dtype": "float64"}, "dtype must be one of"),
+        ({"rows": 0}, "rows must be a positive integer; got 0"),
+        ({"epilogue": "residual+norm"}, "epilogue must be some of norm"),
+        ({"way": "cublas"}, "way must be tap_gemm with a tile, or cudnn; got 'cublas'"),
+        ({"way": "cudnn"}, "way must be"),
+        ({"tile": [128, 64, 64, 4]}, "tile must be 5 integers"),
+        ({"tile": [128, 48, 64, 4, 4]}, "powers of two"),
+        ({"tile": [256, 64, 64, 4, 4]}, "at most 128 rows"),
+        ({"way": "cudnn", "tile": None, "dtype": "float32"}, "cudnn is no way of float32"),
+        ({"tiles": 3}, "unknown field 'tiles'"),
+    ],
+)
+def test_a_wrong_table_is_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    from vaekernels.triton.conv import table
+
+    path = tmp_path / "wrong.json"
+    path.write_text(json.dumps({"schema": 1, "entries": [GOOD]}))
+    assert len(table.read(path)) == 1
+    path.write_text(json.dumps({"schema": 1, "entries": [{**GOOD, **change}]}))
+    with pytest.raises(ValueError, match=rf"{path}: not a table.*{message}"):
+        table.read(path)
+
+
+def test_a_file_that_is_no_table_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vaekernels.triton.conv import table
+
+    path = tmp_path / "wrong.json"
+    for text in ("{", '{"schema": 2, "entries": []}', '{"schema": 1}', '{"entries": []}', "[]"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=f"{path}: not a table"):
+            table.read(path)
+    monkeypatch.setenv("VAEKERNELS_TUNING", str(tmp_path / "missing.json"))
+    table.measured.cache_clear()
+    try:
+        with pytest.raises(FileNotFoundError, match=r"missing\.json"):
+            table.measured()
+    finally:
+        table.measured.cache_clear()

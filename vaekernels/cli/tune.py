@@ -1,0 +1,83 @@
+"""``vaekernels tune``."""
+
+from __future__ import annotations
+
+import functools
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vaekernels.cli import _options
+from vaekernels.cli._app import app
+
+
+class Preset(str, Enum):
+    """The autoencoders whose convolutions can be measured."""
+
+    SD = "sd"
+    SDXL = "sdxl"
+    SD3 = "sd3"
+    FLUX = "flux"
+
+
+@app.command()
+def tune(
+    *,
+    model: Annotated[
+        Preset, typer.Option("--model", help="Measure the convolutions of this autoencoder.")
+    ] = Preset.SD,
+    shapes: Annotated[
+        Path | None,
+        typer.Option("--shapes", help="Measure those of this JSON list instead."),
+    ] = None,
+    size: Annotated[int, typer.Option("--size", help="Pixels of a side of an image.")] = 512,
+    batch: Annotated[int, typer.Option("--batch", help="Images.")] = 1,
+    dtype: Annotated[str, typer.Option("--dtype", help="bfloat16, float16 or float32.")] = (
+        "bfloat16"
+    ),
+    gradients: Annotated[
+        bool, typer.Option("--gradients", help="Measure those of inputs and weights, too.")
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Measure also what the table has already.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="The table; default: $VAEKERNELS_TUNING, or one in the cache directory."
+        ),
+    ] = None,
+) -> None:
+    """Measure each way of each convolution on this GPU, and write the table that calls choose by.
+
+    What is measured is kept at once: an interrupted run goes on where it was.
+    """
+    import torch
+    from tqdm import tqdm
+
+    if not torch.cuda.is_available():
+        raise ValueError("tune measures on a GPU, and torch finds no CUDA device")
+
+    from vaekernels import tuning
+    from vaekernels.triton.conv import table
+
+    for option, value in (("--size", size), ("--batch", batch)):
+        _options.at_least_one(option, value)
+    preset = "sd1" if model is Preset.SD else model.value
+    listed = (
+        tuning.model_shapes(preset, size, batch, dtype)
+        if shapes is None
+        else tuning.read_shapes(shapes)
+    )
+    path = out or table.user_path()
+    wanted = tuning.jobs(listed, gradients, "cuda")
+    measure = functools.partial(tuning.measure, device="cuda", timer=tuning.time_on_gpu)
+    with torch.no_grad():
+        entries = tuning.tune(
+            *(wanted, path, measure, again),
+            functools.partial(tqdm, desc="measuring", unit="convolution"),
+        )
+    ours = sum(entry.way == table.TAP_GEMM for entry in entries.values())
+    typer.echo(f"wrote {path}: {len(entries)} convolutions, {ours} by our kernels")

@@ -1,0 +1,123 @@
+"""A convolution in a chain of layers: what it learns of its result saves the next one a pass.
+
+For ``vaekernels.nn``, not public. On Triton the tiles of a product leave the statistics of their
+results, from which the next normalisation is made without reading the image. It is an op of its
+own, so that the public ones keep the one result that every backend gives. Inference only:
+training takes the public ops, whose backward wants the statistics for itself.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vaekernels import registry
+from vaekernels.ops._conv import (
+    autocast_dtype,
+    check_conv,
+    check_residual,
+    empty_result,
+    wants_gradient,
+)
+from vaekernels.ops._define import library
+from vaekernels.ops._precision import conv_precision
+from vaekernels.ops.conv3x3 import NormPrologue, check_norm, conv3x3
+from vaekernels.ops.downsample_conv3x3 import PADDINGS, downsample_conv3x3
+from vaekernels.ops.upsample_conv3x3 import upsample_conv3x3
+
+# Count, mean and M2 of each channel of so many parts of an image: the kernels' own number.
+PARTS = 32
+
+_NAME = "chained_conv"
+_SCHEMA = (
+    "(str op, Tensor x, Tensor weight, Tensor? bias, Tensor? residual, Tensor? statistics, "
+    "Tensor? norm_weight, Tensor? norm_bias, int norm_groups, float norm_eps, str? padding, "
+    "str precision, bool asks) -> (Tensor y, Tensor statistics)"
+)
+
+
+def _fake(
+    op: str,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    statistics: Tensor | None,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    norm_groups: int,
+    norm_eps: float,
+    padding: str | None,
+    precision: str,
+    asks: bool,
+) -> tuple[Tensor, Tensor]:
+    channels = weight.shape[0]
+    y = empty_result(x, channels, *_size(op, x, padding))
+    shape = (x.shape[0], PARTS, 3, channels) if asks else (0,)
+    return y, x.new_empty(shape, dtype=torch.float32 if asks else x.dtype)
+
+
+def _size(op: str, x: Tensor, padding: str | None) -> list[int]:
+    if op == "upsample_conv3x3":
+        return [2 * side for side in x.shape[2:]]
+    if padding is not None:
+        return [(side + PADDINGS[padding] - 3) // 2 + 1 for side in x.shape[2:]]
+    return list(x.shape[2:])
+
+
+_library = library("vaekernels_triton")
+_library.define(_NAME + _SCHEMA, tags=(torch.Tag.pt2_compliant_tag,))
+torch.library.register_fake(f"vaekernels_triton::{_NAME}", _fake, lib=_library)
+
+
+def chained_conv(
+    op: str,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    norm: NormPrologue | None = None,
+    residual: Tensor | None = None,
+    padding: str | None = None,
+    statistics: Tensor | None = None,
+    asks: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """The result of ``op``, and its statistics where they are asked for and cost no pass.
+
+    Args:
+        op: ``"conv3x3"``, ``"upsample_conv3x3"`` or ``"downsample_conv3x3"``.
+        x: the images.
+        weight: the filters.
+        bias: per channel of the result, or None.
+        norm: of conv3x3.
+        residual: of conv3x3.
+        padding: of downsample_conv3x3; None elsewhere.
+        statistics: those of x from the convolution before; None: ``norm`` takes them itself.
+        asks: whether a normalisation comes next.
+    """
+    norm_weight, norm_bias, groups, eps = norm or (None, None, 1, 1e-6)
+    tensors = (x, weight, bias, residual, norm_weight, norm_bias)
+    if not (asks or statistics is not None) or not _runs_on_triton(op, tensors):
+        if op == "conv3x3":
+            return conv3x3(x, weight, bias, norm=norm, residual=residual), None
+        if op == "upsample_conv3x3":
+            return upsample_conv3x3(x, weight, bias), None
+        return downsample_conv3x3(x, weight, bias, padding=padding or "asymmetric"), None
+    check_conv(op, x, weight, bias, kernel=3, smallest=3 - PADDINGS[padding] if padding else 1)
+    if norm is not None:
+        check_norm(norm, x)
+    if residual is not None:
+        check_residual(op, residual, (x.shape[0], weight.shape[0], *x.shape[2:]), x)
+    y, found = torch.ops.vaekernels_triton.chained_conv.default(
+        *(op, x, weight, bias, residual, statistics, norm_weight, norm_bias, groups, eps),
+        *(padding, conv_precision(op, None), asks),
+    )
+    return y, found if asks else None
+
+
+def _runs_on_triton(op: str, tensors: tuple[Tensor | None, ...]) -> bool:
+    x = tensors[0]
+    if not isinstance(x, Tensor) or wants_gradient(tensors) or autocast_dtype(x) is not None:
+        return False
+    # conv3x3 stands for all three: its kernels are in the module that has this op's.
+    return registry.select("conv3x3", x.device.type, x.dtype) == "triton"

@@ -1,0 +1,86 @@
+"""The five ops as calls of the engine, by name; and how a call would be computed, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vaekernels.triton.conv.call import ConvCall
+from vaekernels.triton.conv.configs import GradientTile, Tile, gradient_tile_of
+from vaekernels.triton.conv.forms import DOWN3X3, DOWN4X4, SAME, UP4X4, UPSAMPLE, Form, adjoint
+from vaekernels.triton.conv.launch import product_tile
+from vaekernels.triton.conv.padded import CHANNEL_MULTIPLE
+from vaekernels.triton.conv.table import CUDNN, DIRECTIONS
+
+FORMS = {
+    "conv3x3": SAME,
+    "upsample_conv3x3": UPSAMPLE,
+    "downsample_conv4x4": DOWN4X4,
+    "conv_transpose4x4": UP4X4,
+}
+
+
+def form_of(op: str, padding: str | None) -> Form:
+    """Of an op; ``padding`` is downsample_conv3x3's."""
+    return DOWN3X3[padding or ""] if op == "downsample_conv3x3" else FORMS[op]
+
+
+def output_size(op: str, padding: str | None, height: int, width: int) -> tuple[int, int]:
+    """Height and width of an op's result."""
+    form, odd = form_of(op, padding), 1 if padding == "symmetric" else 0
+    down, up = form.stride, form.phases
+    return up * ((height + odd) // down), up * ((width + odd) // down)
+
+
+def explain(op: str, arguments: Mapping[str, Any], precision: str) -> list[tuple[str, str]]:
+    """Name and reason of the way of each of ``table.DIRECTIONS``.
+
+    Args:
+        op: a convolution.
+        arguments: of the public function, by name; their numbers are not read.
+        precision: the tier.
+    """
+    x, weight, padding = arguments["x"], arguments["weight"], arguments.get("padding")
+    call = ConvCall(
+        *(op, form_of(op, padding), x, weight, None, None, 0.0, precision),
+        residual=arguments.get("residual"),
+        affine=None if arguments.get("norm") is None else (x, x),  # one is there
+        output_dim=1 if op == "conv_transpose4x4" else 0,
+    )
+    size = output_size(op, padding, x.shape[2], x.shape[3])
+    ways = []
+    for direction in DIRECTIONS:
+        choice = call.choice(direction, size)
+        if choice.way == CUDNN:
+            ways.append((CUDNN, choice.reason))
+            continue
+        tile = choice.tile or _tile(call, direction, size)
+        sides = (
+            (tile.inputs, tile.outputs, tile.rows)
+            if isinstance(tile, GradientTile)
+            else (tile.rows, tile.columns, tile.depth)
+        )
+        ways.append(("tap-GEMM " + "x".join(map(str, sides)), choice.reason))
+    return ways
+
+
+def _tile(call: ConvCall, direction: str, size: tuple[int, int]) -> Tile | GradientTile:
+    """The one that configs.py finds."""
+    inputs, outputs = (call.weight.shape[dim] for dim in (1 - call.output_dim, call.output_dim))
+    x, weight, form = call.x, call.weight, call.form
+    if direction == "weight":
+        if form.phases > 1:  # then it is taken from y to x
+            inputs, outputs = outputs, inputs
+        return gradient_tile_of(weight.element_size(), _depth(inputs), _depth(outputs))
+    samples = (x.shape[2], x.shape[3])
+    if direction == "input":
+        form, inputs, outputs, samples, size = adjoint(form), outputs, inputs, size, samples
+    rows = x.shape[0]
+    for sample, result in zip(samples, size, strict=True):
+        rows *= form.pitch(sample, result)
+    fused = direction == "forward" and call.residual is not None
+    return product_tile(form, rows, _depth(inputs), outputs, weight, fused)
+
+
+def _depth(channels: int) -> int:
+    return -(-channels // CHANNEL_MULTIPLE) * CHANNEL_MULTIPLE

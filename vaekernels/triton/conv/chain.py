@@ -1,0 +1,48 @@
+"""A convolution in a chain: it takes the statistics of x and hands on those of its result."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vaekernels.triton import implements
+from vaekernels.triton.conv import statistics as handed_on
+from vaekernels.triton.conv.call import ConvCall
+from vaekernels.triton.conv.calls import form_of, output_size
+from vaekernels.triton.group_norm import normalisation
+
+AOT_CONFIGS = handed_on.AOT_CONFIGS
+
+
+@implements("chained_conv")
+def chained_conv(
+    op: str,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    statistics: Tensor | None,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    norm_groups: int,
+    norm_eps: float,
+    padding: str | None,
+    precision: str,
+    asks: bool,
+) -> tuple[Tensor, Tensor]:
+    affine = None
+    if norm_weight is not None and norm_bias is not None and x.numel() > 0:
+        norm = (norm_weight, norm_bias, norm_groups, norm_eps)
+        if statistics is None:
+            found = normalisation(x, *norm)
+            affine = found.scale, found.shift
+        else:
+            affine = handed_on.affine_of(statistics, *norm)
+    call = ConvCall(
+        *(op, form_of(op, padding), x, weight, bias, None, 0.0, precision),
+        residual=residual,
+        affine=affine,
+    )
+    size = output_size(op, padding, x.shape[2], x.shape[3])
+    if asks:
+        return call.forward_with_statistics(*size)
+    return call.forward(*size), x.new_empty(0)
