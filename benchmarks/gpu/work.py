@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -123,6 +126,13 @@ def fused_backend(
     if wanted in reasons and not reasons[wanted]:
         return wanted, ""
     return None, "; ".join(f"{name}: {', '.join(why)}" for name, why in reasons.items())
+
+
+def tap_gemm(tile: Any = None) -> contextlib.AbstractContextManager[None]:
+    """Inside, Triton's convolutions are our own product, where cuDNN might be chosen."""
+    choice = importlib.import_module("vaekernels.triton.conv.choice")
+    made: contextlib.AbstractContextManager[None] = choice.only("tap_gemm", tile)
+    return made
 
 
 def _check(work: Work, ours: Callable[[Inputs], Call], inputs: Inputs) -> checks.Verdict:

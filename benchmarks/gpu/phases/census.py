@@ -141,7 +141,7 @@ class Census:
         return self._time(makes, inputs, seconds, exact)
 
     def tiles(self, layer: tuple[int, int, int], seconds: float) -> Row:
-        """Our convolution with each of its tiles; ``key`` is what its table knows the layer by."""
+        """Our convolution with each of its tiles, and as it is chosen."""
         try:
             configs: Any = importlib.import_module("vaekernels.triton.conv.configs")
         except ModuleNotFoundError as missing:
@@ -153,25 +153,21 @@ class Census:
         shape = ConvShape(1, incoming, outgoing, size, size)
         inputs = self._images(functools.partial(CONV3X3.inputs, shape))
         function = functools.partial(CONV3X3.ours("high"), backend="triton")
-        tables = {_tile_name(tile): _Always(tile) for tile in configs.HALF}
         makes: dict[str, Make] = {"cudnn": functools.partial(forward, CONV3X3.twin)}
 
-        def forced(table: _Always, inputs: Inputs) -> Call:
-            def call() -> Tensor:
-                before, configs.TABLE = configs.TABLE, table
-                try:
-                    return forward(function, inputs)()
-                finally:
-                    configs.TABLE = before
+        def forced(tile: Any, inputs: Inputs) -> Call:
+            call = forward(function, inputs)
 
-            return call
+            def run() -> Any:
+                with work.tap_gemm(tile):
+                    return call()
 
-        makes |= {name: functools.partial(forced, table) for name, table in tables.items()}
+            return run
+
+        makes |= {_tile_name(tile): functools.partial(forced, tile) for tile in configs.HALF}
         makes["chosen"] = functools.partial(forward, function)
         exact = CONV3X3.twin(**{name: tensor.double() for name, tensor in inputs.items()})
-        row = self._time(makes, inputs, seconds, exact)
-        keys = {key for table in tables.values() for key in table.keys}
-        return {**row, "keys": [dataclasses.asdict(key) for key in keys]}
+        return self._time(makes, inputs, seconds, exact)
 
     def _images(self, inputs: Callable[..., Mapping[str, Tensor]]) -> dict[str, Tensor]:
         return laid_out(draw(inputs, self.device, self.dtype), "channels_last")
@@ -197,18 +193,6 @@ class Census:
         gc.collect()
         torch.cuda.empty_cache()
         return row
-
-
-class _Always:
-    """A table that has one tile for every key, and remembers what it was asked."""
-
-    def __init__(self, tile: Any) -> None:
-        self.tile = tile
-        self.keys: set[Any] = set()
-
-    def get(self, key: Any) -> Any:
-        self.keys.add(key)
-        return self.tile
 
 
 def _of(function: Callable[..., Tensor], names: tuple[str, ...] | str, inputs: Inputs) -> Call:

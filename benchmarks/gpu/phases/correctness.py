@@ -76,9 +76,9 @@ def check(case: exercise.Case, device: str) -> Row:
 def _check(
     case: exercise.Case, inputs: tuple[Tensor, ...], shape: tuple[int, ...]
 ) -> tuple[checks.Verdict, bool]:
-    outputs, grads, gradients = run_case(case.cases, inputs, case.backend)
+    outputs, grads, gradients = exercise.run(case, inputs)
     got = [*outputs, *gradients]
-    outputs, _, gradients = run_case(case.cases, inputs, case.backend, grads)
+    outputs, _, gradients = exercise.run(case, inputs, grads)
     again = [*outputs, *gradients]
     outputs, _, gradients = run_case(case.cases, inputs, "reference", grads)
     eager = [*outputs, *gradients]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,23 +31,26 @@ class Choice:
     reason: str = "asked for"
 
 
-_asked: ContextVar[Choice | None] = ContextVar("vaekernels_convolution_way", default=None)
+_asked: list[Choice] = []  # the last one counts
 
 
 @contextlib.contextmanager
 def only(way: str, tile: Tile | GradientTile | None = None) -> Iterator[None]:
-    """Every convolution inside the block is computed this way: to measure and to test it."""
-    token = _asked.set(Choice(way, tile))
+    """Every convolution inside the block is computed this way: to measure and to test it.
+
+    In the whole process: a backward on a GPU runs in a thread of PyTorch's.
+    """
+    _asked.append(Choice(way, tile))
     try:
         yield
     finally:
-        _asked.reset(token)
+        _asked.pop()
 
 
 def choose(key: Key) -> Choice:
     """The way for ``key``."""
-    asked = _asked.get()
-    if asked is not None:
+    if _asked:
+        asked = _asked[-1]
         kind = GradientTile if key.direction == "weight" else Tile
         return asked if isinstance(asked.tile, kind) else Choice(asked.way)
     found = measured().get(key)
