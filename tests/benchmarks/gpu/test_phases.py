@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from benchmarks.gpu import autoencoder, checks, exercise, goals, rivals, work, works
 from benchmarks.gpu.phase import Context, Row
 from benchmarks.gpu.phases import compiled, correctness, end_to_end
 from vaekernels import _extension
-from vaekernels.cases import LATENT
+from vaekernels.cases import LATENT, run
 
 needs_extension = pytest.mark.skipif(
     bool(_extension.refusals()), reason="built without the C++ extension"
@@ -136,17 +138,13 @@ class _Case:
             "wrong", LATENT["gaussian_kl"], {"one": (3, 5)}, "spoiled", torch.float32
         )
 
-    def run(self, cases: object, inputs: object, backend: str, grads: object = None) -> object:
-        outputs, used, gradients = _run_case(cases, inputs, "reference", grads)
-        if backend == "spoiled":
-            self.calls += 1
-            outputs[0] = outputs[0] * (1 + self.spoil)
-            if self.changes and self.calls == 2:
-                outputs[0] = outputs[0] * (1 + 1.3e-7)
+    def run(self, case: exercise.Case, inputs: Sequence[Tensor], grads: Any = None) -> object:
+        outputs, used, gradients = run(case.cases, inputs, "reference", grads)
+        self.calls += 1
+        outputs[0] = outputs[0] * (1 + self.spoil)
+        if self.changes and self.calls == 2:
+            outputs[0] = outputs[0] * (1 + 1.3e-7)
         return outputs, used, gradients
-
-
-_run_case = correctness.run_case
 
 
 @pytest.mark.parametrize(
@@ -158,7 +156,7 @@ def test_correctness_finds(
     monkeypatch: pytest.MonkeyPatch, spoil: float, changes: bool, ok: bool, repeatable: bool
 ) -> None:
     wrong = _Case(spoil, changes)
-    monkeypatch.setattr(correctness, "run_case", wrong.run)
+    monkeypatch.setattr(exercise, "run", wrong.run)
     row = correctness.check(wrong.case, "cpu")
     assert (row["ok"], row["repeatable"]) == (ok, repeatable)
 
