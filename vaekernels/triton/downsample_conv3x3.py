@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vaekernels.triton import implements
 from vaekernels.triton.conv.call import ConvCall
+from vaekernels.triton.conv.calls import output_size
 from vaekernels.triton.conv.configurations import conv_configs
 from vaekernels.triton.conv.forms import DOWN3X3
 
@@ -26,8 +27,7 @@ def downsample_conv3x3(
     precision: str,
 ) -> Tensor:
     call = ConvCall(OP, DOWN3X3[padding], x, weight, bias, activation, negative_slope, precision)
-    odd = 1 if padding == "symmetric" else 0
-    return call.forward((x.shape[2] + odd) // 2, (x.shape[3] + odd) // 2)
+    return call.forward(*output_size(OP, padding, x.shape[2], x.shape[3]))
 
 
 @implements(f"{OP}_backward")
