@@ -2,43 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from torch import Tensor
-
-from vaekernels.triton import implements
-from vaekernels.triton.conv.call import ConvCall
 from vaekernels.triton.conv.configurations import conv_configs
 from vaekernels.triton.conv.forms import UP4X4
+from vaekernels.triton.conv.plain import implement
 
 OP = "conv_transpose4x4"
 AOT_CONFIGS = conv_configs(OP, UP4X4)
 
-
-@implements(OP)
-def conv_transpose4x4(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    activation: str | None,
-    negative_slope: float,
-    precision: str,
-) -> Tensor:
-    call = ConvCall(OP, UP4X4, x, weight, bias, activation, negative_slope, precision, output_dim=1)
-    return call.forward(2 * x.shape[2], 2 * x.shape[3])
-
-
-@implements(f"{OP}_backward")
-def conv_transpose4x4_backward(
-    grad: Tensor | None,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    activation: str | None,
-    negative_slope: float,
-    precision: str,
-    y: Tensor,
-    mask: Sequence[bool],
-) -> tuple[Tensor, ...]:
-    call = ConvCall(OP, UP4X4, x, weight, bias, activation, negative_slope, precision, output_dim=1)
-    return call.backward(grad, y, *mask)[:3]
+implement(OP, output_dim=1)

@@ -16,5 +16,6 @@
 | ``statistics.py`` | those of a result, merged for the next normalisation |
 | ``chain.py`` | a convolution in a chain, which takes and hands on statistics |
 | ``calls.py`` | the ops by name; ``vk.explain`` |
+| ``plain.py`` | the ops that are nothing but a convolution, a bias and an activation |
 | ``configurations.py`` | what the ahead-of-time gate compiles |
 """
