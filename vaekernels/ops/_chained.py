@@ -9,6 +9,7 @@ training takes the public ops, whose backward wants the statistics for itself.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vaekernels import registry
@@ -28,11 +29,15 @@ from vaekernels.ops.upsample_conv3x3 import upsample_conv3x3
 # Count, mean and M2 of each channel of so many parts of an image: the kernels' own number.
 PARTS = 32
 
+# Filters (Co, Ci, 1, 1) and bias (Co,) of a residual.
+Projection = tuple[Tensor, Tensor | None]
+
 _NAME = "chained_conv"
 _SCHEMA = (
-    "(str op, Tensor x, Tensor weight, Tensor? bias, Tensor? residual, Tensor? statistics, "
-    "Tensor? norm_weight, Tensor? norm_bias, int norm_groups, float norm_eps, str? padding, "
-    "str precision, bool asks) -> (Tensor y, Tensor statistics)"
+    "(str op, Tensor x, Tensor weight, Tensor? bias, Tensor? residual, Tensor? projection, "
+    "Tensor? projection_bias, Tensor? statistics, Tensor? norm_weight, Tensor? norm_bias, "
+    "int norm_groups, float norm_eps, str? padding, str precision, bool asks) "
+    "-> (Tensor y, Tensor statistics)"
 )
 
 
@@ -42,6 +47,8 @@ def _fake(
     weight: Tensor,
     bias: Tensor | None,
     residual: Tensor | None,
+    projection: Tensor | None,
+    projection_bias: Tensor | None,
     statistics: Tensor | None,
     norm_weight: Tensor | None,
     norm_bias: Tensor | None,
@@ -78,6 +85,7 @@ def chained_conv(
     *,
     norm: NormPrologue | None = None,
     residual: Tensor | None = None,
+    projection: Projection | None = None,
     padding: str | None = None,
     statistics: Tensor | None = None,
     asks: bool = False,
@@ -91,13 +99,18 @@ def chained_conv(
         bias: per channel of the result, or None.
         norm: of conv3x3.
         residual: of conv3x3.
+        projection: of the residual, which then has the height and width of the result alone.
         padding: of downsample_conv3x3; None elsewhere.
         statistics: those of x from the convolution before; None: ``norm`` takes them itself.
         asks: whether a normalisation comes next.
     """
     norm_weight, norm_bias, groups, eps = norm or (None, None, 1, 1e-6)
-    tensors = (x, weight, bias, residual, norm_weight, norm_bias)
-    if not (asks or statistics is not None) or not _runs_on_triton(op, tensors):
+    filters, shift = projection or (None, None)
+    tensors = (x, weight, bias, residual, filters, shift, norm_weight, norm_bias)
+    gains = asks or statistics is not None or projection is not None
+    if not gains or not _runs_on_triton(op, tensors):
+        if residual is not None and filters is not None:
+            residual = F.conv2d(residual, filters, shift)
         if op == "conv3x3":
             return conv3x3(x, weight, bias, norm=norm, residual=residual), None
         if op == "upsample_conv3x3":
@@ -107,10 +120,13 @@ def chained_conv(
     if norm is not None:
         check_norm(norm, x)
     if residual is not None:
-        check_residual(op, residual, (x.shape[0], weight.shape[0], *x.shape[2:]), x)
+        if filters is not None:
+            check_conv(f"{op}: projection", residual, filters, shift, kernel=1)
+        channels = weight.shape[0] if filters is None else residual.shape[1]
+        check_residual(op, residual, (x.shape[0], channels, *x.shape[2:]), x)
     y, found = torch.ops.vaekernels_triton.chained_conv.default(
-        *(op, x, weight, bias, residual, statistics, norm_weight, norm_bias, groups, eps),
-        *(padding, conv_precision(op, None), asks),
+        *(op, x, weight, bias, residual, filters, shift, statistics),
+        *(norm_weight, norm_bias, groups, eps, padding, conv_precision(op, None), asks),
     )
     return y, found if asks else None
 
