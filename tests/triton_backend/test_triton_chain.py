@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -24,30 +23,6 @@ pytestmark = [
 ]
 
 WAYS = ("tap_gemm", "cudnn")
-
-
-@pytest.fixture
-def on_triton() -> Iterator[None]:
-    with vk.use_backend("triton"), torch.no_grad():
-        yield
-
-
-@pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str], list[Any]]:
-    """Count the calls of a function."""
-
-    def count(module: Any, name: str) -> list[Any]:
-        calls: list[Any] = []
-        original = getattr(module, name)
-
-        def wrapped(*arguments: Any) -> Any:
-            calls.append(arguments)
-            return original(*arguments)
-
-        monkeypatch.setattr(module, name, wrapped)
-        return calls
-
-    return count
 
 
 def moments(parts: Tensor) -> tuple[Tensor, Tensor]:

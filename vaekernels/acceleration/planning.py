@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from vaekernels.acceleration.asking import asking
 from vaekernels.acceleration.chains import OPS
 from vaekernels.acceleration.following import Followed, follow
 from vaekernels.acceleration.forwards import LayerForward, ModuleForward
@@ -65,6 +66,10 @@ class ModelPlan:
                     plan.followed = follow(plan.module)
                 except Untraceable as error:
                     plan.untraceable = str(error)
+        # Now, since a graph is changed where its forward is made.
+        self._asking = asking(
+            {p.module: p.followed for p in self.plans.values() if p.followed is not None}
+        )
 
     def forwards(
         self, precision: str | None
@@ -80,7 +85,8 @@ class ModelPlan:
         if not any(self._gains(module) for module in plan.module.modules()):
             return None
         if plan.followed is not None:
-            variants = plan.followed.variants(self._hides_child(plan.module), precision)
+            hides = self._hides_child(plan.module)
+            variants = plan.followed.variants(hides, precision, self._asking)
             defaults = plan.followed.defaults
             return ModuleForward(defaults, variants, plan.any_layout, frees_children)
         # Its children may give it channels_last; its callers must not see that.

@@ -1,9 +1,10 @@
 """A convolution in a chain of layers: what it learns of its result saves the next one a pass.
 
-For ``vaekernels.nn``, not public. On Triton the tiles of a product leave the statistics of their
-results, from which the next normalisation is made without reading the image. It is an op of its
-own, so that the public ones keep the one result that every backend gives. Inference only:
-training takes the public ops, whose backward wants the statistics for itself.
+For ``vaekernels.nn`` and ``vk.accelerate``, not public. On Triton the tiles of a product leave the
+statistics of their results, from which the next normalisation is made without reading the image;
+and the 1x1 convolution of a residual is one more tap. It is an op of its own, so that the public
+ones keep the one result that every backend gives. Inference only: training takes the public ops,
+whose backward wants the statistics for itself.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ PARTS = 32
 # Filters (Co, Ci, 1, 1) and bias (Co,) of a residual.
 Projection = tuple[Tensor, Tensor | None]
 
+CHAINED = ("conv3x3", "upsample_conv3x3", "downsample_conv3x3")
 _NAME = "chained_conv"
 _SCHEMA = (
     "(str op, Tensor x, Tensor weight, Tensor? bias, Tensor? residual, Tensor? projection, "
@@ -89,11 +91,12 @@ def chained_conv(
     padding: str | None = None,
     statistics: Tensor | None = None,
     asks: bool = False,
+    precision: str | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """The result of ``op``, and its statistics where they are asked for and cost no pass.
 
     Args:
-        op: ``"conv3x3"``, ``"upsample_conv3x3"`` or ``"downsample_conv3x3"``.
+        op: one of ``CHAINED``.
         x: the images.
         weight: the filters.
         bias: per channel of the result, or None.
@@ -103,6 +106,7 @@ def chained_conv(
         padding: of downsample_conv3x3; None elsewhere.
         statistics: those of x from the convolution before; None: ``norm`` takes them itself.
         asks: whether a normalisation comes next.
+        precision: a tier; None is the one in force.
     """
     norm_weight, norm_bias, groups, eps = norm or (None, None, 1, 1e-6)
     filters, shift = projection or (None, None)
@@ -112,10 +116,13 @@ def chained_conv(
         if residual is not None and filters is not None:
             residual = F.conv2d(residual, filters, shift)
         if op == "conv3x3":
-            return conv3x3(x, weight, bias, norm=norm, residual=residual), None
-        if op == "upsample_conv3x3":
-            return upsample_conv3x3(x, weight, bias), None
-        return downsample_conv3x3(x, weight, bias, padding=padding or "asymmetric"), None
+            y = conv3x3(x, weight, bias, norm=norm, residual=residual, precision=precision)
+        elif op == "upsample_conv3x3":
+            y = upsample_conv3x3(x, weight, bias, precision=precision)
+        else:
+            sides = padding or "asymmetric"
+            y = downsample_conv3x3(x, weight, bias, padding=sides, precision=precision)
+        return y, None
     check_conv(op, x, weight, bias, kernel=3, smallest=3 - PADDINGS[padding] if padding else 1)
     if norm is not None:
         check_norm(norm, x)
@@ -126,7 +133,7 @@ def chained_conv(
         check_residual(op, residual, (x.shape[0], channels, *x.shape[2:]), x)
     y, found = torch.ops.vaekernels_triton.chained_conv.default(
         *(op, x, weight, bias, residual, filters, shift, statistics),
-        *(norm_weight, norm_bias, groups, eps, padding, conv_precision(op, None), asks),
+        *(norm_weight, norm_bias, groups, eps, padding, conv_precision(op, precision), asks),
     )
     return y, found if asks else None
 

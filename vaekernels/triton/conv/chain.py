@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from vaekernels.triton import implements
@@ -14,7 +15,10 @@ from vaekernels.triton.group_norm import normalisation
 AOT_CONFIGS = [*handed_on.AOT_CONFIGS, *finish.AOT_CONFIGS]
 
 
+# In inference mode its results would not count their changes, which vk.accelerate wants to see.
 @implements("chained_conv")
+@torch.inference_mode(False)
+@torch.no_grad()
 def chained_conv(
     op: str,
     x: Tensor,
