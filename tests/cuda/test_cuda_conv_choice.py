@@ -78,7 +78,7 @@ def test_an_autoencoder(dtype: torch.dtype, way: str) -> None:
 
 @pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16, torch.float32), ids=str)
 def test_a_wide_head(dtype: torch.dtype) -> None:
-    from vaekernels.nn.attention import attend
+    from vaekernels.ops._attention import attend
 
     q, k, v = (torch.randn(2, 300, 512, device="cuda").to(dtype) for _ in range(3))
     exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double())

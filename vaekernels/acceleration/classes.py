@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from vaekernels.acceleration.attention import forward_of, is_attention
 from vaekernels.acceleration.forwards import LayerForward, ModuleForward
 from vaekernels.acceleration.layers import original_class
 
@@ -52,6 +53,8 @@ def restore(model: nn.Module) -> None:
 
 def _make_class(original: type[nn.Module], run: LayerForward | ModuleForward) -> type[nn.Module]:
     own = original.forward
+    if is_attention(original):
+        own = forward_of(own)
 
     @functools.wraps(own)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
