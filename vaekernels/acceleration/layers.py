@@ -118,6 +118,8 @@ def _convolution_reason(conv: nn.Conv2d | nn.ConvTranspose2d) -> str:
             "transposed convolutions must be 4x4 with stride 2, padding 1 and no output padding; "
             + got
         )
+    if _geometry(conv) == (1, 1, 0):
+        return "no op for 1x1; in inference on a GPU, that of a residual is part of what adds it"
     if _geometry(conv) == (3, 2, 0):
         return "3x3 with stride 2 and no padding fits only behind a padding of (0, 1, 0, 1)"
     return f"expected 3x3 with stride 1 or 2, or 4x4 with stride 2, and padding 1; {got}"
