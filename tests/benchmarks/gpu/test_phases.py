@@ -81,6 +81,14 @@ def test_end_to_end_and_its_parts() -> None:
         assert name in names
 
 
+def test_launches() -> None:
+    found = {row["name"]: row for row in rows("launches")}
+    latent = found["rsample_kl, 16 x 16, forward+backward"]
+    assert latent["ms"].keys() | latent["refused_by"].keys() == {"eager", "cpu"}
+    assert found.keys() >= {"group_norm_silu, 1 x 32 x 4 x 4, forward"}
+    assert len(found) == 8
+
+
 def test_training() -> None:
     steps = rows("training")
     assert [row["name"] for row in steps] == ["conv_vae 64 b64", "autoencoder_kl 256 b8"]
