@@ -40,9 +40,10 @@ LAYERS = {
     "nn": OPS | {"nn"},
     "models": OPS | {"models", "nn", "distributions", "atomic", "nonfinite"},
     "machine": FOUNDATION | {"machine"},
-    "acceleration": OPS | {"acceleration"},
+    "acceleration": OPS | {"acceleration", "ways"},
     "introspection": OPS | {"machine"},
-    "explanation": OPS | {"acceleration", "triton"},
+    "explanation": OPS | {"acceleration", "ways"},
+    "ways": OPS | {"triton"},
     "bench": OPS
     | {"bench", "cases", "models", "distributions", "atomic", "machine", "explanation"}
     | {"acceleration"},

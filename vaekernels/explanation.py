@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, overload
 
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from vaekernels import _extension, ops, registry
+from vaekernels import ops, registry
 from vaekernels.acceleration import Report, explain_model
 from vaekernels.ops._conv import CONVOLUTIONS
 from vaekernels.ops._define import DEFINITIONS
-from vaekernels.ops._filters import keeps_filters
-from vaekernels.ops._precision import conv_precision
-
-
-@dataclass(frozen=True)
-class Way:
-    """How one direction of a convolution is computed.
-
-    Attributes:
-        name: ``"winograd F(4x4, 3x3)"`` and the like; ``"narrow"`` and ``"shallow"``, those
-            for few output and input channels; ``"tap-GEMM 128x256x64"`` and the like, of the
-            Triton kernels, with the tile; ``"cudnn"`` and ``"library"``, PyTorch's own
-            convolution on a GPU and on a CPU.
-        reason: why this one.
-    """
-
-    name: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.reason}"
+from vaekernels.ways import Way, ways_of
 
 
 @dataclass(frozen=True)
@@ -124,9 +103,8 @@ def explain(
         for backend in registry.BACKENDS
         if (reasons := registry.refusals(backend, name, choice.device, choice.dtype))
     }
-    bound = inspect.signature(function).bind(*args, **kwargs)
-    bound.apply_defaults()
-    return Explanation(name, choice.backend, refusals, *_ways(choice, bound.arguments))
+    ways = ways_of(choice) if name in CONVOLUTIONS else ()
+    return Explanation(name, choice.backend, refusals, *ways)
 
 
 def _name_of(op: object) -> str:
@@ -152,25 +130,3 @@ def _dry_run(function: Callable[..., Any], args: Any, kwargs: Any) -> None:
     args, kwargs = tree_map_only(Tensor, fake, (args, kwargs))
     with mode:
         function(*args, **kwargs)
-
-
-def _ways(choice: registry.Choice, arguments: Mapping[str, Any]) -> list[Way]:
-    if choice.op not in CONVOLUTIONS:
-        return []
-    if choice.backend == "reference":
-        return [Way("library", "the reference is PyTorch's own convolution")] * 3
-    if choice.backend == "triton":
-        from vaekernels.triton.conv import calls
-
-        tier = conv_precision(choice.op, arguments["precision"])
-        return [Way(*answer) for answer in calls.explain(choice.op, arguments, tier)]
-    x, weight = arguments["x"], arguments["weight"]
-    answers = _extension.load().explain_conv(
-        choice.op,
-        list(x.shape),
-        list(weight.shape),
-        arguments.get("padding"),
-        conv_precision(choice.op, arguments["precision"]),
-        [keeps_filters(weight, backward=backward) for backward in (False, True)],
-    )
-    return [Way(*answer) for answer in answers]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 
 from vaekernels import registry
 from vaekernels.ops._conv import (
@@ -17,6 +18,7 @@ from vaekernels.ops._conv import (
     check_conv,
     check_residual,
     empty_result,
+    record_call,
     wants_gradient,
 )
 from vaekernels.ops._define import library
@@ -108,11 +110,18 @@ def chained_conv(
         check_norm(norm, x)
     if residual is not None:
         check_residual(op, residual, (x.shape[0], weight.shape[0], *x.shape[2:]), x)
-    y, found = torch.ops.vaekernels_triton.chained_conv.default(
+    kernel = torch.ops.vaekernels_triton.chained_conv.default
+    arguments = (
         *(op, x, weight, bias, residual, statistics, norm_weight, norm_bias, groups, eps),
         *(padding, conv_precision(op, None), asks),
     )
+    record_call(op, lambda: dict(zip(_names(kernel), arguments, strict=True)))
+    y, found = kernel(*arguments)
     return y, found if asks else None
+
+
+def _names(kernel: OpOverload) -> list[str]:
+    return [argument.name for argument in kernel._schema.arguments]
 
 
 def _runs_on_triton(op: str, tensors: tuple[Tensor | None, ...]) -> bool:

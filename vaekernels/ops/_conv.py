@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch._ops import OpOverload
 
 from vaekernels import registry
 from vaekernels.ops._checks import _floating
-from vaekernels.ops._define import OpDefinition, define
+from vaekernels.ops._define import DEFINITIONS, OpDefinition, define, input_names
 from vaekernels.ops._filters import watch
 from vaekernels.ops._precision import conv_precision
 
@@ -19,6 +20,7 @@ from vaekernels.ops._precision import conv_precision
 _PIXELS = 2**31
 ACTIVATIONS = (None, "relu", "silu", "leaky_relu")
 CONVOLUTIONS: list[str] = []  # what define_conv declared
+_IMAGES = ("x", "residual")
 
 
 def define_conv(
@@ -181,6 +183,8 @@ def run_conv(
     # Under autocast F.conv2d computes in another dtype than x has; so the backend is chosen for it.
     dtype = autocast_dtype(x)
     kernel = registry.implementation(op, x, backend, dtype, _limits(x))
+    values = (*tensors, *settings, activation, negative_slope, tier)
+    record_call(op, lambda: dict(zip(input_names(DEFINITIONS[op]), values, strict=True)))
     if isinstance(kernel, OpOverload):
         if dtype is not None:
             # What F.conv2d takes; a normalisation keeps its weights, as F.group_norm does.
@@ -191,6 +195,22 @@ def run_conv(
         # The gradient of silu needs its argument, which y does not tell.
         return F.silu(kernel(*tensors, *settings, None, negative_slope, tier))
     return kernel(*tensors, *settings, activation, negative_slope, tier)
+
+
+def record_call(op: str, arguments: Callable[[], dict[str, Any]]) -> None:
+    """Say what ``op`` is called with, where the choice that was just made for it is recorded.
+
+    Args:
+        op: the op.
+        arguments: makes them, by their names in the schema.
+    """
+    if torch.compiler.is_compiling() or not registry.is_recording():
+        return
+    named = arguments()
+    images = {name: named[name] for name in _IMAGES if named.get(name) is not None}
+    # A record of a whole model must not hold its activations.
+    outlines = {name: torch.empty_like(image, device="meta") for name, image in images.items()}
+    registry.amend_choice(op=op, arguments={**named, **outlines})
 
 
 def _limits(x: Tensor) -> dict[str, str] | None:
