@@ -114,8 +114,3 @@ def accelerate(model: nn.Module, *, verify: Any = None, precision: str | None = 
             handle.restore()
             raise
     return handle
-
-
-def explain_model(model: nn.Module) -> Report:
-    """What :func:`accelerate` does with ``model``, or would do."""
-    return report(ModelPlan(model))

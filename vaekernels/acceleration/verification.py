@@ -35,7 +35,7 @@ def outputs(model: nn.Module, example: object) -> dict[str, Tensor]:
     """What ``model`` returns for ``example`` in evaluation: the tensors in it, by their place.
 
     Args:
-        model: it is left in the mode that it was in; so is the random generator.
+        model: as for :func:`evaluated`.
         example: a tensor, a tuple of arguments, or a mapping of named ones.
     """
     args: tuple[Any, ...] = ()
@@ -51,8 +51,21 @@ def outputs(model: nn.Module, example: object) -> dict[str, Tensor]:
             "accelerate: verify must be a tensor, a tuple of arguments or a mapping of named ones; "
             f"got {type(example).__name__}"
         )
-    with _evaluation(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        return {name: tensor.clone() for name, tensor in _tensors("", model(*args, **kwargs))}
+    result = evaluated(model, args, kwargs)
+    return {name: tensor.clone() for name, tensor in _tensors("", result)}
+
+
+def evaluated(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """What ``model`` returns in evaluation, without gradients.
+
+    Args:
+        model: it is left in the mode that it was in; so are the random generators.
+        args: of the call.
+        kwargs: of the call.
+    """
+    devices = {parameter.device.index for parameter in model.parameters() if parameter.is_cuda}
+    with _evaluation(model), torch.no_grad(), torch.random.fork_rng(devices):
+        return model(*args, **kwargs)
 
 
 def compare(got: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[Difference, ...]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch._ops import OpOverload
 
 from vaekernels import registry
 from vaekernels.ops._conv import (
@@ -115,13 +114,11 @@ def chained_conv(
         *(op, x, weight, bias, residual, statistics, norm_weight, norm_bias, groups, eps),
         *(padding, conv_precision(op, None), asks),
     )
-    record_call(op, lambda: dict(zip(_names(kernel), arguments, strict=True)))
+    if not torch.compiler.is_compiling() and registry.is_recording():
+        names = [argument.name for argument in kernel._schema.arguments]
+        record_call(op, dict(zip(names, arguments, strict=True)))
     y, found = kernel(*arguments)
     return y, found if asks else None
-
-
-def _names(kernel: OpOverload) -> list[str]:
-    return [argument.name for argument in kernel._schema.arguments]
 
 
 def _runs_on_triton(op: str, tensors: tuple[Tensor | None, ...]) -> bool:

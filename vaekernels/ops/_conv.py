@@ -183,13 +183,15 @@ def run_conv(
     # Under autocast F.conv2d computes in another dtype than x has; so the backend is chosen for it.
     dtype = autocast_dtype(x)
     kernel = registry.implementation(op, x, backend, dtype, _limits(x))
-    values = (*tensors, *settings, activation, negative_slope, tier)
-    record_call(op, lambda: dict(zip(input_names(DEFINITIONS[op]), values, strict=True)))
+    eager = not torch.compiler.is_compiling()
+    if eager and registry.is_recording():
+        values = (*tensors, *settings, activation, negative_slope, tier)
+        record_call(op, dict(zip(input_names(DEFINITIONS[op]), values, strict=True)))
     if isinstance(kernel, OpOverload):
         if dtype is not None:
             # What F.conv2d takes; a normalisation keeps its weights, as F.group_norm does.
             tensors = (*(t if t is None else t.to(dtype) for t in tensors[:4]), *tensors[4:])
-        if kernel.namespace == "vaekernels" and not torch.compiler.is_compiling():
+        if eager and kernel.namespace == "vaekernels":
             watch(weight)
     if activation == "silu" and wants_gradient(tensors):
         # The gradient of silu needs its argument, which y does not tell.
@@ -197,20 +199,12 @@ def run_conv(
     return kernel(*tensors, *settings, activation, negative_slope, tier)
 
 
-def record_call(op: str, arguments: Callable[[], dict[str, Any]]) -> None:
-    """Say what ``op`` is called with, where the choice that was just made for it is recorded.
-
-    Args:
-        op: the op.
-        arguments: makes them, by their names in the schema.
-    """
-    if torch.compiler.is_compiling() or not registry.is_recording():
-        return
-    named = arguments()
-    images = {name: named[name] for name in _IMAGES if named.get(name) is not None}
+def record_call(op: str, arguments: dict[str, Any]) -> None:
+    """Add ``arguments``, by their names in the schema, to the choice that was just recorded."""
+    images = {name: arguments[name] for name in _IMAGES if arguments.get(name) is not None}
     # A record of a whole model must not hold its activations.
     outlines = {name: torch.empty_like(image, device="meta") for name, image in images.items()}
-    registry.amend_choice(op=op, arguments={**named, **outlines})
+    registry.amend_choice(op=op, arguments={**arguments, **outlines})
 
 
 def _limits(x: Tensor) -> dict[str, str] | None:
