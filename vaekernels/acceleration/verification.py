@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from vaekernels.structures import tensors_of
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def outputs(model: nn.Module, example: object) -> dict[str, Tensor]:
             f"got {type(example).__name__}"
         )
     result = evaluated(model, args, kwargs)
-    return {name: tensor.clone() for name, tensor in _tensors("", result)}
+    return {name: tensor.clone() for name, tensor in tensors_of(result)}
 
 
 def evaluated(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -86,21 +87,6 @@ def _difference(name: str, got: Tensor, expected: Tensor) -> Difference:
         (error.max() / size.max().clamp(min=tiny)).item(),
         (error.mean() / size.mean().clamp(min=tiny)).item(),
     )
-
-
-def _tensors(name: str, value: object) -> Iterator[tuple[str, Tensor]]:
-    items: list[tuple[str, Any]] = []
-    if isinstance(value, Tensor):
-        yield name, value
-    elif isinstance(value, Mapping):
-        items = [(str(key), item) for key, item in value.items()]
-    elif isinstance(value, (list, tuple)):
-        keys = getattr(value, "_fields", range(len(value)))
-        items = [(str(key), item) for key, item in zip(keys, value, strict=True)]
-    elif dataclasses.is_dataclass(value):
-        items = [(f.name, getattr(value, f.name)) for f in dataclasses.fields(value)]
-    for key, item in items:
-        yield from _tensors(f"{name}.{key}" if name else key, item)
 
 
 @contextmanager
