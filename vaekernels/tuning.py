@@ -41,6 +41,7 @@ class Shape:
         dtype: of all tensors.
         norm: a normalisation is in front; conv3x3.
         residual: one is added; conv3x3.
+        projection: channels that the residual has before a 1x1 convolution; 0: there is none.
         statistics: those of y are wanted; ops of autoencoders, in inference.
         padding: of downsample_conv3x3.
     """
@@ -54,6 +55,7 @@ class Shape:
     dtype: str = "bfloat16"
     norm: bool = False
     residual: bool = False
+    projection: int = 0
     statistics: bool = False
     padding: str | None = None
 
@@ -69,6 +71,8 @@ class Shape:
                 raise ValueError(f"tune: {name} must be a positive integer; got {value!r}")
         if self.dtype not in DTYPES:
             raise ValueError(f"tune: dtype must be one of {', '.join(DTYPES)}; got {self.dtype!r}")
+        if self.projection and not self.residual:
+            raise ValueError(f"tune: projection {self.projection} must come with a residual")
         paddings = ("asymmetric", "symmetric") if self.op == "downsample_conv3x3" else (None,)
         if self.padding not in paddings:
             raise ValueError(
@@ -88,7 +92,8 @@ class Shape:
             return torch.randn(shape, device=device).to(dtype)
 
         x = numbers(self.batch, self.inputs, self.height, self.width)
-        residual = numbers(self.batch, self.outputs, *self.size) if self.residual else None
+        added = self.projection or self.outputs
+        residual = numbers(self.batch, added, *self.size) if self.residual else None
         affine = [torch.rand(self.batch, self.inputs, device=device) for _ in range(2)]
         last = torch.channels_last
         return ConvCall(
@@ -98,6 +103,7 @@ class Shape:
             0.0,
             "high",
             residual=None if residual is None else residual.contiguous(memory_format=last),
+            projection=numbers(self.outputs, added, 1, 1) if self.projection else None,
             affine=(affine[0], affine[1]) if self.norm else None,
             output_dim=1 if transposed else 0,
         )
@@ -150,12 +156,14 @@ def _step_shapes(steps: Sequence[Step], side: int, batch: int, dtype: str) -> It
             op = {(1, 1): "conv3x3", (2, 1): "upsample_conv3x3"}.get(
                 (step.window.up, step.window.down), "downsample_conv3x3"
             )
+            adds = skip > 0 and step.skip_channels == 0
             if op == "downsample_conv3x3":
                 padding = "symmetric" if step.window.rounds_up else "asymmetric"
             yield Shape(
                 *(op, batch, conv.in_channels, conv.out_channels, side, side, dtype),
                 norm=step.norm is not None,
-                residual=skip > 0 and step.skip_channels == 0,
+                residual=adds,
+                projection=skip if adds and skip != conv.out_channels else 0,
                 statistics=after is not None and after.norm is not None and after.attend is None,
                 padding=padding,
             )

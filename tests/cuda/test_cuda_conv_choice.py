@@ -25,7 +25,35 @@ def test_cudnn(conv: Conv, dtype: torch.dtype) -> None:
     from vaekernels.triton.conv.choice import only
 
     with only("cudnn"):
-        convs.check(conv, "triton", dtype, device="cuda")
+        convs.check(conv, "triton", dtype, device="cuda", roundings=1)
+
+
+@pytest.mark.parametrize("way", ("tap_gemm", "cudnn"))
+@pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16, torch.float32), ids=str)
+def test_a_projected_residual(dtype: torch.dtype, way: str) -> None:
+    """Channels in a multiple of a step, and not; images whose lines fill no tile."""
+    from vaekernels.ops._chained import chained_conv
+    from vaekernels.triton.conv.choice import only
+
+    for channels in (192, 37):
+        x, weight = torch.randn(2, 64, 19, 21).to(dtype), torch.randn(96, 64, 3, 3).to(dtype) / 24
+        residual, filters = torch.randn(2, channels, 19, 21).to(dtype), torch.randn(96, channels)
+        filters = (filters / channels**0.5).to(dtype)[:, :, None, None]
+        eager = F.conv2d(x, weight, padding=1) + F.conv2d(residual, filters)
+        wide = [tensor.double() for tensor in (x, weight, residual, filters)]
+        exact = F.conv2d(*wide[:2], padding=1) + F.conv2d(*wide[2:])
+        with torch.no_grad(), only("tap_gemm" if dtype == torch.float32 else way):
+            y, statistics = chained_conv(
+                *("conv3x3", x.cuda(), weight.cuda(), None),
+                residual=residual.cuda(),
+                projection=(filters.cuda(), None),
+                asks=True,
+            )
+        assert error(y.cpu(), exact) <= 2 * error(eager, exact) + 2e-5
+        assert statistics is not None
+        count, mean, _ = statistics.double().cpu().unbind(2)
+        found = (count * mean).sum(1) / count.sum(1)
+        assert error(found, y.cpu().double().mean((2, 3))) <= 1e-5
 
 
 @pytest.mark.parametrize("way", ("tap_gemm", "cudnn"))
@@ -50,7 +78,7 @@ def test_an_autoencoder(dtype: torch.dtype, way: str) -> None:
 
 @pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16, torch.float32), ids=str)
 def test_a_wide_head(dtype: torch.dtype) -> None:
-    from vaekernels.nn.attention import attend
+    from vaekernels.ops._attention import attend
 
     q, k, v = (torch.randn(2, 300, 512, device="cuda").to(dtype) for _ in range(3))
     exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double())

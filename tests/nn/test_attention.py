@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vaekernels.nn import attention
-from vaekernels.nn.attention import attend, attend_in_rows
+from vaekernels.ops import _attention
+from vaekernels.ops._attention import attend, attend_in_rows
 
 
 @pytest.mark.parametrize("dtype", (torch.float64, torch.float32, torch.bfloat16, torch.float16))
@@ -37,6 +37,6 @@ def test_fewer_queries_than_keys() -> None:
 
 
 def test_a_cpu_takes_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "attend_in_rows", None)
+    monkeypatch.setattr(_attention, "attend_in_rows", None)
     q = torch.randn(1, 3, 512)
     torch.testing.assert_close(attend(q, q, q), F.scaled_dot_product_attention(q, q, q))

@@ -8,8 +8,13 @@ at the start, and elsewhere once, all together, in a process of their own
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+import torch
+
+import vaekernels as vk
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +32,27 @@ def _needs_triton_and_the_right_process(request: pytest.FixtureRequest, interpre
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "interpreter: runs Triton kernels on the CPU")
+
+
+@pytest.fixture
+def on_triton() -> Iterator[None]:
+    with vk.use_backend("triton"), torch.no_grad():
+        yield
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str], list[Any]]:
+    """Count the calls of a function."""
+
+    def count(module: Any, name: str) -> list[Any]:
+        calls: list[Any] = []
+        original = getattr(module, name)
+
+        def wrapped(*arguments: Any) -> Any:
+            calls.append(arguments)
+            return original(*arguments)
+
+        monkeypatch.setattr(module, name, wrapped)
+        return calls
+
+    return count

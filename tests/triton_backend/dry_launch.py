@@ -90,10 +90,12 @@ def convolutions(x: torch.Tensor) -> None:
         y = conv3x3(*arguments)
         conv3x3_backward(y, *arguments, y, [True] * 6)
         norm = (vector, vector, 8, 1e-6, None, "high", True)
-        _, parts = chained_conv("conv3x3", x, filters, vector, x, None, *norm)
-        chained_conv("upsample_conv3x3", x, filters, vector, None, parts, *norm)
-        with only("cudnn"):
-            chained_conv("conv3x3", x, filters, vector, x, parts, *norm)
+        as_is, projected = (None, None), (filters[:, :, :1, :1], vector)
+        _, parts = chained_conv("conv3x3", x, filters, vector, x, *as_is, None, *norm)
+        chained_conv("upsample_conv3x3", x, filters, vector, None, *as_is, parts, *norm)
+        for way in ("tap_gemm", "cudnn"):
+            with only(way):
+                chained_conv("conv3x3", x, filters, vector, x, *projected, parts, *norm)
     down = (x[:, :3].float(), filters[:, :3].float(), None, "asymmetric", None, 0.0, "high")
     y = downsample_conv3x3(*down)
     downsample_conv3x3_backward(y, *down, y, [True, True, False])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -26,36 +25,21 @@ pytestmark = [
 WAYS = ("tap_gemm", "cudnn")
 
 
-@pytest.fixture
-def on_triton() -> Iterator[None]:
-    with vk.use_backend("triton"), torch.no_grad():
-        yield
-
-
-@pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str], list[Any]]:
-    """Count the calls of a function."""
-
-    def count(module: Any, name: str) -> list[Any]:
-        calls: list[Any] = []
-        original = getattr(module, name)
-
-        def wrapped(*arguments: Any) -> Any:
-            calls.append(arguments)
-            return original(*arguments)
-
-        monkeypatch.setattr(module, name, wrapped)
-        return calls
-
-    return count
-
-
 def moments(parts: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance of the channels of each image, by Chan's formula."""
     count, mean, m2 = parts.double().unbind(2)
     total = count.sum(1)
     merged = (count * mean).sum(1) / total
     return merged, (m2 + count * (mean - merged[:, None]).square()).sum(1) / total
+
+
+def check_moments(parts: Tensor | None, y: Tensor) -> None:
+    """The statistics are those of y, whose 16 bits the interpreter does not round to bfloat16."""
+    assert parts is not None
+    unrounded = torch.finfo(y.dtype).eps if y.dtype == torch.bfloat16 else 0.0
+    mean, variance = moments(parts)
+    assert error(mean, y.double().mean((2, 3))) <= 1e-6 + unrounded
+    assert error(variance, y.double().var((2, 3), correction=0)) <= 1e-5 + unrounded
 
 
 @pytest.mark.usefixtures("on_triton")
@@ -86,9 +70,7 @@ def test_statistics_are_those_of_the_result(op: str, options: dict[str, Any], wa
     assert statistics is not None
     assert statistics.shape == (2, PARTS, 3, 20)
     assert (statistics[:, :, 0].sum(1) == y.shape[2] * y.shape[3]).all()
-    mean, variance = moments(statistics)
-    assert error(mean, y.double().mean((2, 3))) <= 1e-6
-    assert error(variance, y.double().var((2, 3), correction=0)) <= 1e-5
+    check_moments(statistics, y)
 
 
 def test_many_tiles_are_merged() -> None:
@@ -133,6 +115,89 @@ def test_a_normalisation_by_them(dtype: torch.dtype, counted: Any) -> None:
 
 
 @pytest.mark.usefixtures("on_triton")
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float16, torch.bfloat16), ids=str)
+@pytest.mark.parametrize("layout", ("channels_last", "planes", "part"))
+def test_a_projected_residual(dtype: torch.dtype, way: str, layout: str) -> None:
+    """More channels than y, in number no multiple of a step; several steps; any strides."""
+    from vaekernels.triton.conv.choice import only
+    from vaekernels.triton.conv.configs import Tile
+
+    x, weight = torch.randn(2, 4, 7, 5).to(dtype), torch.randn(20, 4, 3, 3).to(dtype)
+    bias, shift = torch.randn(20).to(dtype), torch.randn(20).to(dtype)
+    filters = torch.randn(20, 37, 1, 1).to(dtype)
+    residual = torch.randn(2, 39, 7, 5).to(dtype)
+    if layout == "channels_last":
+        residual = residual[:, :37].contiguous(memory_format=torch.channels_last)
+    residual = residual[:, :37].contiguous() if layout == "planes" else residual[:, -37:]
+    for first, second in ((bias, shift), (None, shift), (bias, None), (None, None)):
+        with only(way, Tile(16, 32, 16, 4, 2)):
+            y, statistics = chained_conv(
+                *("conv3x3", x, weight, first),
+                residual=residual,
+                projection=(filters, second),
+                asks=True,
+            )
+        eager = F.conv2d(x, weight, first, padding=1) + F.conv2d(residual, filters, second)
+        wide = [t if t is None else t.double() for t in (x, weight, first)]
+        exact = F.conv2d(*wide, padding=1)
+        exact += F.conv2d(*(t if t is None else t.double() for t in (residual, filters, second)))
+        assert error(y, exact) <= 2 * error(eager, exact) + 1e-6
+        check_moments(statistics, y)
+
+
+@pytest.mark.usefixtures("on_triton")
+def test_a_projection_is_one_op_and_the_same_as_by_itself(counted: Any) -> None:
+    from vaekernels.triton.conv import call
+
+    products = counted(call, "convolve")
+    x, weight = torch.randn(2, 4, 3, 5), torch.randn(6, 4, 3, 3)
+    residual, filters, shift = torch.randn(2, 3, 3, 5), torch.randn(6, 3, 1, 1), torch.randn(6)
+    y, _ = chained_conv("conv3x3", x, weight, None, residual=residual, projection=(filters, shift))
+    assert len(products) == 1
+    with vk.use_backend("reference"):
+        plain, _ = chained_conv(
+            "conv3x3", x, weight, None, residual=residual, projection=(filters, shift)
+        )
+    assert error(y, plain) <= 1e-5
+
+
+@pytest.mark.usefixtures("on_triton")
+@pytest.mark.parametrize("activation", (None, "relu", "silu", "leaky_relu"))
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float16, torch.bfloat16), ids=str)
+def test_the_epilogue_as_a_pass(dtype: torch.dtype, activation: str | None) -> None:
+    """Each part of it alone and all together; channels and pixels that fill no tile."""
+    from vaekernels.triton.conv.finish import finish
+    from vaekernels.triton.conv.launch import Epilogue
+
+    x = torch.randn(2, 70, 11, 13).to(dtype).contiguous(memory_format=torch.channels_last)
+    bias, residual = torch.randn(70), torch.randn(2, 13, 11, 70).permute(0, 3, 2, 1).to(dtype)
+    functions = {"relu": F.relu, "silu": F.silu, "leaky_relu": lambda y: F.leaky_relu(y, 0.2)}
+    for parts in ((None, None), (bias, None), (None, residual), (bias, residual)):
+        exact = x.double()
+        if parts[0] is not None:
+            exact = exact + bias.double()[:, None, None]
+        if parts[1] is not None:
+            exact = exact + residual.double()
+        exact = functions.get(activation or "", lambda y: y)(exact)
+        y, statistics = finish(
+            x.clone(), Epilogue(*parts, activation=activation, slope=0.2, statistics=True)
+        )
+        assert y.dtype == dtype
+        assert error(y, exact) <= torch.finfo(dtype).eps
+        check_moments(statistics, y)
+
+
+def test_an_epilogue_that_does_nothing_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vaekernels.triton.conv import finish
+    from vaekernels.triton.conv.launch import Epilogue
+
+    monkeypatch.delattr(finish, "run")
+    x = torch.randn(1, 2, 3, 4)
+    assert finish.finish(x, Epilogue()) == (x, None)
+
+
+@pytest.mark.usefixtures("on_triton")
 def test_without_statistics_the_normalisation_takes_them_itself(counted: Any) -> None:
     from vaekernels.triton.conv import chain
 
@@ -166,6 +231,15 @@ def test_errors_are_those_of_the_public_ops_and_empty_batches_pass() -> None:
         chained_conv("conv3x3", x, weight, None, norm=norm, asks=True)
     with pytest.raises(ValueError, match="residual must have the shape of the result"):
         chained_conv("conv3x3", x, weight, None, residual=x[:, :3], asks=True)
+    filters = torch.randn(4, 3, 1, 1)
+    with pytest.raises(ValueError, match=r"projection: weight must have shape \(Co, 4, 1, 1\)"):
+        chained_conv("conv3x3", x, weight, None, residual=x, projection=(filters, None))
+    with pytest.raises(ValueError, match="residual must have the shape of the result"):
+        chained_conv(
+            *("conv3x3", x, weight, None),
+            residual=x[:, :3, 1:],
+            projection=(filters, None),
+        )
     y, statistics = chained_conv("upsample_conv3x3", x[:0], weight, None, asks=True)
     assert y.shape == (0, 4, 10, 12)
     assert statistics is not None
@@ -173,7 +247,7 @@ def test_errors_are_those_of_the_public_ops_and_empty_batches_pass() -> None:
 
 
 def test_opcheck() -> None:
-    arguments = (torch.randn(1, 4, 5, 6), torch.randn(4, 4, 3, 3), None, None, None)
+    arguments = (torch.randn(1, 4, 5, 6), torch.randn(4, 4, 3, 3), *[None] * 5)
     vk.explain("conv3x3", *arguments[:2], backend="triton")  # loads the kernels
     rest = (torch.ones(4), torch.ones(4), 2, 1e-6)
     for op, norm, padding, asks in (
@@ -246,7 +320,9 @@ def test_an_explanation_looks_up_what_the_run_did(
     run, explained = asked[: len(calls)], asked[len(calls) :]
     assert run == explained[::3]  # the first of three directions
     assert {key.op for key in run} == {"conv3x3", "upsample_conv3x3", "downsample_conv3x3"}
-    assert {"norm+residual+statistics", "norm", "statistics"} <= {key.epilogue for key in run}
+    assert {"norm+residual+projection+statistics", "norm", "statistics"} <= {
+        key.epilogue for key in run
+    }
     layers = {id(parameter) for parameter in model.parameters()}
     for (weight, call), key in zip(calls, run, strict=True):
         assert id(weight) in layers

@@ -48,6 +48,8 @@ def test_shapes_of_a_model() -> None:
     assert down in found
     second = Shape("conv3x3", 2, 256, 256, 32, 32, norm=True, residual=True, statistics=True)
     assert second in found
+    narrower = replace(second, outputs=128, inputs=128, projection=256, height=64, width=64)
+    assert narrower in found
     # Before attention nothing is handed on.
     assert Shape("conv3x3", 2, 512, 512, 8, 8, norm=True, residual=True) in found
 
@@ -169,6 +171,7 @@ def test_files_of_shapes(tmp_path: Path) -> None:
         ({"op": "conv5x5"}, "op must be one of conv3x3.*got 'conv5x5'"),
         ({"batch": 0}, "batch must be a positive integer; got 0"),
         ({"dtype": "float64"}, "dtype must be one of bfloat16"),
+        ({"projection": 3}, "projection 3 must come with a residual"),
         ({"padding": "symmetric"}, "padding of conv3x3 must be"),
         ({"channels": 3}, "channels"),
     ):

@@ -13,12 +13,15 @@ from vaekernels.acceleration.layers import (
     ASYMMETRIC,
     CONVOLUTIONS,
     IDLE,
+    PROJECTION,
     Step,
     all_are_observed,
     is_observed,
     part,
 )
 from vaekernels.acceleration.layouts import is_like, laid_out_like, takes
+from vaekernels.acceleration.statistics import convolve, keep
+from vaekernels.ops._chained import CHAINED
 
 _ACTIVATIONS = {"s": "silu", "r": "relu", "l": "leaky_relu"}
 _HEADS = {
@@ -44,8 +47,10 @@ def run(
     steps: Sequence[Step],
     x: Tensor,
     residual: Tensor | None,
+    projection: nn.Module | None,
     precision: str | None,
     like: Tensor | None,
+    asks: bool,
 ) -> Tensor:
     """Run ``steps`` on ``x``: as one op where they still are one and no hook wants to see them.
 
@@ -53,15 +58,19 @@ def run(
         steps: layers, or functions by their letters.
         x: goes through all of them.
         residual: what the step "a" adds.
+        projection: a 1x1 convolution, whose result on the residual is added; or None.
         precision: of a convolution; None is the one in force.
         like: None leaves the layout of the result open; else it is what PyTorch's would be, had
             the layers before them computed from ``like``.
+        asks: whether a normalisation comes next.
     """
-    layers = [step for step in steps if isinstance(step, nn.Module)]
+    layers = [step for step in (*steps, projection) if isinstance(step, nn.Module)]
     if not (all_are_observed() or any(map(is_observed, layers))):
-        y = fused(steps, x, residual, precision, like)
+        y = fused(steps, x, residual, precision, like, projection, asks)
         if y is not None:
             return y
+    if projection is not None:
+        residual = projection(residual)
     for step in steps:
         x = step(x) if isinstance(step, nn.Module) else _function(*step, x, residual)
     if like is None:
@@ -76,6 +85,8 @@ def fused(
     residual: object,
     precision: str | None,
     like: Tensor | None,
+    projection: nn.Module | None = None,
+    asks: bool = False,
 ) -> Tensor | None:
     """The result of ``steps`` by one op; None where no op takes them as they are now."""
     parts = [part(step) for step in steps]
@@ -113,13 +124,30 @@ def fused(
     if not (_is_wide_enough(x, conv) and is_like(weight, x) and (bias is None or is_like(bias, x))):
         return None
     if "residual" in options:
-        shape = (x.shape[0], conv.out_channels, x.shape[2], x.shape[3])
-        if not is_like(residual, x) or residual.shape != shape:
+        channels = conv.out_channels
+        if projection is not None:
+            if not _projects(projection, conv, x):
+                return None
+            channels = projection.in_channels
+            options["projection"] = projection.weight, projection.bias
+        if not is_like(residual, x) or residual.shape != (x.shape[0], channels, *x.shape[2:]):
             return None
     if op == "downsample_conv3x3":
         options.setdefault("padding", "symmetric")
-    y = getattr(ops, op)(x, weight, bias, precision=precision, **options)
-    return y if like is None else laid_out_like(y, like, conv)
+    statistics = None
+    if op in CHAINED and "activation" not in options:
+        settings = {**options, "precision": precision}
+        y, statistics = convolve(op, x, weight, bias, asks, **settings)
+    else:
+        y = getattr(ops, op)(x, weight, bias, precision=precision, **options)
+    return keep(y if like is None else laid_out_like(y, like, conv), statistics)
+
+
+def _projects(projection: Any, conv: nn.Conv2d, x: Tensor) -> bool:
+    """Whether the op takes it as it is now."""
+    tensors = [projection.weight, *([] if projection.bias is None else [projection.bias])]
+    fits = part(projection)[0] == PROJECTION and projection.out_channels == conv.out_channels
+    return fits and all(is_like(tensor, x) for tensor in tensors)
 
 
 def _is_wide_enough(x: Tensor, conv: nn.Conv2d | nn.ConvTranspose2d) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from vaekernels.acceleration.attention import forward_of, is_attention
 from vaekernels.acceleration.forwards import LayerForward, ModuleForward
 from vaekernels.acceleration.layers import original_class
 from vaekernels.acceleration.outermost import guarded_if_outermost
@@ -57,6 +58,8 @@ def _make_class(
     original: type[nn.Module], run: LayerForward | ModuleForward, on_nonfinite: str | None
 ) -> type[nn.Module]:
     own = original.forward
+    if is_attention(original):
+        own = forward_of(own)
 
     @functools.wraps(own)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:

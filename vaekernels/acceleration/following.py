@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import fx, nn
 
 from vaekernels.acceleration.forwards import Variant, compiled
 from vaekernels.acceleration.graphs import Chain, find_chains
@@ -37,17 +37,20 @@ class Followed:
         found = [chains for (training, _), (_, chains) in self.traces.items() if not training]
         return max(found, key=lambda chains: sum(len(chain.steps) - 1 for chain in chains))
 
-    def variants(self, hides: Callable[[str], bool], precision: str | None) -> tuple[Variant, ...]:
+    def variants(
+        self, hides: Callable[[str], bool], precision: str | None, asking: Collection[fx.Node]
+    ) -> tuple[Variant, ...]:
         """What the module runs from now on; the graphs are used up.
 
         Args:
             hides: path of a child -> whether the child takes any layout.
             precision: of the convolutions.
+            asking: the nodes whose statistics would be used.
         """
         variants = []
         for (training, names), (found, chains) in self.traces.items():
             seen = shown(found.graph, hides, {node for chain in chains for node in chain.nodes})
-            function = compiled(found.graph, chains, seen, precision)
+            function = compiled(found.graph, chains, seen, precision, asking)
             variants.append(Variant(training, names, found.assumptions, function))
         return tuple(variants)
 

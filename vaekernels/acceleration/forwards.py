@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,7 +134,11 @@ def call(child: nn.Module, *args: Any, **kwargs: Any) -> Any:
 
 
 def compiled(
-    graph: fx.Graph, chains: list[Chain], shown: set[fx.Node], precision: str | None
+    graph: fx.Graph,
+    chains: list[Chain],
+    shown: set[fx.Node],
+    precision: str | None,
+    asking: Collection[fx.Node],
 ) -> Callable[..., Any]:
     """A function of a module and its tensors that runs ``graph`` with ``chains`` as ops.
 
@@ -143,6 +147,7 @@ def compiled(
         chains: of it.
         shown: the nodes whose layout is seen.
         precision: of the convolutions.
+        asking: the nodes whose statistics would be used.
     """
     like = next(node for node in graph.nodes if node.op == "placeholder")
     for chain in chains:
@@ -152,11 +157,17 @@ def compiled(
                 graph.create_node("get_attr", step) if isinstance(step, str) else step
                 for step in chain.steps
             )
+            projection = chain.projection
+            if projection is not None:
+                projection = graph.create_node("get_attr", projection.target)
             layout = like if last in shown else None
-            arguments = (steps, chain.source, chain.residual, precision, layout)
+            tensors = (chain.source, chain.residual, projection)
+            arguments = (steps, *tensors, precision, layout, last in asking)
             last.replace_all_uses_with(graph.call_function(run, arguments))
         for node in reversed(chain.nodes):
             graph.erase_node(node)
+        if chain.projection is not None:
+            graph.erase_node(chain.projection)
     for node in list(graph.nodes):
         if node.op == "call_module" and node not in shown:
             with graph.inserting_before(node):

@@ -10,7 +10,14 @@ from torch import fx, nn
 
 from vaekernels.acceleration.chains import OPS
 from vaekernels.acceleration.functions import function_step, is_in_place, simplify
-from vaekernels.acceleration.layers import CONVOLUTIONS, IDLE, OTHER, is_torch_layer, part
+from vaekernels.acceleration.layers import (
+    CONVOLUTIONS,
+    IDLE,
+    OTHER,
+    PROJECTION,
+    is_torch_layer,
+    part,
+)
 
 
 @dataclass(frozen=True)
@@ -19,15 +26,24 @@ class Chain:
 
     Attributes:
         op: which one.
+        letters: of its steps (layers.py).
         nodes: of the graph, in their order.
         steps: what each node is: the path of a layer, or a function's letter and slope.
         addition: the node that adds the residual and the position of it there; or None.
+        projection: the 1x1 convolution of the residual, where one is added; or None.
     """
 
     op: str
+    letters: str
     nodes: tuple[fx.Node, ...]
     steps: tuple[str | tuple[str, float], ...]
     addition: tuple[fx.Node, int] | None
+    projection: fx.Node | None = None
+
+    @property
+    def normalises(self) -> bool:
+        """Whether it begins with a normalisation that takes statistics."""
+        return self.op == "conv3x3" and self.letters[0] == "n"
 
     @property
     def source(self) -> Any:
@@ -36,7 +52,9 @@ class Chain:
 
     @property
     def residual(self) -> Any:
-        """The node that is added, or None."""
+        """The node that is added, or that whose projection is; or None."""
+        if self.projection is not None:
+            return self.projection.args[0]
         if self.addition is None:
             return None
         node, position = self.addition
@@ -154,7 +172,7 @@ def _chain_around(node: fx.Node, layers: _Layers, taken: set[fx.Node]) -> Chain 
         for last in range(len(line), start, -1):
             run_of_steps = line[first:last]
             if _is_chain(run_of_steps, layers):
-                return _as_chain(run_of_steps)
+                return _as_chain(run_of_steps, layers)
     return None
 
 
@@ -185,14 +203,28 @@ def _is_chain(line: list[_Found], layers: _Layers) -> bool:
     )
 
 
-def _as_chain(line: list[_Found]) -> Chain:
+def _as_chain(line: list[_Found], layers: _Layers) -> Chain:
     additions = [found for found in line if found.residual is not None]
+    letters = _letters(line)
     return Chain(
-        OPS[_letters(line)],
+        OPS[letters],
+        letters,
         tuple(found.node for found in line),
         tuple(found.step for found in line),
         additions[0].addition if additions else None,
+        _projection(additions[0], line, layers) if letters.endswith("a") else None,
     )
+
+
+def _projection(addition: _Found, line: list[_Found], layers: _Layers) -> fx.Node | None:
+    """What computes the residual, if that is a 1x1 convolution that may as well run later."""
+    assert addition.residual is not None
+    found = _step_of(addition.residual, layers)
+    if found is None or found.letter != PROJECTION or len(found.node.users) != 1:
+        return None
+    nodes = {each.node for each in line}
+    later = all(_is_pure(n, layers) for n in _up_to(found.node, line[-1].node) if n not in nodes)
+    return found.node if later else None
 
 
 def _letters(line: list[_Found]) -> str:

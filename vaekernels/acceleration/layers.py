@@ -14,8 +14,9 @@ from torch.nn.modules.module import _has_any_global_hook
 
 # Letters: n GroupNorm, s SiLU, r ReLU, l LeakyReLU, u nearest-2x, p padding (0, 1, 0, 1),
 # a residual; convolutions: c 3x3, d 3x3 with stride 2, e the same without padding,
-# f 4x4 with stride 2, t 4x4 transposed.
+# f 4x4 with stride 2, t 4x4 transposed; o 1x1, of a residual.
 CONVOLUTIONS = "cdeft"
+PROJECTION = "o"
 IDLE = ""  # does nothing just now
 OTHER = "?"  # nothing for the ops
 
@@ -28,6 +29,7 @@ _CONV2D = {
     (3, 2, 1): "d",
     (3, 2, 0): "e",
     (4, 2, 1): "f",
+    (1, 1, 0): PROJECTION,
 }
 
 
@@ -116,6 +118,8 @@ def _convolution_reason(conv: nn.Conv2d | nn.ConvTranspose2d) -> str:
             "transposed convolutions must be 4x4 with stride 2, padding 1 and no output padding; "
             + got
         )
+    if _geometry(conv) == (1, 1, 0):
+        return "no op for 1x1; in inference on a GPU, that of a residual is part of what adds it"
     if _geometry(conv) == (3, 2, 0):
         return "3x3 with stride 2 and no padding fits only behind a padding of (0, 1, 0, 1)"
     return f"expected 3x3 with stride 1 or 2, or 4x4 with stride 2, and padding 1; {got}"

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from vaekernels.acceleration.asking import asking
+from vaekernels.acceleration.attention import is_attention
 from vaekernels.acceleration.chains import OPS
 from vaekernels.acceleration.following import Followed, follow
 from vaekernels.acceleration.forwards import LayerForward, ModuleForward
 from vaekernels.acceleration.graphs import Chain
-from vaekernels.acceleration.layers import is_torch_layer, part
+from vaekernels.acceleration.layers import is_torch_layer, original_class, part
 from vaekernels.acceleration.layouts import shown
 from vaekernels.acceleration.substitutes import ignores_layout
 from vaekernels.acceleration.tracing import Untraceable
@@ -74,6 +76,10 @@ class ModelPlan:
                     plan.followed = follow(plan.module)
                 except Untraceable as error:
                     plan.untraceable = str(error)
+        # Now, since a graph is changed where its forward is made.
+        self._asking = asking(
+            {p.module: p.followed for p in self.plans.values() if p.followed is not None}
+        )
 
     def forwards(
         self, precision: str | None
@@ -89,12 +95,15 @@ class ModelPlan:
         if not any(self._gains(module) for module in plan.module.modules()):
             return None
         if plan.followed is not None:
-            variants = plan.followed.variants(self._hides_child(plan.module), precision)
+            hides = self._hides_child(plan.module)
+            variants = plan.followed.variants(hides, precision, self._asking)
             defaults = plan.followed.defaults
             return ModuleForward(defaults, variants, plan.any_layout, frees_children)
         # Its children may give it channels_last; its callers must not see that.
         leaks = frees_children and not plan.any_layout
-        return ModuleForward({}, (), False, True) if leaks else None
+        if leaks or is_attention(original_class(plan.module)):
+            return ModuleForward({}, (), plan.any_layout, frees_children)
+        return None
 
     def _gains(self, module: nn.Module) -> bool:
         plan = self.plans[id(module)]

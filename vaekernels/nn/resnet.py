@@ -66,7 +66,6 @@ class ResnetBlock(Chain):
         return norm_conv3x3(state, self.norm1, self.conv1, affine, skip=state.x)
 
     def _second(self, state: State, affine: Affine | None) -> State:
-        skip = state.skip
-        if self.conv_shortcut is not None:
-            skip = self.conv_shortcut(skip)
-        return norm_conv3x3(state, self.norm2, self.conv2, affine, skip)
+        return norm_conv3x3(
+            *(state, self.norm2, self.conv2, affine, state.skip, self.conv_shortcut)
+        )

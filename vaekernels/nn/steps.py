@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaekernels.ops import NormPrologue, conv3x3, group_norm_silu
+from vaekernels.ops import NormPrologue, group_norm_silu
 from vaekernels.ops._chained import chained_conv
 from vaekernels.ops._uses import OpUse
 
@@ -205,9 +205,10 @@ def convolve(
     op: str,
     state: State,
     conv: nn.Conv2d,
-    *,
     norm: NormPrologue | None = None,
     residual: Tensor | None = None,
+    projection: nn.Conv2d | None = None,
+    *,
     padding: str | None = None,
     skip: Tensor | None = None,
 ) -> State:
@@ -216,6 +217,7 @@ def convolve(
         *(op, state.x, conv.weight, conv.bias),
         norm=norm,
         residual=residual,
+        projection=None if projection is None else (projection.weight, projection.bias),
         padding=padding,
         statistics=state.statistics,
         asks=state.asks,
@@ -229,14 +231,20 @@ def norm_conv3x3(
     conv: nn.Conv2d,
     affine: Affine | None = None,
     residual: Tensor | None = None,
+    projection: nn.Conv2d | None = None,
     skip: Tensor | None = None,
 ) -> State:
-    """GroupNorm, SiLU, 3x3 convolution, and a sum, in one op where the whole image is there."""
+    """GroupNorm, SiLU, 3x3 convolution, and a sum, in one op where the whole image is there.
+
+    ``projection`` is a 1x1 convolution of the residual.
+    """
+    prologue = None
     if affine is None:
         prologue = NormPrologue(norm.weight, norm.bias, norm.num_groups, norm.eps)
-        return convolve("conv3x3", state, conv, norm=prologue, residual=residual, skip=skip)
-    normalised = F.silu(affine(state.x), inplace=True)
-    return State(conv3x3(normalised, conv.weight, conv.bias, residual=residual), skip)
+    else:
+        state = State(F.silu(affine(state.x), inplace=True))
+    around = (prologue, residual, projection)
+    return convolve("conv3x3", state, conv, *around, skip=skip)
 
 
 def normalise(x: Tensor, norm: nn.GroupNorm, affine: Affine | None = None) -> Tensor:

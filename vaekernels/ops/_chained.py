@@ -1,14 +1,16 @@
 """A convolution in a chain of layers: what it learns of its result saves the next one a pass.
 
-For ``vaekernels.nn``, not public. On Triton the tiles of a product leave the statistics of their
-results, from which the next normalisation is made without reading the image. It is an op of its
-own, so that the public ones keep the one result that every backend gives. Inference only:
-training takes the public ops, whose backward wants the statistics for itself.
+For ``vaekernels.nn`` and ``vk.accelerate``, not public. On Triton the tiles of a product leave the
+statistics of their results, from which the next normalisation is made without reading the image;
+and the 1x1 convolution of a residual is one more tap. It is an op of its own, so that the public
+ones keep the one result that every backend gives. Inference only: training takes the public ops,
+whose backward wants the statistics for itself.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vaekernels import registry
@@ -29,11 +31,16 @@ from vaekernels.ops.upsample_conv3x3 import upsample_conv3x3
 # Count, mean and M2 of each channel of so many parts of an image: the kernels' own number.
 PARTS = 32
 
+# Filters (Co, Ci, 1, 1) and bias (Co,) of a residual.
+Projection = tuple[Tensor, Tensor | None]
+
+CHAINED = ("conv3x3", "upsample_conv3x3", "downsample_conv3x3")
 _NAME = "chained_conv"
 _SCHEMA = (
-    "(str op, Tensor x, Tensor weight, Tensor? bias, Tensor? residual, Tensor? statistics, "
-    "Tensor? norm_weight, Tensor? norm_bias, int norm_groups, float norm_eps, str? padding, "
-    "str precision, bool asks) -> (Tensor y, Tensor statistics)"
+    "(str op, Tensor x, Tensor weight, Tensor? bias, Tensor? residual, Tensor? projection, "
+    "Tensor? projection_bias, Tensor? statistics, Tensor? norm_weight, Tensor? norm_bias, "
+    "int norm_groups, float norm_eps, str? padding, str precision, bool asks) "
+    "-> (Tensor y, Tensor statistics)"
 )
 
 
@@ -43,6 +50,8 @@ def _fake(
     weight: Tensor,
     bias: Tensor | None,
     residual: Tensor | None,
+    projection: Tensor | None,
+    projection_bias: Tensor | None,
     statistics: Tensor | None,
     norm_weight: Tensor | None,
     norm_bias: Tensor | None,
@@ -79,40 +88,54 @@ def chained_conv(
     *,
     norm: NormPrologue | None = None,
     residual: Tensor | None = None,
+    projection: Projection | None = None,
     padding: str | None = None,
     statistics: Tensor | None = None,
     asks: bool = False,
+    precision: str | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """The result of ``op``, and its statistics where they are asked for and cost no pass.
 
     Args:
-        op: ``"conv3x3"``, ``"upsample_conv3x3"`` or ``"downsample_conv3x3"``.
+        op: one of ``CHAINED``.
         x: the images.
         weight: the filters.
         bias: per channel of the result, or None.
         norm: of conv3x3.
         residual: of conv3x3.
+        projection: of the residual, which then has the height and width of the result alone.
         padding: of downsample_conv3x3; None elsewhere.
         statistics: those of x from the convolution before; None: ``norm`` takes them itself.
         asks: whether a normalisation comes next.
+        precision: a tier; None is the one in force.
     """
     norm_weight, norm_bias, groups, eps = norm or (None, None, 1, 1e-6)
-    tensors = (x, weight, bias, residual, norm_weight, norm_bias)
-    if not (asks or statistics is not None) or not _runs_on_triton(op, tensors):
+    filters, shift = projection or (None, None)
+    tensors = (x, weight, bias, residual, filters, shift, norm_weight, norm_bias)
+    gains = asks or statistics is not None or projection is not None
+    if not gains or not _runs_on_triton(op, tensors):
+        if residual is not None and filters is not None:
+            residual = F.conv2d(residual, filters, shift)
         if op == "conv3x3":
-            return conv3x3(x, weight, bias, norm=norm, residual=residual), None
-        if op == "upsample_conv3x3":
-            return upsample_conv3x3(x, weight, bias), None
-        return downsample_conv3x3(x, weight, bias, padding=padding or "asymmetric"), None
+            y = conv3x3(x, weight, bias, norm=norm, residual=residual, precision=precision)
+        elif op == "upsample_conv3x3":
+            y = upsample_conv3x3(x, weight, bias, precision=precision)
+        else:
+            sides = padding or "asymmetric"
+            y = downsample_conv3x3(x, weight, bias, padding=sides, precision=precision)
+        return y, None
     check_conv(op, x, weight, bias, kernel=3, smallest=3 - PADDINGS[padding] if padding else 1)
     if norm is not None:
         check_norm(norm, x)
     if residual is not None:
-        check_residual(op, residual, (x.shape[0], weight.shape[0], *x.shape[2:]), x)
+        if filters is not None:
+            check_conv(f"{op}: projection", residual, filters, shift, kernel=1)
+        channels = weight.shape[0] if filters is None else residual.shape[1]
+        check_residual(op, residual, (x.shape[0], channels, *x.shape[2:]), x)
     kernel = torch.ops.vaekernels_triton.chained_conv.default
     arguments = (
-        *(op, x, weight, bias, residual, statistics, norm_weight, norm_bias, groups, eps),
-        *(padding, conv_precision(op, None), asks),
+        *(op, x, weight, bias, residual, filters, shift, statistics),
+        *(norm_weight, norm_bias, groups, eps, padding, conv_precision(op, precision), asks),
     )
     if not torch.compiler.is_compiling() and registry.is_recording():
         names = [argument.name for argument in kernel._schema.arguments]

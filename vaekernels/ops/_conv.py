@@ -20,7 +20,7 @@ from vaekernels.ops._precision import conv_precision
 _PIXELS = 2**31
 ACTIVATIONS = (None, "relu", "silu", "leaky_relu")
 CONVOLUTIONS: list[str] = []  # what define_conv declared
-_IMAGES = ("x", "residual")
+_COMPUTED = ("x", "residual", "statistics")
 
 
 def define_conv(
@@ -201,9 +201,9 @@ def run_conv(
 
 def record_call(op: str, arguments: dict[str, Any]) -> None:
     """Add ``arguments``, by their names in the schema, to the choice that was just recorded."""
-    images = {name: arguments[name] for name in _IMAGES if arguments.get(name) is not None}
-    # A record of a whole model must not hold its activations.
-    outlines = {name: torch.empty_like(image, device="meta") for name, image in images.items()}
+    # A record of a whole model must not hold what it computes.
+    given = [name for name in _COMPUTED if arguments.get(name) is not None]
+    outlines = {name: torch.empty_like(arguments[name], device="meta") for name in given}
     registry.amend_choice(op=op, arguments={**arguments, **outlines})
 
 

@@ -16,6 +16,7 @@ PHASES = (
     _phase("warm_up", "a first call from nothing; then all kernels, in parallel", 60, 25, 3),
     _phase("correctness", "every op, backend and dtype against float64; repeatability", 90, 30, 2),
     _phase("ops", "ops against eager: graph replay, rotating buffers", 120, 30, 4),
+    _phase("launches", "what a call costs the host, eager and each backend", 15, 5, 4),
     _phase("end_to_end", "AutoencoderKL against eager, both layouts", 90, 30, 5),
     _phase("training", "training steps against eager; peak memory", 60, 25, 6),
     _phase("census", "cuDNN per layer, upsampling, GroupNorm, attention", 90, 20, 7),

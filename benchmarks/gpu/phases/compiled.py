@@ -34,16 +34,12 @@ def decoding(context: Context, seconds: float, mode: str = "default") -> Row:
     contest = Contest(context)
     part = decode(32 if context.tiny else 512, 1)
     x = autoencoder.example(part, contest.ours)
-    verdict = contest.check(part, x)
+    row: Row = {}
+    sides = contest.checked(part, x, row)
     compiled = torch.compile(part.eager(contest.channels_last), mode=mode)
-    calls = {
-        "compile": functools.partial(compiled, x.to(memory_format=torch.channels_last)),
-        "ours": functools.partial(part.ours(contest.ours), x),
-    }
-    if not verdict.ok:
-        del calls["ours"]
-    contenders = {name: clock.plain(call) for name, call in calls.items()}
-    return {**verdict.row(), **clock.medians(clock.timings(contenders, seconds=seconds))}
+    theirs = functools.partial(compiled, x.to(memory_format=torch.channels_last))
+    contenders = {"compile": clock.plain(theirs), **contest.contenders(sides, x, row)}
+    return row | clock.medians(clock.timings(contenders, seconds=seconds))
 
 
 def training(context: Context, seconds: float) -> Row:

@@ -1,10 +1,13 @@
-"""AutoencoderKL in bfloat16: plain PyTorch in both layouts, ours, and ours by ``vk.graph``."""
+"""AutoencoderKL in bfloat16: plain PyTorch in both layouts and accelerated, and ours.
+
+The last two by ``vk.graph`` besides.
+"""
 
 from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +38,8 @@ class Contest:
         self.ours = autoencoder.model(context)
         self.nchw = eager_kl.twin(self.ours)
         self.channels_last = channels_last(self.nchw)
+        self.accelerated = copy.deepcopy(self.nchw)
+        vk.accelerate(self.accelerated)
 
     @torch.no_grad()
     def measure(self, part: Part, seconds: float) -> Row:
@@ -42,31 +47,46 @@ class Contest:
         x = autoencoder.example(part, self.ours)
         row: Row = {"batch": part.batch}
         with registry.recorded_choices() as choices:
-            verdict = self.check(part, x[:1])
-        row |= {"backends": sorted({f"{c.op}: {c.backend}" for c in choices}), **verdict.row()}
-        calls: dict[str, Callable[[], object]] = {
-            "eager_nchw": functools.partial(part.eager(self.nchw), x),
-            "eager_channels_last": functools.partial(
-                part.eager(self.channels_last), x.to(memory_format=torch.channels_last)
+            sides = self.checked(part, x[:1], row)
+        row["backends"] = sorted({f"{c.op}: {c.backend}" for c in choices})
+        contenders = {
+            "eager_nchw": clock.plain(functools.partial(part.eager(self.nchw), x)),
+            "eager_channels_last": clock.plain(
+                functools.partial(
+                    part.eager(self.channels_last), x.to(memory_format=torch.channels_last)
+                )
             ),
+            **self.contenders(sides, x, row),
         }
-        if verdict.ok:
-            calls["ours"] = functools.partial(part.ours(self.ours), x)
-        contenders = {name: clock.plain(call) for name, call in calls.items()}
-        if verdict.ok and self.context.device == "cuda":
-            try:
-                graph = vk.graph(part.ours(self.ours), x)
-                contenders["ours_graph"] = clock.plain(functools.partial(graph, x))
-            except RuntimeError as failure:
-                row["graph_failed"] = brief(failure)
         row |= clock.medians(clock.timings(contenders, seconds=seconds, least_rounds=3))
         row["images_per_s"] = {name: 1e3 * part.batch / ms for name, ms in row["ms"].items()}
         return row
 
-    def check(self, part: Part, x: Tensor) -> checks.Verdict:
-        """Against float64, of one image."""
-        got, eager = part.ours(self.ours)(x), part.eager(self.nchw)(x)
-        return checks.judged_by_distance([got], [eager], [self._exact(part, x)])
+    def checked(self, part: Part, x: Tensor, row: Row) -> dict[str, Callable[[Tensor], object]]:
+        """Our model and the accelerated one where they are right; ``row`` says how far."""
+        sides = {"ours": part.ours(self.ours), "accelerated": part.eager(self.accelerated)}
+        eager, exact = part.eager(self.nchw)(x), self._exact(part, x)
+        verdicts = {
+            name: checks.judged_by_distance([side(x)], [eager], [exact])
+            for name, side in sides.items()
+        }
+        row |= {**verdicts["ours"].row(), "accelerated": verdicts["accelerated"].row()}
+        return {name: side for name, side in sides.items() if verdicts[name].ok}
+
+    def contenders(
+        self, sides: Mapping[str, Callable[[Tensor], object]], x: Tensor, row: Row
+    ) -> dict[str, clock.Contender]:
+        """Each side as it is, and on a GPU as a graph; ``row`` says why where there is none."""
+        found = {}
+        for name, side in sides.items():
+            found[name] = clock.plain(functools.partial(side, x))
+            if self.context.device == "cuda":
+                try:
+                    graph = vk.graph(side, x)
+                    found[f"{name}_graph"] = clock.plain(functools.partial(graph, x))
+                except RuntimeError as failure:
+                    row["graph_failed"] = f"{name}: {brief(failure)}"
+        return found
 
     def _exact(self, part: Part, x: Tensor) -> Tensor:
         wide = copy.deepcopy(self.nchw).double()

@@ -73,10 +73,20 @@ def test_the_groups_of_the_goals_are_measured() -> None:
 
 def test_end_to_end_and_its_parts() -> None:
     found = rows("end_to_end")
-    assert {"eager_nchw", "eager_channels_last", "ours"} == found[0]["ms"].keys()
+    sides = {"eager_nchw", "eager_channels_last", "ours", "accelerated"}
+    assert sides == found[0]["ms"].keys()
+    assert found[0]["accelerated"]["ok"]
     names = {part.name for part in end_to_end.PARTS}
     for name in ("decode 512 b1", "decode 512 b8", "decode 1024 b1", "encode 256 b8"):
         assert name in names
+
+
+def test_launches() -> None:
+    found = {row["name"]: row for row in rows("launches")}
+    latent = found["rsample_kl, 16 x 16, forward+backward"]
+    assert latent["ms"].keys() | latent["refused_by"].keys() == {"eager", "cpu"}
+    assert found.keys() >= {"group_norm_silu, 1 x 32 x 4 x 4, forward"}
+    assert len(found) == 8
 
 
 def test_training() -> None:
@@ -187,13 +197,24 @@ def test_a_wrong_model_has_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     row = contest.measure(autoencoder.decode(32, 1), 0.0)
     assert not row["ok"]
-    assert row["ms"].keys() == {"eager_nchw", "eager_channels_last"}
+    assert row["ms"].keys() == {"eager_nchw", "eager_channels_last", "accelerated"}
+    assert row["accelerated"]["ok"]
+
+
+def test_a_wrong_accelerated_model_has_no_time() -> None:
+    contest = end_to_end.Contest(Context("cpu", 60.0))
+    with torch.no_grad():
+        contest.accelerated.decoder.conv_in.weight.mul_(1.01)
+    row = contest.measure(autoencoder.decode(32, 1), 0.0)
+    assert row["ok"]
+    assert not row["accelerated"]["ok"]
+    assert row["ms"].keys() == {"eager_nchw", "eager_channels_last", "ours"}
 
 
 def test_compiled_measures_ours_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda function, mode="default": function)
     row = compiled.decoding(Context("cpu", 60.0), 0.0)
-    assert row["ms"].keys() == {"compile", "ours"}
+    assert row["ms"].keys() == {"compile", "ours", "accelerated"}
     row = compiled.training(Context("cpu", 60.0), 0.0)
     assert row["ms"].keys() == {"compile", "ours"}
 

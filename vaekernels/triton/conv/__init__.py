@@ -11,6 +11,7 @@
 | ``choice.py`` | which way: the table, or a rule where it is silent |
 | ``configs.py`` | tiles by shape, where nothing was measured |
 | ``library.py`` | the other way: PyTorch's convolution, cuDNN |
+| ``finish.py`` | its epilogue as a pass, behind the library |
 | ``launch.py`` | tensors to kernels |
 | ``call.py`` | forward and backward of a call, as each op has them |
 | ``statistics.py`` | those of a result, merged for the next normalisation |

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,17 +11,20 @@ from torch import Tensor
 from vaekernels.triton.conv import library
 from vaekernels.triton.conv.choice import Choice, choose
 from vaekernels.triton.conv.configs import GradientTile, bucket
-from vaekernels.triton.conv.forms import Form, adjoint
+from vaekernels.triton.conv.finish import finish
+from vaekernels.triton.conv.forms import POINT, Form, adjoint
 from vaekernels.triton.conv.launch import Epilogue, architecture_of, convolve, filter_gradient
 from vaekernels.triton.conv.padded import Padded, pad, pad_like
-from vaekernels.triton.conv.statistics import PARTS, measure, merge
+from vaekernels.triton.conv.statistics import PARTS, merge
 from vaekernels.triton.conv.table import CUDNN, Key, epilogue_of
 from vaekernels.triton.group_norm_silu import affine_silu
 
 
 @dataclass(frozen=True)
 class ConvCall:
-    """y = activation(convolution(prologue(x), weight) + bias + residual).
+    """y = activation(convolution(prologue(x), weight) + bias + r).
+
+    r is the residual, or ``convolution(residual, projection) + projection_bias``.
 
     Attributes:
         op: named in errors.
@@ -32,7 +35,9 @@ class ConvCall:
         activation: by name, or None.
         slope: of leaky_relu.
         precision: a tier.
-        residual: like y, or None.
+        residual: like y but for the channels of a projection, or None.
+        projection: (channels of y, those of residual, 1, 1), or None; forward only.
+        projection_bias: per channel of y, or None.
         affine: scale and shift of the prologue, ``silu(x * scale + shift)``, (N, C); None: x.
         output_dim: the dimension of weight with y's channels; 1 where its inputs are first.
     """
@@ -46,6 +51,8 @@ class ConvCall:
     slope: float
     precision: str
     residual: Tensor | None = None
+    projection: Tensor | None = None
+    projection_bias: Tensor | None = None
     affine: tuple[Tensor, Tensor] | None = None
     output_dim: int = 0
 
@@ -62,19 +69,32 @@ class ConvCall:
             y = self.forward(height, width)
             return y, y.new_empty(shape, dtype=torch.float32)
         y, statistics = self._forward(height, width, statistics=True)
-        return y, merge(measure(y) if statistics is None else statistics)
+        assert statistics is not None
+        return y, merge(statistics)
 
     def _forward(self, height: int, width: int, statistics: bool) -> tuple[Tensor, Tensor | None]:
-        """y, and the statistics of its tiles where its way has them."""
+        """y, and the statistics of its tiles."""
         size = (height, width)
         choice = self.choice("forward", size, statistics)
+        epilogue = Epilogue(
+            *(self._summed_bias(), self.residual, self.projection),
+            *(self.activation, self.slope, statistics),
+        )
         if choice.way == CUDNN:
-            y = library.forward(self.form, self._seen(), self.weight, self.bias, size)
-            return library.finish(y, self.residual, self.activation, self.slope), None
+            if self.residual is not None and self.projection is not None:
+                residual = library.forward(POINT, self.residual, self.projection, size)
+                epilogue = replace(epilogue, residual=residual, projection=None)
+            y = library.forward(self.form, self._seen(), self.weight, size)
+            return finish(y, epilogue)
         x = pad(self.x, self.form, size, self.affine)
-        epilogue = Epilogue(self.bias, self.residual, self.activation, self.slope, statistics)
         options = (self.output_dim, size, self.precision, epilogue, choice.tile)
         return convolve(self.form, x, self.weight, *options)
+
+    def _summed_bias(self) -> Tensor | None:
+        """What is added to each channel."""
+        if self.bias is None or self.projection_bias is None:
+            return self.projection_bias if self.bias is None else self.bias
+        return self.bias.float() + self.projection_bias.float()
 
     def choice(self, direction: str, size: tuple[int, int], statistics: bool = False) -> Choice:
         """How one of ``table.DIRECTIONS`` is computed; arguments as in :meth:`key`."""
@@ -91,6 +111,7 @@ class ConvCall:
         present = {
             "norm": self.affine is not None and direction != "input",
             "residual": self.residual is not None and direction == "forward",
+            "projection": self.projection is not None and direction == "forward",
             "statistics": statistics,
         }
         return Key(

@@ -9,7 +9,7 @@ from vaekernels.triton.conv.call import ConvCall
 from vaekernels.triton.conv.configs import GradientTile, Tile, gradient_tile_of
 from vaekernels.triton.conv.forms import DOWN3X3, DOWN4X4, SAME, UP4X4, UPSAMPLE, Form, adjoint
 from vaekernels.triton.conv.launch import product_tile
-from vaekernels.triton.conv.padded import CHANNEL_MULTIPLE
+from vaekernels.triton.conv.padded import padded_depth
 from vaekernels.triton.conv.table import CUDNN, DIRECTIONS
 
 FORMS = {
@@ -44,6 +44,7 @@ def explain(op: str, arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
     call = ConvCall(
         *(op, form_of(op, padding), x, weight, None, None, 0.0, arguments["precision"]),
         residual=arguments.get("residual"),
+        projection=arguments.get("projection"),
         affine=None if arguments.get("norm_weight") is None else (x, x),  # one is there
         output_dim=1 if op == "conv_transpose4x4" else 0,
     )
@@ -74,7 +75,7 @@ def _tile(
     if direction == "weight":
         if form.phases > 1:  # then it is taken from y to x
             inputs, outputs = outputs, inputs
-        return gradient_tile_of(weight.element_size(), _depth(inputs), _depth(outputs))
+        return gradient_tile_of(weight.element_size(), padded_depth(inputs), padded_depth(outputs))
     samples = (x.shape[2], x.shape[3])
     if direction == "input":
         form, inputs, outputs, samples, size = adjoint(form), outputs, inputs, size, samples
@@ -82,8 +83,4 @@ def _tile(
     for sample, result in zip(samples, size, strict=True):
         rows *= form.pitch(sample, result)
     fused = statistics or (direction == "forward" and call.residual is not None)
-    return product_tile(form, rows, _depth(inputs), outputs, weight, fused)
-
-
-def _depth(channels: int) -> int:
-    return -(-channels // CHANNEL_MULTIPLE) * CHANNEL_MULTIPLE
+    return product_tile(form, rows, padded_depth(inputs), outputs, weight, fused)

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from vaekernels.triton import implements
+from vaekernels.triton.conv import finish
 from vaekernels.triton.conv import statistics as handed_on
 from vaekernels.triton.conv.call import ConvCall
 from vaekernels.triton.conv.calls import form_of, output_size
 from vaekernels.triton.group_norm import normalisation
 
-AOT_CONFIGS = handed_on.AOT_CONFIGS
+AOT_CONFIGS = [*handed_on.AOT_CONFIGS, *finish.AOT_CONFIGS]
 
 
+# In inference mode its results would not count their changes, which vk.accelerate wants to see.
 @implements("chained_conv")
+@torch.inference_mode(False)
+@torch.no_grad()
 def chained_conv(
     op: str,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     residual: Tensor | None,
+    projection: Tensor | None,
+    projection_bias: Tensor | None,
     statistics: Tensor | None,
     norm_weight: Tensor | None,
     norm_bias: Tensor | None,
@@ -40,6 +47,8 @@ def chained_conv(
     call = ConvCall(
         *(op, form_of(op, padding), x, weight, bias, None, 0.0, precision),
         residual=residual,
+        projection=projection,
+        projection_bias=projection_bias,
         affine=affine,
     )
     size = output_size(op, padding, x.shape[2], x.shape[3])

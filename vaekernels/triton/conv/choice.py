@@ -2,7 +2,8 @@
 
 What was measured decides (``table.py``). Where that is silent a rule does, which is a guess: it
 prefers our product where the pass that pads also normalises, where its epilogue saves a pass of
-statistics, and where the library would write an upsampled image; elsewhere the library.
+statistics or a 1x1 convolution, and where the library would write an upsampled image; elsewhere
+the library.
 """
 
 from __future__ import annotations
@@ -75,5 +76,6 @@ def _rule(key: Key) -> Choice:
 
 _GAINS = {
     "norm": "padding is a part of the pass that normalises",
+    "projection": "the residual's 1x1 convolution is one more tap",
     "statistics": "the epilogue saves the pass of the next statistics",
 }

@@ -20,7 +20,10 @@ from vaekernels.triton.conv.padded import pad_kernel
 CHANNELS = 256  # of both sides
 SIZES = {"fp32": 4, "bf16": 2, "fp16": 2}
 # Sizes and strides that a multiple of 16 is known of: those of channels_last images.
-ALIGNED = ("depth", "columns", "channels", "inputs", "outputs")
+ALIGNED = (
+    *("depth", "columns", "channels", "inputs", "outputs"),
+    *("residual_channels", "residual_depth"),
+)
 RESIDUAL = {
     "residual_channel": 1,
     **dict.fromkeys(("residual_batch", "residual_line", "residual_pixel"), "i32:16"),
@@ -59,7 +62,7 @@ def epilogue_configs(op: str, form: Form) -> list[Config]:
     return [
         *(
             tap_gemm_config(
-                f"{op} epilogue {precision}",
+                f"{op} {epilogue} {precision}",
                 form,
                 dtype,
                 tile,
@@ -69,8 +72,16 @@ def epilogue_configs(op: str, form: Form) -> list[Config]:
                 ACTIVATION=tl.constexpr("silu"),
                 PRECISION=tl.constexpr(precision),
                 **RESIDUAL,
+                **extra,
             )
             for dtype, tile, described, precision in kinds
+            for epilogue, extra in (
+                ("epilogue", {}),
+                (
+                    "projection",
+                    {"projection": _matrix(dtype, (tile.columns, tile.depth), described)},
+                ),
+            )
         ),
         _config(f"{op} pad norm pixels", pad_kernel, "bf16", _PAD | PIXELS | norm),
         _config(f"{op} pad norm planes", pad_kernel, "bf16", _PAD | PLANES | norm),
@@ -87,6 +98,7 @@ def tap_gemm_config(
         "x": _matrix(dtype, (tile.rows, tile.depth), described),
         "weight": _matrix(dtype, (tile.columns, tile.depth), described),
         "residual": None,
+        "projection": None,
         "statistics": None,
         "slope": "fp32",
         "STRIDE": form.stride,
@@ -103,6 +115,7 @@ def tap_gemm_config(
         "ROWS": tile.rows,
         "COLUMNS": tile.columns,
         "DEPTH": tile.depth,
+        "PROJECTION_DEPTH": tile.depth,
     }
     name = f"{name} {tile.rows}x{tile.columns}x{tile.depth} {_way(described)}"
     options = {"warps": tile.warps, "stages": tile.stages}

@@ -110,6 +110,7 @@ def adjoint(form: Form) -> Form:
     return Form(form.kernel, form.phases, tuple(windows))
 
 
+POINT = strided(1, 1, 0)
 SAME = strided(3, 1, 1)
 # The 3 taps of an even and of an odd output on the samples before they are repeated.
 UPSAMPLE = Form(3, 1, (Window(-1, ((0,), (1, 2))), Window(0, ((0, 1), (2,)))))

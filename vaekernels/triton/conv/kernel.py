@@ -44,12 +44,41 @@ def store_statistics(statistics, value, inside, slot, channel, channels):
     tl.store(place + 2 * channels, tl.sum(deviation * deviation, 0), mask=known)
 
 
+@triton.jit
+def add_projection(
+    total,
+    pixels,  # pointers to a pixel of each row
+    inside,
+    channel_stride,
+    channels,
+    matrix,  # (columns, depth); a pointer or a descriptor
+    column,
+    depth,
+    DESCRIPTORS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
+):
+    """``total`` and the products of the pixels' channels with a 1x1 filter's matrix."""
+    index = tl.arange(0, DEPTH)
+    offsets = tl.arange(0, COLUMNS)[:, None] * depth + index[None, :]
+    for k in tl.range(0, depth, DEPTH):
+        channel = k + index
+        held = inside[:, None] & (channel < channels)[None, :]
+        at = pixels[:, None] + channel.to(tl.int64)[None, :] * channel_stride
+        factors = load_tile(matrix, column, k, depth, offsets, DESCRIPTORS)
+        samples = tl.load(at, mask=held, other=0.0).to(factors.dtype)  # differ when interpreted
+        total = tl.dot(samples, factors.T, total, input_precision=PRECISION)
+    return total
+
+
 @triton.jit(do_not_specialize=["lead", "unit_rows", "lines", "line_cells", "height", "width"])
 def tap_gemm_kernel(
     x,  # padded images, (rows, STRIDE^2 * depth); a pointer or a descriptor
     weight,  # packed filters, (PHASES^2 * columns, TAPS^2 * depth); likewise
     bias,  # (channels,), or None
-    residual,  # (N, channels, height, width), any strides, or None
+    residual,  # (N, residual_channels, height, width), any strides, or None
+    projection,  # of it, packed 1x1 filters, (columns, residual_depth); likewise, or None
     y,  # (N, channels, height, width), channels_last: out
     statistics,  # (tiles * PHASES^2, 3, channels): out, or None
     lead,  # rows before the first image
@@ -65,6 +94,8 @@ def tap_gemm_kernel(
     residual_channel,
     residual_line,
     residual_pixel,
+    residual_channels,  # those of y without a projection
+    residual_depth,  # of a row of projection
     slope,  # of leaky_relu
     STRIDE: tl.constexpr,
     PHASES: tl.constexpr,
@@ -80,11 +111,13 @@ def tap_gemm_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
+    PROJECTION_DEPTH: tl.constexpr,
 ):
     """A convolution with its epilogue.
 
-    Equation: y[n, P j + q] = f(sum_t x[n, S j + start_q + t] w_qt + bias + residual), in both
-        directions (forms.py). Sample S j + i is row j + floor(i / S) of its line, column block
+    Equation: y[n, P j + q] = f(sum_t x[n, S j + start_q + t] w_qt + bias + r), in both
+        directions (forms.py); r is the residual, or its product with a 1x1 filter, which is one
+        more tap of the same sum. Sample S j + i is row j + floor(i / S) of its line, column block
         i mod S: rows of x shifted by a constant, over all images at once. Rows of the border are
         computed with the others and not stored.
     Grid: one program per tile of ROWS cells and COLUMNS channels of one phase; neighbouring
@@ -142,14 +175,31 @@ def tap_gemm_kernel(
     inside = (row < (unit + 1) * unit_rows) & (out_y < height) & (out_x < width)
     image = (line // lines).to(tl.int64)
     channel = column + tl.arange(0, COLUMNS)
-    stored = inside[:, None] & (channel < channels)[None, :]
-    if bias is not None:
-        total += tl.load(bias + channel, mask=channel < channels, other=0.0).to(tl.float32)[None, :]
+    known = channel < channels
+    stored = inside[:, None] & known[None, :]
     if residual is not None:
         place = image * residual_batch + out_y.to(tl.int64) * residual_line
         place += out_x.to(tl.int64) * residual_pixel
-        place = place[:, None] + channel.to(tl.int64)[None, :] * residual_channel
-        total += tl.load(residual + place, mask=stored, other=0.0).to(tl.float32)
+        if projection is not None:
+            total = add_projection(
+                total,
+                residual + place,
+                inside,
+                residual_channel,
+                residual_channels,
+                projection,
+                column,
+                residual_depth,
+                DESCRIPTORS,
+                PRECISION,
+                COLUMNS,
+                PROJECTION_DEPTH,
+            )
+        else:
+            place = place[:, None] + channel.to(tl.int64)[None, :] * residual_channel
+            total += tl.load(residual + place, mask=stored, other=0.0).to(tl.float32)
+    if bias is not None:
+        total += tl.load(bias + channel, mask=known, other=0.0).to(tl.float32)[None, :]
     result = activate(total, slope, ACTIVATION, ROUNDED).to(y.dtype.element_ty)
     pixel = (image * height + out_y) * width + out_x
     tl.store(y + (pixel[:, None] * channels + channel[None, :]), result, mask=stored)

@@ -23,10 +23,10 @@ from vaekernels.triton.conv.configs import (
     tile_of,
 )
 from vaekernels.triton.conv.filters import pack, unpack
-from vaekernels.triton.conv.forms import Form
+from vaekernels.triton.conv.forms import POINT, Form
 from vaekernels.triton.conv.gradient_kernel import filter_gradient_kernel
 from vaekernels.triton.conv.kernel import tap_gemm_kernel
-from vaekernels.triton.conv.padded import Padded
+from vaekernels.triton.conv.padded import Padded, padded_depth
 from vaekernels.triton.launching import run, written_dtype
 
 
@@ -36,7 +36,9 @@ class Epilogue:
 
     Attributes:
         bias: (channels,), or None.
-        residual: in the result's shape, any strides, or None.
+        residual: of the result's height and width, any strides, or None.
+        projection: (channels, residual's channels, 1, 1): its product with the residual is added
+            in place of the residual; or None.
         activation: None, ``"relu"``, ``"silu"`` or ``"leaky_relu"``.
         slope: of leaky_relu.
         statistics: also count, mean and M2 of each tile's channels.
@@ -44,6 +46,7 @@ class Epilogue:
 
     bias: Tensor | None = None
     residual: Tensor | None = None
+    projection: Tensor | None = None
     activation: str | None = None
     slope: float = 0.0
     statistics: bool = False
@@ -94,7 +97,11 @@ def convolve(
     statistics = None
     if epilogue.statistics:
         statistics = y.new_empty((tiles * phases, 3, channels), dtype=torch.float32)
-    residual, bias = epilogue.residual, epilogue.bias
+    residual, projection, projected = epilogue.residual, None, x.depth
+    if epilogue.projection is not None:
+        projected = padded_depth(epilogue.projection.shape[1])
+        projection = pack(epilogue.projection, POINT, 0, columns, projected)
+    projected_depth = divisor(projected, tile.depth)
     described = uses_descriptors(weight)
     first, last = form.windows[0], form.windows[-1]
     run(
@@ -103,9 +110,12 @@ def convolve(
         weight,
         _matrix(x.rows, (tile.rows, tile.depth), described),
         _matrix(matrix, (tile.columns, tile.depth), described),
-        *(bias if bias is None else bias.contiguous(), residual, y, statistics),
+        *(vector(epilogue.bias), residual),
+        _matrix(projection, (tile.columns, projected_depth), described),
+        *(y, statistics),
         *(x.lead, unit_rows, *x.cells, x.depth, columns, channels, *size),
         *(residual.stride() if residual is not None else (0, 0, 0, 0)),
+        *(residual.shape[1] if residual is not None else channels, projected),
         epilogue.slope,
         STRIDE=form.stride,
         PHASES=form.phases,
@@ -121,6 +131,7 @@ def convolve(
         ROWS=tile.rows,
         COLUMNS=tile.columns,
         DEPTH=tile.depth,
+        PROJECTION_DEPTH=projected_depth,
         warps=tile.warps,
         num_stages=tile.stages,
     )
@@ -188,8 +199,15 @@ def uses_descriptors(like: Tensor) -> bool:
     return like.is_cuda and torch.cuda.get_device_capability(like.device) >= (9, 0)
 
 
-def _matrix(matrix: Tensor, block: tuple[int, int], described: bool) -> Any:
-    return TensorDescriptor.from_tensor(matrix, list(block)) if described else matrix
+def _matrix(matrix: Tensor | None, block: tuple[int, int], described: bool) -> Any:
+    if matrix is None or not described:
+        return matrix
+    return TensorDescriptor.from_tensor(matrix, list(block))
+
+
+def vector(numbers: Tensor | None) -> Tensor | None:
+    """``numbers`` side by side in memory."""
+    return None if numbers is None else numbers.contiguous()
 
 
 def product_tile(

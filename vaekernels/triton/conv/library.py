@@ -1,7 +1,7 @@
 """The convolutions by PyTorch's own: cuDNN on a GPU, oneDNN where tests run in the interpreter.
 
-The prologue is our pass, the epilogue PyTorch's ops; upsampled images are written. Float32 does
-not come here: whether its products are tf32 is a setting of the process.
+Prologue and epilogue are passes of ours (``finish.py``); upsampled images are written. Float32
+does not come here: whether its products are tf32 is a setting of the process.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class _Geometry:
             return cls(1, 1, enlarges=True) if form.kernel == 3 else cls(2, 1, transposed=True)
         padding = -form.windows[0].start
         # Padding below and to the right alone would copy the image: pad it on every side.
-        return cls(form.stride, padding) if padding else cls(form.stride, 2, dropped=1)
+        one_sided = form.stride == 2 and padding == 0
+        return cls(form.stride, 2, dropped=1) if one_sided else cls(form.stride, padding)
 
     @property
     def arguments(self) -> tuple[list[int], list[int], list[int], bool, list[int], int]:
@@ -62,13 +63,12 @@ def _repeatable() -> Iterator[None]:
         cudnn.deterministic, cudnn.benchmark = before
 
 
-def forward(
-    form: Form, x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, int]
-) -> Tensor:
+def forward(form: Form, x: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:
     """The result of a form, ``size`` high and wide; channels_last, and nobody else's memory."""
     how = _Geometry.of(form)
     with _repeatable():
-        y = _ATEN.convolution(_enlarged(x, how), weight, bias, *how.arguments)
+        # A bias here would be a pass of its own.
+        y = _ATEN.convolution(_enlarged(x, how), weight, None, *how.arguments)
     y = y[:, :, how.dropped :, how.dropped :][:, :, : size[0], : size[1]]
     return y.contiguous(memory_format=torch.channels_last)
 
@@ -94,19 +94,6 @@ def gradients(
         grad_x.contiguous(memory_format=torch.channels_last) if wants[0] else None,
         torch.empty_like(weight).copy_(grad_weight) if wants[1] else None,
     )
-
-
-def finish(y: Tensor, residual: Tensor | None, activation: str | None, slope: float) -> Tensor:
-    """``activation(y + residual)``, in the memory of y."""
-    if residual is not None:
-        y = y.add_(residual)
-    if activation == "relu":
-        return y.relu_()
-    if activation == "silu":
-        return F.silu(y, inplace=True)
-    if activation == "leaky_relu":
-        return F.leaky_relu(y, slope, inplace=True)
-    return y
 
 
 def _enlarged(x: Tensor, how: _Geometry) -> Tensor:

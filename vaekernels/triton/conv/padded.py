@@ -53,6 +53,11 @@ class Padded:
         return self.cells[0] * self.cells[1]
 
 
+def padded_depth(channels: int) -> int:
+    """``channels`` with the zeros that make them rows of a product."""
+    return -(-channels // CHANNEL_MULTIPLE) * CHANNEL_MULTIPLE
+
+
 @triton.jit(
     do_not_specialize=["batch", "height", "width", "lead", "lines", "all_lines", "line_cells"]
 )
@@ -151,7 +156,7 @@ def _pad(
 ) -> Padded:
     batch, channels, height, width = x.shape
     lines, line_cells = cells
-    depth = -(-channels // CHANNEL_MULTIPLE) * CHANNEL_MULTIPLE
+    depth = padded_depth(channels)
     before = (1 - reach[0]) if reach[0] < 0 else 0
     after = triton.cdiv(TILE_ROWS + reach[1] * (line_cells + 1), line_cells)
     all_lines = before + batch * lines + after

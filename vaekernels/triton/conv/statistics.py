@@ -1,55 +1,25 @@
 """Statistics of a convolution's result on their way to the next normalisation.
 
-The product's epilogue leaves count, mean and M2 of each channel of each of its tiles. They are
-merged into those of ``PARTS`` parts of an image, whatever the tiles were, which is what is handed
-on; and the next normalisation merges the parts of its groups. So it reads no image.
+The product's epilogue leaves count, mean and M2 of each channel of each of its tiles, and so does
+the pass behind the library (``finish.py``). They are merged into those of ``PARTS`` parts of an
+image, whatever the tiles were, which is what is handed on; and the next normalisation merges the
+parts of its groups. So it reads no image.
 """
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from vaekernels.triton.aot import Config
-from vaekernels.triton.conv.kernel import store_statistics
 from vaekernels.triton.group_norm import AFFINE_BLOCK, store_affine
 from vaekernels.triton.launching import run
 
 PARTS = 32  # of an image: programs enough to merge tiles, and few enough for one to merge them
-ROWS, CHANNELS = 128, 32  # pixels of a tile that is measured by a pass; channels of a program
+CHANNELS = 32  # of a program
 TILES = 32  # that are merged side by side
 SPAN = 16  # channels of a group likewise
-
-
-@triton.jit(do_not_specialize=["pixels", "tiles"])
-def tile_statistics_kernel(
-    x,  # (N, pixels, channels)
-    statistics,  # (N, tiles, 3, channels) float32: out
-    pixels,
-    channels,
-    tiles,
-    ROWS: tl.constexpr,
-    CHANNELS: tl.constexpr,
-):
-    """What the product's epilogue does, for images that something else computed.
-
-    Equation: count, mean and M2 of each channel of ROWS pixels.
-    Grid: one program per tile and CHANNELS channels.
-    Numerics: float32, about the tile's mean.
-    Saved for backward: nothing; inference only.
-    Paper: Chan, Golub and LeVeque 1983.
-    """
-    blocks = tl.cdiv(channels, CHANNELS)
-    tile = tl.program_id(0) // blocks
-    channel = (tl.program_id(0) % blocks) * CHANNELS + tl.arange(0, CHANNELS)
-    pixel = (tile % tiles) * ROWS + tl.arange(0, ROWS)
-    inside = pixel < pixels
-    row = (tile // tiles).to(tl.int64) * pixels + pixel
-    at = x + row[:, None] * channels + channel[None, :]
-    value = tl.load(at, mask=inside[:, None] & (channel < channels)[None, :], other=0.0)
-    store_statistics(statistics, value.to(tl.float32), inside, tile, channel, channels)
 
 
 @triton.jit
@@ -161,22 +131,6 @@ def merge_parts_kernel(
     store_affine(mean, rstd, weight, bias, scale, shift, group, groups, width, AFFINE_BLOCK)
 
 
-def measure(y: Tensor) -> Tensor:
-    """Statistics of tiles of y, (N, C, H, W) channels_last: (N, tiles, 3, C)."""
-    batch, channels, height, width = y.shape
-    tiles = triton.cdiv(height * width, ROWS)
-    statistics = y.new_empty((batch, tiles, 3, channels), dtype=torch.float32)
-    run(
-        tile_statistics_kernel,
-        batch * tiles * triton.cdiv(channels, CHANNELS),
-        y,
-        *(y, statistics, height * width, channels, tiles),
-        ROWS=ROWS,
-        CHANNELS=CHANNELS,
-    )
-    return statistics
-
-
 def merge(statistics: Tensor) -> Tensor:
     """Of tiles, (N, tiles, 3, C), into those of parts, (N, PARTS, 3, C)."""
     batch, tiles, _, channels = statistics.shape
@@ -213,7 +167,7 @@ def affine_of(
 
 
 def _config(kernel, dtype: str, **constants: int) -> Config:
-    pointers = {"x": f"*{dtype}:16", "weight": f"*{dtype}:16", "bias": f"*{dtype}:16"}
+    pointers = {"weight": f"*{dtype}:16", "bias": f"*{dtype}:16"}
     pointers |= dict.fromkeys(("statistics", "parts", "scale", "shift"), "*fp32:16")
     known = pointers | constants | {"eps": "fp64", "channels": "i32:16"}
     return Config(
@@ -224,7 +178,6 @@ def _config(kernel, dtype: str, **constants: int) -> Config:
 
 
 AOT_CONFIGS = [
-    _config(tile_statistics_kernel, "bf16", ROWS=ROWS, CHANNELS=CHANNELS),
     _config(merge_tiles_kernel, "bf16", PARTS=PARTS, TILES=TILES, CHANNELS=CHANNELS),
     _config(merge_parts_kernel, "bf16", PARTS=PARTS, SPAN=SPAN, AFFINE_BLOCK=AFFINE_BLOCK),
 ]

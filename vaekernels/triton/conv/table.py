@@ -27,7 +27,7 @@ WAYS = (TAP_GEMM, CUDNN)
 DIRECTIONS = ("forward", "input", "weight")
 DTYPES = ("bfloat16", "float16", "float32")
 # What a kernel does beside the product, in the order in which a key names it.
-EXTRAS = ("norm", "residual", "statistics")
+EXTRAS = ("norm", "residual", "projection", "statistics")
 
 
 @dataclass(frozen=True)
