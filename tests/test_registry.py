@@ -52,6 +52,24 @@ def test_an_explicit_choice_that_refuses_says_every_reason() -> None:
         vk.gaussian_kl(x, x)
 
 
+def test_a_record_says_what_ran() -> None:
+    x = torch.zeros(2, 3)
+    with registry.recorded_choices() as outer:
+        with registry.recorded_choices() as choices:
+            limits = dict.fromkeys(vk.BACKENDS, "too large")
+            with pytest.warns(UserWarning, match="too large"):
+                run = registry.implementation("gaussian_kl", x, limits=limits)
+        vk.conv3x3(torch.zeros(1, 2, 3, 4), torch.zeros(5, 2, 3, 3), backend="reference")
+    assert run is vk.reference.gaussian_kl
+    assert choices == [registry.Choice("gaussian_kl", "cpu", torch.float32, "reference")]
+    (choice,) = outer
+    assert (choice.op, choice.backend) == ("conv3x3", "reference")
+    assert choice.arguments["x"].shape == (1, 2, 3, 4)
+    assert choice.arguments["x"].is_meta  # a record holds no images
+    assert choice.arguments["precision"] == "high"
+    assert not registry.is_recording()
+
+
 def test_an_unknown_backend_is_named() -> None:
     with pytest.raises(ValueError, match="use_backend: expected one of cpu, cuda.*'tpu'"):
         vk.use_backend("tpu").__enter__()

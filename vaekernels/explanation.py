@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, overload
 
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from vaekernels import _extension, ops, registry
+from vaekernels import ops, registry
 from vaekernels.acceleration import Report, explain_model
 from vaekernels.ops._conv import CONVOLUTIONS
 from vaekernels.ops._define import DEFINITIONS
-from vaekernels.ops._filters import keeps_filters
-from vaekernels.ops._precision import conv_precision
-
-
-@dataclass(frozen=True)
-class Way:
-    """How one direction of a convolution is computed.
-
-    Attributes:
-        name: ``"winograd F(4x4, 3x3)"`` and the like; ``"narrow"`` and ``"shallow"``, those
-            for few output and input channels; ``"tap-GEMM 128x256x64"`` and the like, of the
-            Triton kernels, with the tile; ``"cudnn"`` and ``"library"``, PyTorch's own
-            convolution on a GPU and on a CPU.
-        reason: why this one.
-    """
-
-    name: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.reason}"
+from vaekernels.ways import Way, ways_of
 
 
 @dataclass(frozen=True)
@@ -72,7 +51,7 @@ class Explanation:
 
 
 @overload
-def explain(op: nn.Module, /) -> Report: ...  # type: ignore[overload-overlap]
+def explain(op: nn.Module, /, *args: Any, **kwargs: Any) -> Report: ...  # type: ignore[overload-overlap]
 
 
 @overload
@@ -82,22 +61,26 @@ def explain(op: str | Callable[..., Any], /, *args: Any, **kwargs: Any) -> Expla
 def explain(
     op: nn.Module | str | Callable[..., Any], /, *args: Any, **kwargs: Any
 ) -> Explanation | Report:
-    """Say what the call ``op(*args, **kwargs)`` would run, and why; run nothing.
+    """Say what the call ``op(*args, **kwargs)`` would run, and why; of an op, run nothing.
 
     Args:
-        op: a public op or its name: ``vk.conv3x3`` or ``"conv3x3"``. Or a model and nothing else:
-            then it is said what ``vk.accelerate`` does, or would do, with each of its layers.
-        args: of the call.
-        kwargs: of the call. ``backend``, ``precision``, ``vk.use_backend``, autocast and whether
-            gradients are recorded count as they do in the call.
+        op: a public op or its name: ``vk.conv3x3`` or ``"conv3x3"``. Or a model: then it is said
+            what ``vk.accelerate`` does, or would do, with each of its layers; this package's own
+            run on ops as they are.
+        args: of the call. A model is run on them once, in evaluation mode and without gradients,
+            and left as it was: accelerated where it is not, wholly or in part. Without any, nothing
+            is run.
+        kwargs: of the call. ``backend``, ``precision``, ``vk.use_backend``, autocast and, of an op,
+            whether gradients are recorded count as they do in the call.
 
     Returns:
         An :class:`Explanation`: the backend, why others refuse, and for a convolution how each
         direction is computed, by a model of the cost that measures nothing. Of a model, a
-        ``vk.Report``.
+        ``vk.Report``; where it was run, with the ``calls`` of each convolution: backend, shapes,
+        and the same for each direction.
 
     Raises:
-        TypeError: ``op`` is neither a name, nor a function, nor a model by itself.
+        TypeError: ``op`` is neither a name, nor a function, nor a model.
         ValueError: it is not a public op.
         Exception: whatever the call itself would raise for these arguments.
 
@@ -109,11 +92,13 @@ def explain(
           gradient of weight  winograd F(4x4, 3x3): ...
           cuda refuses        conv3x3 has no cuda kernels
           triton refuses      tensors are on cpu, expected cuda ...
+        >>> print(vk.explain(vae, images))
+        AutoencoderKL: 50 of 62 layers run on ops
+          encoder.conv_in  conv3x3 on cpu, (1, 3, 512, 512): shallow: few input channels (3)
+          ...
     """
     if isinstance(op, nn.Module):
-        if args or kwargs:
-            raise TypeError("explain: a model is explained without arguments")
-        return explain_model(op)
+        return explain_model(op, args, kwargs)
     name = _name_of(op)
     function = getattr(ops, name)
     with registry.recorded_choices() as choices:
@@ -124,15 +109,16 @@ def explain(
         for backend in registry.BACKENDS
         if (reasons := registry.refusals(backend, name, choice.device, choice.dtype))
     }
-    bound = inspect.signature(function).bind(*args, **kwargs)
-    bound.apply_defaults()
-    return Explanation(name, choice.backend, refusals, *_ways(choice, bound.arguments))
+    ways = ways_of(choice) if name in CONVOLUTIONS else ()
+    return Explanation(name, choice.backend, refusals, *ways)
 
 
 def _name_of(op: object) -> str:
     name = op if isinstance(op, str) else getattr(op, "__name__", None)
     if not isinstance(name, str) or not (isinstance(op, str) or callable(op)):
-        raise TypeError(f"explain: op must be a name or a function; got {type(op).__name__}")
+        raise TypeError(
+            f"explain: op must be a name, a function or a model; got {type(op).__name__}"
+        )
     if name not in DEFINITIONS or not (isinstance(op, str) or op is getattr(ops, name)):
         raise ValueError(f"explain: op must be one of {', '.join(DEFINITIONS)}; got {op!r}")
     return name
@@ -152,25 +138,3 @@ def _dry_run(function: Callable[..., Any], args: Any, kwargs: Any) -> None:
     args, kwargs = tree_map_only(Tensor, fake, (args, kwargs))
     with mode:
         function(*args, **kwargs)
-
-
-def _ways(choice: registry.Choice, arguments: Mapping[str, Any]) -> list[Way]:
-    if choice.op not in CONVOLUTIONS:
-        return []
-    if choice.backend == "reference":
-        return [Way("library", "the reference is PyTorch's own convolution")] * 3
-    if choice.backend == "triton":
-        from vaekernels.triton.conv import calls
-
-        tier = conv_precision(choice.op, arguments["precision"])
-        return [Way(*answer) for answer in calls.explain(choice.op, arguments, tier)]
-    x, weight = arguments["x"], arguments["weight"]
-    answers = _extension.load().explain_conv(
-        choice.op,
-        list(x.shape),
-        list(weight.shape),
-        arguments.get("padding"),
-        conv_precision(choice.op, arguments["precision"]),
-        [keeps_filters(weight, backward=backward) for backward in (False, True)],
-    )
-    return [Way(*answer) for answer in answers]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from vaekernels import structures
 from vaekernels.ops._seed import seed_tensor
 
 _WARM_UPS = 3  # libraries choose algorithms, Triton compiles: neither can happen in a capture
@@ -272,35 +272,24 @@ def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """
     changed: dict[int, Tensor] = {}
 
-    def walk(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            if id(value) not in changed:
-                changed[id(value)] = change(value)
-            return changed[id(value)]
+    def once(place: str, tensor: Tensor) -> Tensor:
+        if id(tensor) not in changed:
+            changed[id(tensor)] = change(tensor)
+        return changed[id(tensor)]
+
+    def other(value: Any) -> Any:
         if value is None or isinstance(value, (bool, int, float, str, torch.dtype, torch.device)):
             return value
-        if isinstance(value, tuple):
-            items = [walk(item) for item in value]
-            return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
-        if isinstance(value, list):
-            return [walk(item) for item in value]
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            fields = dataclasses.fields(value)
-            return dataclasses.replace(
-                value, **{field.name: walk(getattr(value, field.name)) for field in fields}
-            )
-        if isinstance(value, dict):
-            return {key: walk(item) for key, item in value.items()}
         if hasattr(value, "__dict__") and not isinstance(value, nn.Module) and not callable(value):
             made = copy.copy(value)
-            vars(made).update({name: walk(item) for name, item in vars(value).items()})
+            vars(made).update(structures.map_tensors(vars(value), once, other))
             return made
         raise TypeError(
             "graph: a result must be tensors, in tuples, lists, dicts or objects of such; "
             f"got {type(value).__name__}"
         )
 
-    return walk(value)
+    return structures.map_tensors(value, once, other)
 
 
 def _owner(function: Callable[..., Any]) -> Any:

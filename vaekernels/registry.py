@@ -16,6 +16,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -68,12 +69,22 @@ def use_backend(backend: str) -> Iterator[None]:
 
 
 class Choice(NamedTuple):
-    """A backend that was chosen, and what for."""
+    """A backend that was chosen, and what for.
+
+    Attributes:
+        op: the op.
+        device: of its tensors.
+        dtype: that it computes in.
+        backend: the chosen one.
+        arguments: of a convolution, by their names in the schema; images have no memory. Empty for
+            the other ops.
+    """
 
     op: str
     device: str
     dtype: torch.dtype
     backend: str
+    arguments: Mapping[str, Any] = MappingProxyType({})
 
 
 _choices: ContextVar[list[Choice] | None] = ContextVar("vaekernels_choices", default=None)
@@ -88,6 +99,18 @@ def recorded_choices() -> Iterator[list[Choice]]:
         yield choices
     finally:
         _choices.reset(token)
+
+
+def is_recording() -> bool:
+    """Whether choices are recorded. Dynamo cannot trace it, nor :func:`amend_choice`."""
+    return _choices.get() is not None
+
+
+def amend_choice(**fields: Any) -> None:
+    """Correct ``fields`` of the choice that was made last, if it was recorded."""
+    choices = _choices.get()
+    if choices is not None:
+        choices[-1] = choices[-1]._replace(**fields)
 
 
 # Op -> the backends with kernels for it -> the dtypes that they take.
@@ -199,6 +222,7 @@ def refuse_shape(op: str, name: str, backend: str | None, reason: str) -> str:
     if (backend or _requested.get()) is not None:
         raise BackendError(f"{op}: backend {name!r} cannot run this shape: {reason}")
     warnings.warn(f"{op}: backend {name!r} refused ({reason}); plain PyTorch is used", stacklevel=5)
+    amend_choice(backend="reference")
     return "reference"
 
 

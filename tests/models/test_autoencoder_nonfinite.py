@@ -9,7 +9,8 @@ import torch
 
 import vaekernels as vk
 from tests.models import autoencoders
-from vaekernels.models import AutoencoderKL, guard
+from vaekernels import guard
+from vaekernels.models import AutoencoderKL
 
 SIZES = {torch.float16: 65504.0, torch.bfloat16: 3.3e38}
 

@@ -300,6 +300,35 @@ def test_an_autoencoder(model: AutoencoderKL, dtype: torch.dtype, counted: Any) 
         assert error(y, expected) <= 2 * error(plain, expected) + floor
 
 
+def test_an_explanation_looks_up_what_the_run_did(
+    model: AutoencoderKL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Statistics, normalisations and sums among it; each call is known by its filters."""
+    from vaekernels.acceleration.calls import recorded_calls
+    from vaekernels.triton.conv import choice
+
+    asked: list[Any] = []
+
+    def rule(key: Any) -> Any:
+        asked.append(key)
+        return choice.Choice("cudnn", reason=str(len(asked)))
+
+    monkeypatch.setattr(choice, "measured", dict)
+    monkeypatch.setattr(choice, "_rule", rule)
+    with vk.use_backend("triton"):
+        calls = recorded_calls(model, (images(3, 6, 4, batch=1),), {})
+    run, explained = asked[: len(calls)], asked[len(calls) :]
+    assert run == explained[::3]  # the first of three directions
+    assert {key.op for key in run} == {"conv3x3", "upsample_conv3x3", "downsample_conv3x3"}
+    assert {"norm+residual+projection+statistics", "norm", "statistics"} <= {
+        key.epilogue for key in run
+    }
+    layers = {id(parameter) for parameter in model.parameters()}
+    for (weight, call), key in zip(calls, run, strict=True):
+        assert id(weight) in layers
+        assert (call.op, call.backend, call.forward.name) == (key.op, "triton", "cudnn")
+
+
 def test_training_takes_the_public_ops(model: AutoencoderKL, counted: Any) -> None:
     from vaekernels.triton.conv import chain
 

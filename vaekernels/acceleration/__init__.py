@@ -6,8 +6,18 @@ class is then exchanged for one with that forward. ``ARCHITECTURE.md`` tells the
 
 from __future__ import annotations
 
-from vaekernels.acceleration.handle import Handle, accelerate, explain_model
+from vaekernels.acceleration.calls import LayerCall
+from vaekernels.acceleration.explaining import explain_model
+from vaekernels.acceleration.handle import Handle, accelerate
 from vaekernels.acceleration.report import LayerReport, Report
 from vaekernels.acceleration.verification import Difference
 
-__all__ = ["Difference", "Handle", "LayerReport", "Report", "accelerate", "explain_model"]
+__all__ = [
+    "Difference",
+    "Handle",
+    "LayerCall",
+    "LayerReport",
+    "Report",
+    "accelerate",
+    "explain_model",
+]

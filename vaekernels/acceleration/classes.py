@@ -16,6 +16,7 @@ from torch import nn
 from vaekernels.acceleration.attention import forward_of, is_attention
 from vaekernels.acceleration.forwards import LayerForward, ModuleForward
 from vaekernels.acceleration.layers import original_class
+from vaekernels.acceleration.outermost import guarded_if_outermost
 
 _PICKLING = (
     "an accelerated model cannot be pickled: save model.state_dict(), or call restore() of the "
@@ -23,10 +24,12 @@ _PICKLING = (
 )
 
 
-def exchange(module: nn.Module, forward: LayerForward | ModuleForward) -> None:
-    """Make ``module`` run ``forward``."""
+def exchange(
+    module: nn.Module, forward: LayerForward | ModuleForward, on_nonfinite: str | None = None
+) -> None:
+    """Make ``module`` run ``forward``; guarded by ``on_nonfinite``, if that is not None."""
     make = _layer_class if isinstance(forward, LayerForward) else _make_class
-    module.__class__ = make(type(module), forward)  # type: ignore[arg-type]
+    module.__class__ = make(type(module), forward, on_nonfinite)  # type: ignore[arg-type]
 
 
 def is_accelerated(module: nn.Module) -> bool:
@@ -51,7 +54,9 @@ def restore(model: nn.Module) -> None:
         module.__class__ = original_class(module)
 
 
-def _make_class(original: type[nn.Module], run: LayerForward | ModuleForward) -> type[nn.Module]:
+def _make_class(
+    original: type[nn.Module], run: LayerForward | ModuleForward, on_nonfinite: str | None
+) -> type[nn.Module]:
     own = original.forward
     if is_attention(original):
         own = forward_of(own)
@@ -68,7 +73,7 @@ def _make_class(original: type[nn.Module], run: LayerForward | ModuleForward) ->
         "__copy__": _copy_of(original),
         "__reduce_ex__": _refuse_to_pickle,
         "_vaekernels_original": original,
-        "forward": forward,
+        "forward": forward if on_nonfinite is None else guarded_if_outermost(forward, on_nonfinite),
     }
     if isinstance(run, ModuleForward):
 

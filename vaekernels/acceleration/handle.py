@@ -5,12 +5,15 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch import nn
 
 from vaekernels.acceleration.classes import exchange, restore
+from vaekernels.acceleration.forwards import ModuleForward
 from vaekernels.acceleration.planning import ModelPlan
 from vaekernels.acceleration.report import Report, report
 from vaekernels.acceleration.verification import Difference, compare, outputs
+from vaekernels.guard import checked_choice
 from vaekernels.ops._precision import conv_precision
 
 
@@ -55,7 +58,17 @@ class Handle:
         return "; ".join([f"<Handle of {report.model}: {done}", *map(str, self.differences)]) + ">"
 
 
-def accelerate(model: nn.Module, *, verify: Any = None, precision: str | None = None) -> Handle:
+# Of a model that has no forward of ours, and is guarded all the same.
+_AS_IT_WAS = ModuleForward({}, (), any_layout=False, frees_children=False)
+
+
+def accelerate(
+    model: nn.Module,
+    *,
+    verify: Any = None,
+    precision: str | None = None,
+    on_nonfinite: str | None = None,
+) -> Handle:
     r"""Run the layers of ``model`` on this package's ops: in place, and reversibly.
 
     .. code-block:: python
@@ -81,13 +94,20 @@ def accelerate(model: nn.Module, *, verify: Any = None, precision: str | None = 
             random numbers.
         precision: ``"high"``, ``"highest"``, or None for the one in force at each call
             (``vk.set_conv_precision``).
+        on_nonfinite: what happens where a result in float16 or bfloat16 is not finite. None:
+            nothing, and nothing is checked. ``"raise"``: a ``vk.NonFiniteError``.
+            ``"retry_fp32"``: it is computed again in float32, with copies of the weights and
+            without autocast, and rounded; with a warning, once. Results of the outermost
+            accelerated calls count: of the model, or of those parts of it that other methods call.
 
     Returns:
         A :class:`Handle`.
 
     Raises:
-        TypeError: ``model`` is not a module, or ``verify`` no input.
-        ValueError: ``precision`` is neither.
+        TypeError: ``model`` is not a module, or a scripted one with ``on_nonfinite``; or ``verify``
+            is no input.
+        ValueError: ``precision`` or ``on_nonfinite`` is none of these.
+        NonFiniteError: (by the model) ``on_nonfinite`` says so, or float32 is in vain.
 
     Precision: that of the ops (``vk.conv3x3``): with ``"high"`` each convolution and each of its
     gradients is within 2e-5 of its largest value.
@@ -100,12 +120,21 @@ def accelerate(model: nn.Module, *, verify: Any = None, precision: str | None = 
         raise TypeError(f"accelerate: model must be a torch.nn.Module; got {type(model).__name__}")
     if precision is not None:
         conv_precision("accelerate", precision)
+    checked_choice("accelerate", on_nonfinite)
+    if on_nonfinite is not None and isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(
+            "accelerate: on_nonfinite needs a model whose forward is Python; "
+            f"got {type(model).__name__}"
+        )
     restore(model)
     expected = None if verify is None else outputs(model, verify)
     plan = ModelPlan(model)
     found = report(plan)
-    for module, forward in plan.forwards(precision):
-        exchange(module, forward)
+    forwards = plan.forwards(precision)
+    if on_nonfinite is not None and all(module is not model for module, _ in forwards):
+        forwards.append((model, _AS_IT_WAS))
+    for module, forward in forwards:
+        exchange(module, forward, on_nonfinite)
     handle = Handle(model, found)
     if expected is not None:
         try:
@@ -114,8 +143,3 @@ def accelerate(model: nn.Module, *, verify: Any = None, precision: str | None = 
             handle.restore()
             raise
     return handle
-
-
-def explain_model(model: nn.Module) -> Report:
-    """What :func:`accelerate` does with ``model``, or would do."""
-    return report(ModelPlan(model))

@@ -17,6 +17,7 @@ from vaekernels.acceleration.layers import is_torch_layer, original_class, part
 from vaekernels.acceleration.layouts import shown
 from vaekernels.acceleration.substitutes import ignores_layout
 from vaekernels.acceleration.tracing import Untraceable
+from vaekernels.ops._uses import op_uses_of
 
 
 @dataclass
@@ -26,6 +27,8 @@ class Plan:
     Attributes:
         path: in the model; "" is the model itself.
         module: the one.
+        is_ours: whether it is a layer of this package, or inside of one, and so runs on ops as it
+            is.
         callers: modules with a forward that have it as a child, directly or in a list.
         followed: what tracing its forward found; None for a layer, and where it failed.
         untraceable: why it failed.
@@ -33,6 +36,7 @@ class Plan:
 
     path: str
     module: nn.Module
+    is_ours: bool
     callers: list[nn.Module] = field(default_factory=list)
     followed: Followed | None = None
     untraceable: str = ""
@@ -40,7 +44,7 @@ class Plan:
     @property
     def is_layer(self) -> bool:
         """Whether it has an op of its own."""
-        return part(self.module)[0] in OPS
+        return not self.is_ours and part(self.module)[0] in OPS
 
     @property
     def chains(self) -> list[Chain]:
@@ -57,12 +61,17 @@ class ModelPlan:
     """The plans of all modules of a model, parents before children."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.plans = {id(module): Plan(path, module) for path, module in model.named_modules()}
+        owners = [module for module in model.modules() if op_uses_of(module) is not None]
+        ours = {id(module) for owner in owners for module in owner.modules()}
+        self.plans = {
+            id(module): Plan(path, module, id(module) in ours)
+            for path, module in model.named_modules()
+        }
         self._hiding: dict[int, bool] = {}
         for plan in self.plans.values():
             for child in _called_children(plan.module):
                 self.plans[id(child)].callers.append(plan.module)
-            if _has_forward(plan.module):
+            if _has_forward(plan.module) and not plan.is_ours:
                 try:
                     plan.followed = follow(plan.module)
                 except Untraceable as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from vaekernels.structures import tensors_of
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def outputs(model: nn.Module, example: object) -> dict[str, Tensor]:
     """What ``model`` returns for ``example`` in evaluation: the tensors in it, by their place.
 
     Args:
-        model: it is left in the mode that it was in; so is the random generator.
+        model: as for :func:`evaluated`.
         example: a tensor, a tuple of arguments, or a mapping of named ones.
     """
     args: tuple[Any, ...] = ()
@@ -51,8 +52,21 @@ def outputs(model: nn.Module, example: object) -> dict[str, Tensor]:
             "accelerate: verify must be a tensor, a tuple of arguments or a mapping of named ones; "
             f"got {type(example).__name__}"
         )
-    with _evaluation(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        return {name: tensor.clone() for name, tensor in _tensors("", model(*args, **kwargs))}
+    result = evaluated(model, args, kwargs)
+    return {name: tensor.clone() for name, tensor in tensors_of(result)}
+
+
+def evaluated(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """What ``model`` returns in evaluation, without gradients.
+
+    Args:
+        model: it is left in the mode that it was in; so are the random generators.
+        args: of the call.
+        kwargs: of the call.
+    """
+    devices = {parameter.device.index for parameter in model.parameters() if parameter.is_cuda}
+    with _evaluation(model), torch.no_grad(), torch.random.fork_rng(devices):
+        return model(*args, **kwargs)
 
 
 def compare(got: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[Difference, ...]:
@@ -73,21 +87,6 @@ def _difference(name: str, got: Tensor, expected: Tensor) -> Difference:
         (error.max() / size.max().clamp(min=tiny)).item(),
         (error.mean() / size.mean().clamp(min=tiny)).item(),
     )
-
-
-def _tensors(name: str, value: object) -> Iterator[tuple[str, Tensor]]:
-    items: list[tuple[str, Any]] = []
-    if isinstance(value, Tensor):
-        yield name, value
-    elif isinstance(value, Mapping):
-        items = [(str(key), item) for key, item in value.items()]
-    elif isinstance(value, (list, tuple)):
-        keys = getattr(value, "_fields", range(len(value)))
-        items = [(str(key), item) for key, item in zip(keys, value, strict=True)]
-    elif dataclasses.is_dataclass(value):
-        items = [(f.name, getattr(value, f.name)) for f in dataclasses.fields(value)]
-    for key, item in items:
-        yield from _tensors(f"{name}.{key}" if name else key, item)
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from vaekernels.guard import checked_choice, guarded
 from vaekernels.models.config_base import Config
-from vaekernels.models.guard import CHOICES, guarded
 from vaekernels.models.pretrained import PretrainedModel
 from vaekernels.models.tiling import MemoryModel, Plan, make_plan, parse_bytes, run_plan
 from vaekernels.nn.steps import Step, run_steps
@@ -59,12 +59,7 @@ class Autoencoder(PretrainedModel):
 
     @on_nonfinite.setter
     def on_nonfinite(self, choice: str | None) -> None:
-        if choice not in CHOICES:
-            raise ValueError(
-                f"{type(self).__name__}: on_nonfinite must be None, 'raise' or 'retry_fp32'; "
-                f"got {choice!r}"
-            )
-        self._on_nonfinite = choice
+        self._on_nonfinite = checked_choice(type(self).__name__, choice)
 
     def encoding_steps(self) -> list[Step]:
         """From an image to what the encoder gives."""
@@ -151,7 +146,8 @@ class Autoencoder(PretrainedModel):
             plan = self._plan(steps(), x.shape, x.shape[1], max_memory)
             return run_plan(plan, steps(), x)
 
-        return guarded(self, method, call, x, self._on_nonfinite)
+        name = f"{type(self).__name__}.{method}"
+        return guarded(self, name, call, (x,), {}, self._on_nonfinite)
 
     def _check_graph(self, method: str, x: Tensor) -> None:
         if not torch.is_grad_enabled():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from vaekernels.ops._uses import OpUse
 from vaekernels.ops.group_norm_silu import group_norm_silu
 
 
@@ -38,3 +39,7 @@ class GroupNormSiLU(nn.GroupNorm):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, ...) to the same shape."""
         return group_norm_silu(x, self.weight, self.bias, self.num_groups, eps=self.eps)
+
+    def op_uses(self) -> list[OpUse]:
+        """One."""
+        return [OpUse("group_norm_silu", (self,))]

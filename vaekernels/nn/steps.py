@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from vaekernels.ops import NormPrologue, group_norm_silu
 from vaekernels.ops._chained import chained_conv
+from vaekernels.ops._uses import OpUse
 
 
 class Affine(NamedTuple):
@@ -98,7 +99,11 @@ DOWNSAMPLE_CONV3X3 = {
     "asymmetric": Window(after=2, down=2),
     "symmetric": Window(before=2, after=1, down=2, rounds_up=True),
 }
-
+_OPS = {
+    CONV3X3: "conv3x3",
+    UPSAMPLE_CONV3X3: "upsample_conv3x3",
+    **dict.fromkeys(DOWNSAMPLE_CONV3X3.values(), "downsample_conv3x3"),
+}
 
 Run = Callable[[State, Affine | None], State]
 Attend = Callable[[Tensor, Affine, int], Tensor]
@@ -131,6 +136,14 @@ class Step(NamedTuple):
     temporary: int = 0
     work: int = 0
     attend: Attend | None = None
+
+    @property
+    def op_use(self) -> OpUse | None:
+        """The op with filters or a normalisation that the step calls; None: there is none."""
+        if self.convs:
+            before = () if self.norm is None else (self.norm, "silu")
+            return OpUse(_OPS[self.window], (*before, *self.convs))
+        return None if self.norm is None else OpUse("group_norm_silu", (self.norm,))
 
 
 def conv_step(
@@ -172,6 +185,10 @@ class Chain(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, Ci, H, W) to (N, Co, H', W')."""
         return run_steps(self.steps(), x)
+
+    def op_uses(self) -> list[OpUse]:
+        """The ops of all steps."""
+        return [step.op_use for step in self.steps() if step.op_use is not None]
 
 
 def run_steps(steps: Sequence[Step], x: Tensor) -> Tensor:

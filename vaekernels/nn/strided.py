@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from vaekernels.ops import conv_transpose4x4, downsample_conv4x4
 from vaekernels.ops._conv import ACTIVATIONS
+from vaekernels.ops._uses import OpUse
 
 
 class DownsampleConv4x4(nn.Conv2d):
@@ -58,6 +59,10 @@ class DownsampleConv4x4(nn.Conv2d):
             activation=self.activation,
             negative_slope=self.negative_slope,
         )
+
+    def op_uses(self) -> list[OpUse]:
+        """One."""
+        return [OpUse("downsample_conv4x4", (self,))]
 
     def extra_repr(self) -> str:
         """With the activation."""
@@ -113,6 +118,10 @@ class ConvTranspose4x4(nn.ConvTranspose2d):
             activation=self.activation,
             negative_slope=self.negative_slope,
         )
+
+    def op_uses(self) -> list[OpUse]:
+        """One."""
+        return [OpUse("conv_transpose4x4", (self,))]
 
     def extra_repr(self) -> str:
         """With the activation."""

@@ -19,6 +19,7 @@ from vaekernels.ops._conv import (
     check_conv,
     check_residual,
     empty_result,
+    record_call,
     wants_gradient,
 )
 from vaekernels.ops._define import library
@@ -131,10 +132,15 @@ def chained_conv(
             check_conv(f"{op}: projection", residual, filters, shift, kernel=1)
         channels = weight.shape[0] if filters is None else residual.shape[1]
         check_residual(op, residual, (x.shape[0], channels, *x.shape[2:]), x)
-    y, found = torch.ops.vaekernels_triton.chained_conv.default(
+    kernel = torch.ops.vaekernels_triton.chained_conv.default
+    arguments = (
         *(op, x, weight, bias, residual, filters, shift, statistics),
         *(norm_weight, norm_bias, groups, eps, padding, conv_precision(op, precision), asks),
     )
+    if not torch.compiler.is_compiling() and registry.is_recording():
+        names = [argument.name for argument in kernel._schema.arguments]
+        record_call(op, dict(zip(names, arguments, strict=True)))
+    y, found = kernel(*arguments)
     return y, found if asks else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch._ops import OpOverload
 
 from vaekernels import registry
 from vaekernels.ops._checks import _floating
-from vaekernels.ops._define import OpDefinition, define
+from vaekernels.ops._define import DEFINITIONS, OpDefinition, define, input_names
 from vaekernels.ops._filters import watch
 from vaekernels.ops._precision import conv_precision
 
@@ -19,6 +20,7 @@ from vaekernels.ops._precision import conv_precision
 _PIXELS = 2**31
 ACTIVATIONS = (None, "relu", "silu", "leaky_relu")
 CONVOLUTIONS: list[str] = []  # what define_conv declared
+_COMPUTED = ("x", "residual", "statistics")
 
 
 def define_conv(
@@ -181,16 +183,28 @@ def run_conv(
     # Under autocast F.conv2d computes in another dtype than x has; so the backend is chosen for it.
     dtype = autocast_dtype(x)
     kernel = registry.implementation(op, x, backend, dtype, _limits(x))
+    eager = not torch.compiler.is_compiling()
+    if eager and registry.is_recording():
+        values = (*tensors, *settings, activation, negative_slope, tier)
+        record_call(op, dict(zip(input_names(DEFINITIONS[op]), values, strict=True)))
     if isinstance(kernel, OpOverload):
         if dtype is not None:
             # What F.conv2d takes; a normalisation keeps its weights, as F.group_norm does.
             tensors = (*(t if t is None else t.to(dtype) for t in tensors[:4]), *tensors[4:])
-        if kernel.namespace == "vaekernels" and not torch.compiler.is_compiling():
+        if eager and kernel.namespace == "vaekernels":
             watch(weight)
     if activation == "silu" and wants_gradient(tensors):
         # The gradient of silu needs its argument, which y does not tell.
         return F.silu(kernel(*tensors, *settings, None, negative_slope, tier))
     return kernel(*tensors, *settings, activation, negative_slope, tier)
+
+
+def record_call(op: str, arguments: dict[str, Any]) -> None:
+    """Add ``arguments``, by their names in the schema, to the choice that was just recorded."""
+    # A record of a whole model must not hold what it computes.
+    given = [name for name in _COMPUTED if arguments.get(name) is not None]
+    outlines = {name: torch.empty_like(arguments[name], device="meta") for name in given}
+    registry.amend_choice(op=op, arguments={**arguments, **outlines})
 
 
 def _limits(x: Tensor) -> dict[str, str] | None:

@@ -94,7 +94,8 @@ def _op(namespace: str, name: str) -> Any:
     return getattr(getattr(torch.ops, namespace), name).default
 
 
-def _input_names(definition: OpDefinition) -> list[str]:
+def input_names(definition: OpDefinition) -> list[str]:
+    """The arguments of the op, in their order."""
     return [argument.name for argument in _op("vaekernels", definition.name)._schema.arguments]
 
 
@@ -106,12 +107,12 @@ def _output_positions(definition: OpDefinition, names: Sequence[str]) -> list[in
 
 def _positions(definition: OpDefinition) -> list[int]:
     """Of the differentiable inputs."""
-    names = _input_names(definition)
+    names = input_names(definition)
     return [names.index(name) for name in definition.differentiable]
 
 
 def _backward_fake(definition: OpDefinition) -> Callable[..., Any]:
-    count, positions = len(_input_names(definition)), _positions(definition)
+    count, positions = len(input_names(definition)), _positions(definition)
     formats = [
         torch.channels_last if name in definition.channels_last else torch.preserve_format
         for name in definition.differentiable

@@ -32,29 +32,31 @@ def output_size(op: str, padding: str | None, height: int, width: int) -> tuple[
     return up * ((height + odd) // down), up * ((width + odd) // down)
 
 
-def explain(op: str, arguments: Mapping[str, Any], precision: str) -> list[tuple[str, str]]:
+def explain(op: str, arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Name and reason of the way of each of ``table.DIRECTIONS``.
 
     Args:
         op: a convolution.
-        arguments: of the public function, by name; their numbers are not read.
-        precision: the tier.
+        arguments: of it or of chained_conv, by their names in the schema; their numbers are not
+            read.
     """
     x, weight, padding = arguments["x"], arguments["weight"], arguments.get("padding")
     call = ConvCall(
-        *(op, form_of(op, padding), x, weight, None, None, 0.0, precision),
+        *(op, form_of(op, padding), x, weight, None, None, 0.0, arguments["precision"]),
         residual=arguments.get("residual"),
-        affine=None if arguments.get("norm") is None else (x, x),  # one is there
+        projection=arguments.get("projection"),
+        affine=None if arguments.get("norm_weight") is None else (x, x),  # one is there
         output_dim=1 if op == "conv_transpose4x4" else 0,
     )
     size = output_size(op, padding, x.shape[2], x.shape[3])
     ways = []
     for direction in DIRECTIONS:
-        choice = call.choice(direction, size)
+        statistics = direction == "forward" and arguments.get("asks", False)
+        choice = call.choice(direction, size, statistics)
         if choice.way == CUDNN:
             ways.append((CUDNN, choice.reason))
             continue
-        tile = choice.tile or _tile(call, direction, size)
+        tile = choice.tile or _tile(call, direction, size, statistics)
         sides = (
             (tile.inputs, tile.outputs, tile.rows)
             if isinstance(tile, GradientTile)
@@ -64,7 +66,9 @@ def explain(op: str, arguments: Mapping[str, Any], precision: str) -> list[tuple
     return ways
 
 
-def _tile(call: ConvCall, direction: str, size: tuple[int, int]) -> Tile | GradientTile:
+def _tile(
+    call: ConvCall, direction: str, size: tuple[int, int], statistics: bool
+) -> Tile | GradientTile:
     """The one that configs.py finds."""
     inputs, outputs = (call.weight.shape[dim] for dim in (1 - call.output_dim, call.output_dim))
     x, weight, form = call.x, call.weight, call.form
@@ -78,5 +82,5 @@ def _tile(call: ConvCall, direction: str, size: tuple[int, int]) -> Tile | Gradi
     rows = x.shape[0]
     for sample, result in zip(samples, size, strict=True):
         rows *= form.pitch(sample, result)
-    fused = direction == "forward" and call.residual is not None
+    fused = statistics or (direction == "forward" and call.residual is not None)
     return product_tile(form, rows, padded_depth(inputs), outputs, weight, fused)
