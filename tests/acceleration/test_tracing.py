@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.checkpoint import checkpoint
 
 import vaekernels as vk
+from tests.acceleration.models import diffusers_model
 
 UNFOLLOWED: dict[type[nn.Module], str] = {}
 
@@ -88,6 +90,59 @@ class AsksForGradients(Block):
         return self.conv(x) * (2 if torch.is_grad_enabled() else 3)
 
 
+class Reversed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: object, grad: Tensor) -> Tensor:
+        return -grad
+
+
+_reverse = Reversed.apply
+
+
+@unfollowed("it calls an autograd function")
+class HasABackwardOfItsOwn(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(_reverse(x))
+
+
+@unfollowed("it calls an autograd function")
+class HasOneBehindALayer(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return Reversed.apply(self.conv(x))
+
+
+@unfollowed("it calls an autograd function")
+class KeepsLittleForBackward(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(checkpoint(self.conv, x, use_reentrant=True))
+
+
+@unfollowed("it changes what is kept for backward for a part of itself")
+class KeepsLittle(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(checkpoint(self.conv, x, use_reentrant=False))
+
+
+@unfollowed("it changes autocast for a part of itself")
+class CastsAPart(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = self.conv(x)
+        return self.norm(y.float())
+
+
+@unfollowed("it calls _set_grad_enabled on no input")
+class RecordsAPart(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            y = self.conv(x)
+        return self.norm(y)
+
+
 def _same(model: nn.Module, x: Tensor) -> vk.Report:
     def run() -> tuple[Tensor, Tensor]:
         random.seed(3)
@@ -115,6 +170,40 @@ def test_what_cannot_be_followed_runs_layer_by_layer(kind: type[nn.Module]) -> N
     assert report.unfollowed[""].startswith(UNFOLLOWED[kind])
     assert all(len(layer.parts) < 2 for layer in report.layers)
     assert f"the model: layers run one by one; {UNFOLLOWED[kind]}" in str(report)
+
+
+def test_a_backward_of_its_own_is_kept() -> None:
+    model, x = HasABackwardOfItsOwn(), torch.randn(1, 16, 5, 5, requires_grad=True)
+    (expected,) = torch.autograd.grad(model(x).sum(), x)
+    with vk.accelerate(model):
+        (got,) = torch.autograd.grad(model(x).sum(), x)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_checkpoints_of_diffusers_stay() -> None:
+    """A block that keeps only its input for backward still does."""
+    model = diffusers_model("AutoencoderKL").train()
+    model.enable_gradient_checkpointing()
+    reason = "it changes what is kept for backward for a part of itself"
+    assert vk.explain(model).unfollowed["encoder"] == reason
+    image = torch.randn(1, 3, 16, 16)
+
+    def saved_bytes() -> int:
+        sizes: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            sizes[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            model.encode(image).latent_dist.mean.sum().backward()
+        return sum(sizes.values())
+
+    with vk.accelerate(model):
+        checkpointed = saved_bytes()
+    model.disable_gradient_checkpointing()
+    with vk.accelerate(model):
+        assert saved_bytes() > 1.5 * checkpointed
 
 
 class ChangesInputBetween(Block):

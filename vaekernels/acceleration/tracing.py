@@ -33,7 +33,7 @@ from vaekernels.acceleration.layers import (
 )
 
 ABSENT = object()
-_MACHINERY = ("torch.fx", "torch.utils", "torch.overrides", __name__)
+_MACHINERY = ("torch.", __name__)
 _SIMPLE = (bool, int, float, complex, str, type(None), torch.dtype, torch.device, type)
 _ARGUMENTS = (
     *(fx.Node, tuple, list, dict, slice, range, bool, int, float, complex, str, type(None)),
@@ -101,8 +101,14 @@ class _Symbol(fx.Proxy):
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
-        """Asked by ``isinstance``, of inputs and parameters only: those are tensors for sure."""
-        if sys._getframe(1).f_globals.get("__name__", "").startswith(_MACHINERY):
+        """Asked by ``isinstance``, of inputs and parameters only: those are tensors for sure.
+
+        Not for PyTorch itself, whose C++ would read the memory of a tensor.
+        """
+        asking = sys._getframe(1).f_globals.get("__name__", "")
+        if asking == "torch.autograd.function":
+            raise Untraceable("it calls an autograd function")
+        if asking.startswith(_MACHINERY):
             return _Symbol
         if self.node.op not in ("placeholder", "get_attr"):
             raise Untraceable(f"it asks for the class of {self.node.name}")
@@ -134,6 +140,17 @@ for _name in _IN_PLACE:
 
 
 class _Tracer(GraphAppendingTracer):
+    def __init__(self, graph: fx.Graph) -> None:
+        super().__init__(graph)
+        self._surroundings = _surroundings()
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        # A graph has one for all of its nodes: those of the call.
+        for name, now in _surroundings().items():
+            if now != self._surroundings[name]:
+                raise Untraceable(f"it changes {name} for a part of itself")
+        return super().create_node(*args, **kwargs)
+
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Symbol(node, self)
 
@@ -341,6 +358,17 @@ def trace(
         tuple(dict.fromkeys([*first.inlined, *second.inlined])),
     )
     return Trace(runs[0].graph, merged)
+
+
+def _surroundings() -> dict[str, object]:
+    """What an operation depends on beside its arguments."""
+    return {
+        "autocast": [
+            (torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
+            for device in ("cpu", "cuda")
+        ],
+        "what is kept for backward": torch._C._autograd._top_saved_tensors_default_hooks(True),
+    }
 
 
 def _split(path: str) -> Path:
