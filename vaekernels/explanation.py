@@ -15,7 +15,7 @@ from vaekernels.acceleration import Report, explain_model
 from vaekernels.ops._conv import CONVOLUTIONS
 from vaekernels.ops._define import DEFINITIONS
 from vaekernels.ops._filters import keeps_filters
-from vaekernels.ops._precision import conv_precision
+from vaekernels.ops._precision import conv_precision, cpu_precision
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Way:
         name: ``"winograd F(4x4, 3x3)"`` and the like; ``"narrow"`` and ``"shallow"``, those
             for few output and input channels; ``"tap-GEMM 128x256x64"`` and the like, of the
             Triton kernels, with the tile; ``"cudnn"`` and ``"library"``, PyTorch's own
-            convolution on a GPU and on a CPU.
+            convolution on a GPU and on a CPU; on a GPU ``tf32`` behind it, where float32 is
+            multiplied as that.
         reason: why this one.
     """
 
@@ -159,10 +160,10 @@ def _ways(choice: registry.Choice, arguments: Mapping[str, Any]) -> list[Way]:
         return []
     if choice.backend == "reference":
         return [Way("library", "the reference is PyTorch's own convolution")] * 3
+    tier = conv_precision(choice.op, arguments["precision"])
     if choice.backend == "triton":
         from vaekernels.triton.conv import calls
 
-        tier = conv_precision(choice.op, arguments["precision"])
         return [Way(*answer) for answer in calls.explain(choice.op, arguments, tier)]
     x, weight = arguments["x"], arguments["weight"]
     answers = _extension.load().explain_conv(
@@ -170,7 +171,7 @@ def _ways(choice: registry.Choice, arguments: Mapping[str, Any]) -> list[Way]:
         list(x.shape),
         list(weight.shape),
         arguments.get("padding"),
-        conv_precision(choice.op, arguments["precision"]),
+        cpu_precision(tier),
         [keeps_filters(weight, backward=backward) for backward in (False, True)],
     )
     return [Way(*answer) for answer in answers]

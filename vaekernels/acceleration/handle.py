@@ -79,15 +79,15 @@ def accelerate(model: nn.Module, *, verify: Any = None, precision: str | None = 
         verify: an input (a tensor, a tuple of arguments or a mapping of named ones) on which the
             model is run before and after, in evaluation mode and without gradients, with the same
             random numbers.
-        precision: ``"high"``, ``"highest"``, or None for the one in force at each call
-            (``vk.set_conv_precision``).
+        precision: ``"medium"``, ``"high"``, ``"highest"``, or None for the one in force at each
+            call (``vk.set_conv_precision``).
 
     Returns:
         A :class:`Handle`.
 
     Raises:
         TypeError: ``model`` is not a module, or ``verify`` no input.
-        ValueError: ``precision`` is neither.
+        ValueError: ``precision`` is no tier.
 
     Precision: that of the ops (``vk.conv3x3``): with ``"high"`` each convolution and each of its
     gradients is within 2e-5 of its largest value.
