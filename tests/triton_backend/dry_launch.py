@@ -94,6 +94,9 @@ def convolutions(x: torch.Tensor) -> None:
         chained_conv("upsample_conv3x3", x, filters, vector, None, parts, *norm)
         with only("cudnn"):
             chained_conv("conv3x3", x, filters, vector, x, parts, *norm)
+        single = (x.float(), filters.float(), None, "symmetric", None, 0.0, "medium")
+        y = downsample_conv3x3(*single)
+        downsample_conv3x3_backward(y, *single, y, [True, True, False])
     down = (x[:, :3].float(), filters[:, :3].float(), None, "asymmetric", None, 0.0, "high")
     y = downsample_conv3x3(*down)
     downsample_conv3x3_backward(y, *down, y, [True, True, False])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vaekernels.triton.conv import library
 from vaekernels.triton.conv.choice import Choice, choose
-from vaekernels.triton.conv.configs import GradientTile, bucket
+from vaekernels.triton.conv.configs import GradientTile, bucket, factors_of
 from vaekernels.triton.conv.forms import Form, adjoint
 from vaekernels.triton.conv.launch import Epilogue, architecture_of, convolve, filter_gradient
 from vaekernels.triton.conv.padded import Padded, pad, pad_like
@@ -71,7 +71,7 @@ class ConvCall:
         if choice.way == CUDNN:
             y = library.forward(self.form, self._seen(), self.weight, self.bias, size)
             return library.finish(y, self.residual, self.activation, self.slope), None
-        x = pad(self.x, self.form, size, self.affine)
+        x = pad(self.x, self.form, size, self.precision, self.affine)
         epilogue = Epilogue(self.bias, self.residual, self.activation, self.slope, statistics)
         options = (self.output_dim, size, self.precision, epilogue, choice.tile)
         return convolve(self.form, x, self.weight, *options)
@@ -97,7 +97,7 @@ class ConvCall:
             architecture=architecture_of(self.weight),
             op=self.op,
             direction=direction,
-            dtype=str(self.weight.dtype).removeprefix("torch."),
+            dtype=factors_of(self.weight.dtype, self.precision),
             inputs=self.weight.shape[1 - self.output_dim],
             outputs=self.weight.shape[self.output_dim],
             rows=bucket(self.x.shape[0] * size[0] * size[1]),
@@ -154,7 +154,7 @@ class ConvCall:
             grad_x, grad_weight = library.gradients(self.form, g, x, self.weight, wants)
         form = adjoint(self.form)
         if ours:
-            padded = pad(g, form, size)
+            padded = pad(g, form, size, self.precision)
         if "input" in ours:
             options = (1 - self.output_dim, size, self.precision, Epilogue())
             grad_x, _ = convolve(form, padded, self.weight, *options, choices["input"].tile)
@@ -175,12 +175,12 @@ class ConvCall:
         """From g, and ``padded``, which is g as the adjoint form reads it."""
         settings = (self.precision, tile)
         if self.form.phases == 1:
-            x = pad(self.x, self.form, (g.shape[2], g.shape[3]), self.affine)
+            x = pad(self.x, self.form, (g.shape[2], g.shape[3]), self.precision, self.affine)
             # With stride 1 the cells of a form and of its adjoint are the same.
-            v = padded if padded.cells == x.cells else pad_like(g, x.cells)
+            v = padded if padded.cells == x.cells else pad_like(g, x.cells, self.precision)
             return filter_gradient(self.form, x, v, self.weight, self.output_dim, *settings)
         # With several phases the adjoint is the form with one: from g to x, by the same filters.
-        v = pad_like(self.x, padded.cells, self.affine)
+        v = pad_like(self.x, padded.cells, self.precision, self.affine)
         back, input_dim = adjoint(self.form), 1 - self.output_dim
         return filter_gradient(back, padded, v, self.weight, input_dim, *settings)
 

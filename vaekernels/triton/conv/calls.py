@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vaekernels.triton.conv.call import ConvCall
-from vaekernels.triton.conv.configs import GradientTile, Tile, gradient_tile_of
+from vaekernels.triton.conv.configs import GradientTile, Tile, factors_of, gradient_tile_of
 from vaekernels.triton.conv.forms import DOWN3X3, DOWN4X4, SAME, UP4X4, UPSAMPLE, Form, adjoint
 from vaekernels.triton.conv.launch import product_tile
 from vaekernels.triton.conv.padded import CHANNEL_MULTIPLE
@@ -48,11 +48,12 @@ def explain(op: str, arguments: Mapping[str, Any], precision: str) -> list[tuple
         output_dim=1 if op == "conv_transpose4x4" else 0,
     )
     size = output_size(op, padding, x.shape[2], x.shape[3])
+    suffix = " tf32" if factors_of(weight.dtype, precision) == "tf32" else ""
     ways = []
     for direction in DIRECTIONS:
         choice = call.choice(direction, size)
         if choice.way == CUDNN:
-            ways.append((CUDNN, choice.reason))
+            ways.append((CUDNN + suffix, choice.reason))
             continue
         tile = choice.tile or _tile(call, direction, size)
         sides = (
@@ -60,7 +61,7 @@ def explain(op: str, arguments: Mapping[str, Any], precision: str) -> list[tuple
             if isinstance(tile, GradientTile)
             else (tile.rows, tile.columns, tile.depth)
         )
-        ways.append(("tap-GEMM " + "x".join(map(str, sides)), choice.reason))
+        ways.append((f"tap-GEMM {'x'.join(map(str, sides))}{suffix}", choice.reason))
     return ways
 
 
@@ -71,7 +72,8 @@ def _tile(call: ConvCall, direction: str, size: tuple[int, int]) -> Tile | Gradi
     if direction == "weight":
         if form.phases > 1:  # then it is taken from y to x
             inputs, outputs = outputs, inputs
-        return gradient_tile_of(weight.element_size(), _depth(inputs), _depth(outputs))
+        factors = factors_of(weight.dtype, call.precision)
+        return gradient_tile_of(factors, _depth(inputs), _depth(outputs))
     samples = (x.shape[2], x.shape[3])
     if direction == "input":
         form, inputs, outputs, samples, size = adjoint(form), outputs, inputs, size, samples
@@ -79,7 +81,7 @@ def _tile(call: ConvCall, direction: str, size: tuple[int, int]) -> Tile | Gradi
     for sample, result in zip(samples, size, strict=True):
         rows *= form.pitch(sample, result)
     fused = direction == "forward" and call.residual is not None
-    return product_tile(form, rows, _depth(inputs), outputs, weight, fused)
+    return product_tile(form, rows, _depth(inputs), outputs, weight, call.precision, fused)
 
 
 def _depth(channels: int) -> int:

@@ -17,6 +17,7 @@ from vaekernels.triton.conv.configs import (
     Tile,
     bucket,
     divisor,
+    factors_of,
     gradient_tile_of,
     input_precision,
     splits_of,
@@ -84,12 +85,13 @@ def convolve(
     )
     phases = form.phases**2
     fused = epilogue.residual is not None or epilogue.statistics
-    tile = tile or product_tile(form, x.batch * x.image_rows, x.depth, channels, weight, fused)
+    rows = x.batch * x.image_rows
+    tile = tile or product_tile(form, rows, x.depth, channels, weight, precision, fused)
     tile = replace(tile, depth=divisor(x.depth, tile.depth))
     columns = -(-channels // tile.columns) * tile.columns
-    matrix = pack(weight, form, output_dim, columns, x.depth)
+    matrix = pack(weight, form, output_dim, columns, x.depth, precision)
     # Statistics are those of one image: no tile may have rows of two.
-    unit_rows = x.image_rows if epilogue.statistics else x.batch * x.image_rows
+    unit_rows = x.image_rows if epilogue.statistics else rows
     tiles = triton.cdiv(unit_rows, tile.rows) * (x.batch if epilogue.statistics else 1)
     statistics = None
     if epilogue.statistics:
@@ -151,7 +153,7 @@ def filter_gradient(
     """
     (window,) = form.windows
     samples, rows = form.taps**2, x.batch * x.image_rows
-    tile = tile or gradient_tile_of(x.rows.element_size(), x.depth, v.depth)
+    tile = tile or gradient_tile_of(factors_of(weight.dtype, precision), x.depth, v.depth)
     tile = replace(
         tile, inputs=divisor(x.depth, tile.inputs), outputs=divisor(v.depth, tile.outputs)
     )
@@ -193,7 +195,7 @@ def _matrix(matrix: Tensor, block: tuple[int, int], described: bool) -> Any:
 
 
 def product_tile(
-    form: Form, rows: int, depth: int, channels: int, weight: Tensor, fused: bool
+    form: Form, rows: int, depth: int, channels: int, weight: Tensor, precision: str, fused: bool
 ) -> Tile:
     """The tile of the rule in configs.py.
 
@@ -203,11 +205,12 @@ def product_tile(
         depth: of a sample.
         channels: of the result.
         weight: gives device and dtype.
+        precision: a tier.
         fused: a residual or statistics are there.
     """
     key = Key(
         architecture=architecture_of(weight),
-        itemsize=weight.element_size(),
+        factors=factors_of(weight.dtype, precision),
         taps=form.taps**2,
         inputs=depth,
         outputs=channels,
