@@ -73,7 +73,9 @@ def cases_of(device: str) -> Iterator[Case | Refused]:
                     continue
                 yield Case(title, cases, shapes, backend, dtype)
                 if cases.op in CONV and backend == "triton" and dtype == torch.float32:
-                    yield Case(f"{title} medium", cases, shapes, backend, dtype, "medium")
+                    # A lone result may be small beside its terms, whose errors are not.
+                    several = {key: shape for key, shape in shapes.items() if key != "one"}
+                    yield Case(f"{title} medium", cases, several, backend, dtype, "medium")
 
 
 def inputs(case: Case, shape: tuple[int, ...], device: str) -> tuple[Tensor, ...]:

@@ -59,7 +59,9 @@ def test_triton_is_chosen() -> None:
 def test_shapes(conv: Conv, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     size = [max(extent, conv.smallest) for extent in shape[3:]]
     conv = replace(conv, shape=(*shape[:3], *size))
-    convs.check(conv, BACKEND, dtype, convs.GPU_PRECISIONS, DEVICE)
+    # A lone result may be small beside its terms, whose errors are those of tf32.
+    precisions = convs.PRECISIONS if shape == SHAPES["one"] else convs.GPU_PRECISIONS
+    convs.check(conv, BACKEND, dtype, precisions, DEVICE)
 
 
 @pytest.mark.parametrize("shape", (SHAPES["odd"], SHAPES["aligned"]), ids=str)

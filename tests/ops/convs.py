@@ -23,7 +23,8 @@ SLOPE = 0.2
 # What precision="high" promises: error over the largest magnitude, of a result or a gradient.
 HIGH = 2e-5
 # And "medium" on a GPU. A factor has an error of 2^-11, or 2^-10 where cuDNN may cut it off; a
-# product that of both: 2^-9 at most. Where terms cancel, so do their errors.
+# product that of both, 2^-9 at most. The largest of several results has terms that cancel no more
+# than their errors do; a lone result may be small beside its terms.
 MEDIUM = 2e-3
 
 
