@@ -6,7 +6,7 @@ import functools
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 
 # Seconds of each candidate, in the order of the candidates: see :func:`time_on_gpu`.
 Timer = Callable[[Sequence[Callable[[], object]]], list[float]]
-DTYPES = {name: getattr(torch, name) for name in ("bfloat16", "float16", "float32")}
+# As a table's keys have them; tf32 is float32 in the tier "medium".
+DTYPES = {
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "tf32": torch.float32,
+    "float32": torch.float32,
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Shape:
         outputs: channels of y.
         height: of x.
         width: of x.
-        dtype: of all tensors.
+        dtype: of all tensors, one of ``DTYPES``.
         norm: a normalisation is in front; conv3x3.
         residual: one is added; conv3x3.
         projection: channels that the residual has before a 1x1 convolution; 0: there is none.
@@ -101,7 +107,7 @@ class Shape:
             *(numbers(*sides, form.kernel, form.kernel), numbers(self.outputs)),
             None,
             0.0,
-            "high",
+            "medium" if self.dtype == "tf32" else "high",
             residual=None if residual is None else residual.contiguous(memory_format=last),
             projection=numbers(self.outputs, added, 1, 1) if self.projection else None,
             affine=(affine[0], affine[1]) if self.norm else None,
@@ -136,7 +142,7 @@ def model_shapes(preset: str, pixels: int, batch: int, dtype: str) -> list[Shape
         preset: of ``AutoencoderKLConfig``.
         pixels: height and width of an image.
         batch: images.
-        dtype: of the model.
+        dtype: of the model, one of ``DTYPES``.
     """
     with torch.device("meta"):
         model = AutoencoderKL(AutoencoderKLConfig.preset(preset))
@@ -229,21 +235,21 @@ def candidates(job: Job) -> list[Choice]:
     from vaekernels.triton.conv.choice import Choice
     from vaekernels.triton.conv.table import CUDNN, TAP_GEMM
 
-    single = job.shape.dtype == "float32"
+    factors = job.key.dtype
     tiles: list[Any]
     if job.direction == "weight":
-        sides = (32, 64) if single else (64, 128)
-        rows = (32,) if single else (32, 64)
+        largest = configs.GRADIENT_TILES[factors]
+        sides = (largest.inputs // 2, largest.inputs)
         tiles = [
-            configs.GradientTile(row, inputs, outputs, 8 if inputs == outputs == sides[1] else 4, 3)
-            for row, inputs, outputs in itertools.product(rows, sides, sides)
+            replace(configs.gradient_tile_of(factors, inputs, outputs), rows=rows)
+            for rows in sorted({32, largest.rows})
+            for inputs, outputs in itertools.product(sides, sides)
         ]
     else:
         outputs = job.key.inputs if job.direction == "input" else job.key.outputs
         narrow = max(16, 2 * outputs)
-        shipped = configs.SINGLE if single else configs.HALF
-        tiles = [tile for tile in shipped if tile.columns <= narrow]
-    library = [] if single else [Choice(CUDNN)]
+        tiles = [tile for tile in configs.TILES[factors] if tile.columns <= narrow]
+    library = [] if factors == "float32" else [Choice(CUDNN)]
     return library + [Choice(TAP_GEMM, tile) for tile in tiles]
 
 

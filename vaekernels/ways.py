@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from vaekernels import _extension, registry
 from vaekernels.ops._filters import keeps_filters
+from vaekernels.ops._precision import cpu_precision
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class Way:
         name: ``"winograd F(4x4, 3x3)"`` and the like; ``"narrow"`` and ``"shallow"``, those
             for few output and input channels; ``"tap-GEMM 128x256x64"`` and the like, of the
             Triton kernels, with the tile; ``"cudnn"`` and ``"library"``, PyTorch's own
-            convolution on a GPU and on a CPU.
+            convolution on a GPU and on a CPU; on a GPU ``tf32`` behind it, where float32 is
+            multiplied as that.
         reason: why this one.
     """
 
@@ -63,7 +65,7 @@ def ways_of(choice: registry.Choice) -> Ways:
         list(x.shape),
         list(weight.shape),
         arguments.get("padding"),
-        precision,
+        cpu_precision(precision),
         [keeps_filters(weight, backward=backward) for backward in (False, True)],
     )
     return Ways(*(Way(*answer) for answer in answers))

@@ -114,6 +114,8 @@ def test_the_precision_in_force_is_that_of_the_call() -> None:
     with vk.accelerate(model, precision="highest"):
         assert torch.equal(model(x), highest)
         assert not torch.equal(high, highest)
+    with vk.accelerate(model, precision="medium"):  # on CPUs the same as "high"
+        assert torch.equal(model(x), high)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

@@ -93,7 +93,7 @@ def test_a_wrong_argument_is_named() -> None:
     model = own_model("ConvVAE")
     with pytest.raises(TypeError, match=r"accelerate: model must be a torch.nn.Module; got str"):
         vk.accelerate("model")
-    with pytest.raises(ValueError, match="accelerate: precision must be 'high' or 'highest'"):
+    with pytest.raises(ValueError, match="accelerate: precision must be 'medium', 'high' or"):
         vk.accelerate(model, precision="low")
     with pytest.raises(TypeError, match="accelerate: verify must be a tensor, a tuple .*; got int"):
         vk.accelerate(model, verify=3)

@@ -56,6 +56,25 @@ def test_a_projected_residual(dtype: torch.dtype, way: str) -> None:
         assert error(found, y.cpu().double().mean((2, 3))) <= 1e-5
 
 
+@pytest.mark.parametrize("allowed", (True, False), ids=("allowed", "not allowed"))
+@pytest.mark.parametrize("conv", convs.every_op((2, 48, 64, 17, 18)), ids=convs.name_of)
+def test_cudnn_multiplies_tf32_in_medium(
+    conv: Conv, allowed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the process allows PyTorch's own convolutions: the same bits, within 2e-3."""
+    from vaekernels.triton.conv.choice import only
+
+    tensors = {name: tensor.cuda() for name, tensor in conv.tensors().items()}
+    with only("cudnn"):
+        convs.check(conv, "triton", precisions=("medium",), device="cuda")
+        default = conv.results(tensors, None, backend="triton", precision="medium")
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
+        got = conv.results(tensors, None, backend="triton", precision="medium")
+        assert torch.backends.cudnn.allow_tf32 == allowed
+    for name, value in got.items():
+        assert torch.equal(value, default[name]), name
+
+
 @pytest.mark.parametrize("way", ("tap_gemm", "cudnn"))
 @pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16), ids=str)
 def test_an_autoencoder(dtype: torch.dtype, way: str) -> None:

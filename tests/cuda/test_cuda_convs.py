@@ -1,7 +1,7 @@
 """The convolutions on a GPU, where Triton runs them, against float64 on the CPU.
 
-The rule: 2e-5 of the largest number for float32 in the tier "high", and elsewhere an error of at
-most twice that of the CPU's plain PyTorch at the same dtype, plus a floor.
+The rule: 2e-5 of the largest number for float32 in the tier "high", 2e-3 in "medium", and elsewhere
+an error of at most twice that of the CPU's plain PyTorch at the same dtype, plus a floor.
 """
 
 from __future__ import annotations
@@ -58,7 +58,17 @@ def test_triton_is_chosen() -> None:
 @pytest.mark.parametrize("conv", convs.every_op(), ids=convs.name_of)
 def test_shapes(conv: Conv, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     size = [max(extent, conv.smallest) for extent in shape[3:]]
-    convs.check(replace(conv, shape=(*shape[:3], *size)), BACKEND, dtype, device=DEVICE)
+    conv = replace(conv, shape=(*shape[:3], *size))
+    # A lone result may be small beside its terms, whose errors are those of tf32.
+    precisions = convs.PRECISIONS if shape == SHAPES["one"] else convs.GPU_PRECISIONS
+    convs.check(conv, BACKEND, dtype, precisions, DEVICE)
+
+
+@pytest.mark.parametrize("shape", (SHAPES["odd"], SHAPES["aligned"]), ids=str)
+@pytest.mark.parametrize("conv", convs.every_op()[:-1], ids=convs.name_of)
+def test_factors_of_medium_are_rounded_to_tf32(conv: Conv, shape: tuple[int, ...]) -> None:
+    """Rounded, where the matrix units by themselves would cut off."""
+    convs.check_tf32(replace(conv, shape=shape), DEVICE)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -67,7 +77,7 @@ def test_shapes(conv: Conv, shape: tuple[int, ...], dtype: torch.dtype) -> None:
 def test_options(conv: Conv, activation: str | None, layout: str) -> None:
     conv = replace(conv, activation=activation, layout=layout)
     for dtype in (torch.float32, torch.bfloat16):
-        convs.check(conv, BACKEND, dtype, device=DEVICE)
+        convs.check(conv, BACKEND, dtype, convs.GPU_PRECISIONS, DEVICE)
 
 
 @pytest.mark.parametrize("conv", convs.every_op((3, 64, 64, 40, 36)), ids=convs.name_of)

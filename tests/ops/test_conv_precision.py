@@ -43,8 +43,9 @@ def test_the_tier_comes_back_after_an_error() -> None:
 
 
 def test_an_unknown_tier_changes_nothing() -> None:
-    with pytest.raises(ValueError, match="set_conv_precision.*'high' or 'highest'; got 'medium'"):
-        vk.set_conv_precision("medium")
+    message = "set_conv_precision.*'medium', 'high' or 'highest'; got 'low'"
+    with pytest.raises(ValueError, match=message):
+        vk.set_conv_precision("low")
     assert in_force() == "high"
 
 
@@ -73,10 +74,25 @@ def test_what_reaches_the_kernel(conv: convs.Conv, monkeypatch: pytest.MonkeyPat
     tensors = conv.tensors()
     conv(tensors)
     conv(tensors, precision="highest")
+    conv(tensors, precision="medium")
     with vk.set_conv_precision("highest"):
         conv(tensors)
         conv(tensors, precision="high")
-    assert seen == ["high", "highest", "highest", "high"]
+    assert seen == ["high", "highest", "medium", "highest", "high"]
+
+
+@pytest.mark.parametrize("conv", convs.every_op((1, 64, 64, 32, 32)), ids=convs.name_of)
+def test_medium_is_high_on_the_cpu(conv: convs.Conv) -> None:
+    """The same bits, forward and backward, by the call and by what is in force."""
+    convs.skip_if_refused("cpu")
+    tensors = conv.tensors()
+    high = conv.results(tensors, None, backend="cpu", precision="high")
+    medium = conv.results(tensors, None, backend="cpu", precision="medium")
+    for name, value in high.items():
+        assert torch.equal(medium[name], value), name
+    inference = conv(tensors, backend="cpu", precision="high")
+    with vk.set_conv_precision("medium"):
+        assert torch.equal(conv(tensors, backend="cpu"), inference)
 
 
 def test_a_compiled_function_keeps_the_tier_of_its_tracing() -> None:
@@ -94,4 +110,5 @@ def test_a_compiled_function_keeps_the_tier_of_its_tracing() -> None:
     with vk.set_conv_precision("highest"):
         compiled(x, weight, backend="cpu")
     compiled(x, weight, backend="cpu")
-    assert tiers == ["highest"]
+    compiled(x, weight, precision="medium", backend="cpu")
+    assert tiers == ["highest", "high"]

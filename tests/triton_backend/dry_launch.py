@@ -96,6 +96,9 @@ def convolutions(x: torch.Tensor) -> None:
         for way in ("tap_gemm", "cudnn"):
             with only(way):
                 chained_conv("conv3x3", x, filters, vector, x, *projected, parts, *norm)
+        single = (x.float(), filters.float(), None, "symmetric", None, 0.0, "medium")
+        y = downsample_conv3x3(*single)
+        downsample_conv3x3_backward(y, *single, y, [True, True, False])
     down = (x[:, :3].float(), filters[:, :3].float(), None, "asymmetric", None, 0.0, "high")
     y = downsample_conv3x3(*down)
     downsample_conv3x3_backward(y, *down, y, [True, True, False])

@@ -12,6 +12,7 @@ from torch import Tensor
 
 import vaekernels as vk
 from tests.models.autoencoders import images, randomised
+from tests.ops.convs import nearest_tf32
 from vaekernels.cases import error
 from vaekernels.models import AutoencoderKL, AutoencoderKLConfig
 from vaekernels.ops._chained import PARTS, chained_conv
@@ -144,6 +145,22 @@ def test_a_projected_residual(dtype: torch.dtype, way: str, layout: str) -> None
         exact += F.conv2d(*(t if t is None else t.double() for t in (residual, filters, second)))
         assert error(y, exact) <= 2 * error(eager, exact) + 1e-6
         check_moments(statistics, y)
+
+
+@pytest.mark.usefixtures("on_triton")
+def test_a_projected_residual_is_rounded_to_tf32() -> None:
+    """In the tier "medium"; nothing else is."""
+    x, weight, bias = torch.randn(1, 4, 5, 6), torch.randn(6, 4, 3, 3), torch.randn(6)
+    residual, filters = torch.randn(1, 17, 5, 6), torch.randn(6, 17, 1, 1)
+    y, _ = chained_conv(
+        *("conv3x3", x, weight, bias),
+        residual=residual,
+        projection=(filters, bias),
+        precision="medium",
+    )
+    x, weight, residual, filters = map(nearest_tf32, (x, weight, residual, filters))
+    expected = F.conv2d(x, weight, padding=1) + F.conv2d(residual, filters)
+    assert error(y, expected + 2 * bias.double()[:, None, None]) <= 1e-6
 
 
 @pytest.mark.usefixtures("on_triton")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +50,7 @@ def test_the_library(conv: Conv, dtype: torch.dtype, monkeypatch: pytest.MonkeyP
 
     monkeypatch.delattr(call, "convolve")
     monkeypatch.delattr(call, "filter_gradient")
-    convs.check(conv, "triton", dtype, ("high",), roundings=1)
+    convs.check(conv, "triton", dtype, ("medium",), roundings=1)
 
 
 def test_settings_of_the_library_are_left_as_they_were() -> None:
@@ -58,6 +60,55 @@ def test_settings_of_the_library_are_left_as_they_were() -> None:
         assert torch.backends.cudnn.deterministic
         assert not torch.backends.cudnn.benchmark
     assert not torch.backends.cudnn.deterministic
+
+
+# In a process of its own: what PyTorch starts with cannot be set again.
+TF32_SETTINGS = """
+import torch
+from vaekernels.triton.conv import library
+from vaekernels.triton.conv.forms import SAME
+
+backends, cudnn = torch.backends, torch.backends.cudnn
+
+def found():
+    settings = [each.fp32_precision for each in (backends, cudnn, cudnn.conv, cudnn.rnn)]
+    try:
+        return settings, cudnn.allow_tf32
+    except RuntimeError:
+        return settings, "the two kinds differ"
+
+def check():
+    before = found()
+    x, weight = torch.randn(1, 2, 4, 4), torch.randn(2, 2, 3, 3)
+    with library._tf32():
+        assert cudnn.conv.fp32_precision == "tf32"
+        y = library.forward(SAME, x, weight, (4, 4))
+        library.gradients(SAME, y, x, weight, (True, True))
+    assert found() == before, (before, found())
+
+check()
+backends.fp32_precision = "ieee"
+assert cudnn.conv.fp32_precision == "ieee", "the default no longer follows"
+check()
+backends.fp32_precision = "none"
+cudnn.allow_tf32 = False
+check()
+cudnn.rnn.fp32_precision = "tf32"
+assert found()[1] == "the two kinds differ"
+check()
+cudnn.allow_tf32 = True
+check()
+cudnn.conv.fp32_precision = "ieee"
+assert found()[1] == "the two kinds differ"
+check()
+"""
+
+
+def test_tf32_is_allowed_to_the_library_and_to_nobody_else() -> None:
+    """Whatever was set, by PyTorch's older setting, its newer ones or both, is so again."""
+    command = [sys.executable, "-W", "ignore", "-c", TF32_SETTINGS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def key(direction: str = "forward", **fields: object):
@@ -98,7 +149,40 @@ def test_each_direction_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert silent.forward.reason.startswith("rule")
 
 
-def test_tiles_of_the_explanation_are_those_that_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_tier_of_float32_is_looked_up_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vaekernels.triton.conv import choice, table
+    from vaekernels.triton.conv.configs import Tile
+
+    entries = {
+        key(dtype="float32"): table.Entry("tap_gemm", Tile(32, 16, 16, 4, 2)),
+        key(dtype="tf32"): table.Entry("tap_gemm", Tile(64, 32, 16, 4, 2)),
+        key("input", dtype="tf32"): table.Entry("cudnn"),
+    }
+    found = {each: table.Found(entry, Path("mine.json")) for each, entry in entries.items()}
+    monkeypatch.setattr(choice, "measured", lambda: found)
+    x, weight = torch.zeros(1, 6, 8, 8), torch.zeros(20, 6, 3, 3)
+    for precision, forward, x_gradient in (
+        ("medium", "tap-GEMM 64x32x16 tf32", "cudnn tf32"),
+        ("high", "tap-GEMM 32x16x16", "tap-GEMM 64x16x32"),
+        ("highest", "tap-GEMM 32x16x16", "tap-GEMM 64x16x32"),
+    ):
+        ways = vk.explain("conv3x3", x, weight, precision=precision, backend="triton")
+        assert ways.forward is not None
+        assert ways.x_gradient is not None
+        assert (ways.forward.name, ways.x_gradient.name) == (forward, x_gradient), precision
+    # In 16 bits a tier changes nothing.
+    half = x.half(), weight.half()
+    first, *others = (
+        vk.explain("conv3x3", *half, precision=precision, backend="triton")
+        for precision in convs.GPU_PRECISIONS
+    )
+    assert all(other == first for other in others)
+
+
+@pytest.mark.parametrize("precision", ("medium", "high"))
+def test_tiles_of_the_explanation_are_those_that_run(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from vaekernels.triton.conv import launch
 
     asked = []
@@ -120,15 +204,17 @@ def test_tiles_of_the_explanation_are_those_that_run(monkeypatch: pytest.MonkeyP
         options = {name: tensors[name] for name in ("residual",) if name in tensors}
         if conv.padding is not None:
             options["padding"] = conv.padding
+        options["precision"] = precision
         found = vk.explain(conv.op, tensors["x"], tensors["weight"], **options, backend="triton")
         asked.clear()
-        conv.results(tensors, None, backend="triton")
+        conv.results(tensors, None, backend="triton", precision=precision)
         expected = [
             (t.rows, t.columns, t.depth) if hasattr(t, "depth") else (t.inputs, t.outputs, t.rows)
             for t in asked
         ]
         ways = (found.forward, found.x_gradient, found.weight_gradient)
-        names = [f"tap-GEMM {a}x{b}x{c}" for a, b, c in expected]
+        suffix = " tf32" if precision == "medium" else ""
+        names = [f"tap-GEMM {a}x{b}x{c}{suffix}" for a, b, c in expected]
         assert [way and way.name for way in ways] == names, conv
 
 
@@ -137,6 +223,8 @@ def test_tiles_of_the_explanation_are_those_that_run(monkeypatch: pytest.MonkeyP
     [
         ({"architecture": 0}, "tap_gemm"),
         ({"dtype": "float32"}, "tap_gemm"),
+        ({"dtype": "tf32"}, "cudnn"),
+        ({"dtype": "tf32", "epilogue": "norm"}, "tap_gemm"),
         ({"epilogue": "norm+residual"}, "tap_gemm"),
         ({"epilogue": "statistics"}, "tap_gemm"),
         ({"epilogue": "residual+projection"}, "tap_gemm"),
@@ -161,6 +249,7 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path, monkeypatch: pytest.M
         key(architecture=90): table.Entry("tap_gemm", Tile(128, 256, 64, 8, 3), {"cudnn": 0.25}),
         key("weight", architecture=90): table.Entry("tap_gemm", GradientTile(64, 128, 128, 8, 3)),
         key("input", architecture=80): table.Entry("cudnn"),
+        key("input", architecture=80, dtype="tf32"): table.Entry("cudnn"),
     }
     path = tmp_path / "mine.json"
     path.write_bytes(table.encoded(entries))

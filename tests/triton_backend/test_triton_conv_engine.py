@@ -110,7 +110,7 @@ def test_small_tiles_in_both_ways_of_loading(name: str, described: bool) -> None
     size = (expected.shape[2], expected.shape[3])
     epilogue = Epilogue(None, expected, "relu")
     tile = Tile(rows=32, columns=16, depth=16, warps=4, stages=2)
-    got, _ = convolve(form, pad(x, form, size), weight, 0, size, "high", epilogue, tile)
+    got, _ = convolve(form, pad(x, form, size, "high"), weight, 0, size, "high", epilogue, tile)
     assert error(got, F.relu(2 * expected)) <= 1e-6
 
 
@@ -125,8 +125,9 @@ def test_filter_gradient_in_both_ways_of_loading(
     monkeypatch.setattr(launch, "splits_of", lambda rows, programs: 3)
     form = forms()["same"]
     x, g, weight = torch.randn(3, 20, 9, 8), torch.randn(3, 17, 9, 8), torch.empty(17, 20, 3, 3)
-    padded = pad(x, form, (9, 8))
-    got = launch.filter_gradient(form, padded, pad_like(g, padded.cells), weight, 0, "high")
+    padded = pad(x, form, (9, 8), "high")
+    v = pad_like(g, padded.cells, "high")
+    got = launch.filter_gradient(form, padded, v, weight, 0, "high")
     expected = torch.nn.grad.conv2d_weight(x.double(), weight.shape, g.double(), padding=1)
     assert error(got, expected) <= 1e-6
 
@@ -143,7 +144,9 @@ def test_statistics_of_the_result(name: str) -> None:
     size = (7 * form.phases, 6 * form.phases)
     tile = Tile(rows=32, columns=16, depth=16, warps=4, stages=2)
     epilogue = Epilogue(bias, statistics=True)
-    y, statistics = convolve(form, pad(x, form, size), weight, 0, size, "high", epilogue, tile)
+    y, statistics = convolve(
+        form, pad(x, form, size, "high"), weight, 0, size, "high", epilogue, tile
+    )
     assert statistics is not None
     count, mean, m2 = statistics.double().unbind(2)
     total = count.sum(1)
@@ -155,21 +158,21 @@ def test_statistics_of_the_result(name: str) -> None:
 
 
 def test_tiles_suit_their_shapes() -> None:
-    from vaekernels.triton.conv.configs import Key, gradient_tile_of, tile_of
+    from vaekernels.triton.conv.configs import TILES, Key, gradient_tile_of, tile_of
 
-    for itemsize, inputs, outputs, rows in itertools.product(
-        (2, 4), (16, 48, 160, 512), (3, 20, 128, 160, 512), (1, 2**12, 2**18)
+    for factors, inputs, outputs, rows in itertools.product(
+        TILES, (16, 48, 160, 512), (3, 20, 128, 160, 512), (1, 2**12, 2**18)
     ):
-        tile = tile_of(Key(90, itemsize, 9, inputs, outputs, rows, False), 132)
+        tile = tile_of(Key(90, factors, 9, inputs, outputs, rows, False), 132)
         assert inputs % tile.depth == 0
         assert min(tile.rows, tile.columns, tile.depth) >= 16
         columns = -(-outputs // tile.columns) * tile.columns
         assert columns <= max(16, 2 * outputs)
-        gradient = gradient_tile_of(itemsize, inputs, columns)
+        gradient = gradient_tile_of(factors, inputs, columns)
         assert inputs % gradient.inputs == columns % gradient.outputs == 0
-    wide = tile_of(Key(90, 2, 9, 512, 512, 2**16, False), 132)
+    wide = tile_of(Key(90, "bfloat16", 9, 512, 512, 2**16, False), 132)
     assert (wide.rows, wide.columns) == (128, 256)
-    assert tile_of(Key(90, 2, 9, 512, 512, 2**16, True), 132).columns < 256
+    assert tile_of(Key(90, "bfloat16", 9, 512, 512, 2**16, True), 132).columns < 256
 
 
 def test_too_many_pixels_are_refused() -> None:
@@ -177,4 +180,4 @@ def test_too_many_pixels_are_refused() -> None:
 
     x = torch.empty(1, 1, 1, 1).expand(2**11, 1, 2**10, 2**10)
     with pytest.raises(ValueError, match=r"less than 2\*\*31 pixels; got \(2048, 1, 1024, 1024\)"):
-        pad(x, forms()["same"], (2**10, 2**10))
+        pad(x, forms()["same"], (2**10, 2**10), "high")

@@ -35,7 +35,33 @@ CALLS = [
 
 @pytest.mark.parametrize("conv", CALLS, ids=convs.name_of)
 def test_float32(conv: Conv) -> None:
-    convs.check(conv, "triton", precisions=("high",))
+    convs.check(conv, "triton", precisions=("medium", "high"))
+
+
+@pytest.mark.parametrize("conv", convs.every_op((2, 20, 6, 5, 4))[:-1], ids=convs.name_of)
+def test_factors_of_medium_are_rounded_to_tf32(conv: Conv) -> None:
+    convs.check_tf32(conv)
+
+
+def test_rounding_to_tf32() -> None:
+    """Ties go to the even one, large numbers to infinity; no NaN becomes a number."""
+    from triton_probes import rounded_to_tf32
+
+    x = torch.cat([torch.randn(1000), torch.randn(1000) * 1e30, torch.randn(1000) * 1e-30])
+    assert torch.equal(rounded_to_tf32(x).double(), convs.nearest_tf32(x))
+    half = 2.0**-11
+    for number, expected in (
+        (1 + half, 1.0),
+        (1 + 3 * half, 1 + 4 * half),
+        (-1 - half, -1.0),
+        (1 + half + 2**-23, 1 + 2 * half),
+        (torch.finfo(torch.float32).max, torch.inf),
+        (-torch.inf, -torch.inf),
+        (0.0, 0.0),
+    ):
+        assert rounded_to_tf32(torch.tensor([number])).item() == expected, number
+    nans = torch.tensor([0x7FFFFFFF, 0x7F800001, 0x7FC00000, -1], dtype=torch.int32)
+    assert rounded_to_tf32(nans.view(torch.float32)).isnan().all()
 
 
 @pytest.mark.parametrize(
@@ -44,7 +70,8 @@ def test_float32(conv: Conv) -> None:
     ids=lambda value: convs.name_of(value) or str(value),
 )
 def test_half_types(conv: Conv, dtype: torch.dtype) -> None:
-    convs.check(conv, "triton", dtype, ("high",))
+    """Tiers are float32's."""
+    convs.check(conv, "triton", dtype, ("medium",))
 
 
 @pytest.mark.slow

@@ -26,9 +26,9 @@ def test_launchers_compile_what_they_launch() -> None:
     assert launched.count("merge_moments_kernel") == 5  # three are before convolutions
     assert "group_norm_silu_backward_kernel" in launched
     # Results and gradients of x; each once more with other filters.
-    assert launched.count("tap_gemm_kernel") == 7
-    assert launched.count("pack_kernel") == 8  # one is of a projection
+    assert launched.count("tap_gemm_kernel") == 9
+    assert launched.count("pack_kernel") == 10  # one is of a projection
     assert launched.count("merge_tiles_kernel") == 4
     assert launched.count("finish_kernel") == 1
     assert launched.count("merge_parts_kernel") == 3
-    assert launched.count("filter_gradient_kernel") == launched.count("unpack_kernel") == 2
+    assert launched.count("filter_gradient_kernel") == launched.count("unpack_kernel") == 3

@@ -91,6 +91,24 @@ def test_every_candidate_is_run_and_the_fastest_is_kept(arranged: Any) -> None:
         assert sorted(entry.milliseconds.values())[:2] == [1.0, 2.0]
 
 
+def test_float32_has_two_tiers(arranged: Any) -> None:
+    """One multiplies tf32, where cuDNN is a way and tiles are others."""
+    shapes = [replace(SMALL, dtype=dtype, outputs=128) for dtype in ("tf32", "float32")]
+    jobs = tuning.jobs(shapes, True, "cpu")
+    assert len(jobs) == 2 * len(tuning.jobs(shapes[:1], True, "cpu"))
+    for job in jobs:
+        assert job.key.dtype == job.shape.dtype
+        call = job.shape.call("cpu")
+        assert call.x.dtype == torch.float32
+        assert call.precision == ("medium" if job.shape.dtype == "tf32" else "high")
+        ways = tuning.candidates(job)
+        assert ("cudnn" in {way.way for way in ways}) == (job.shape.dtype == "tf32")
+    first = jobs[0]
+    assert max(way.tile.columns for way in tuning.candidates(first)[1:]) == 128
+    with torch.no_grad():
+        assert tuning.measure(first, "cpu", arranged(0)).way == "cudnn"
+
+
 def test_gradients(arranged: Any) -> None:
     found = tuning.jobs([SMALL], True, "cpu")
     assert [(job.direction, job.key.epilogue) for job in found] == [

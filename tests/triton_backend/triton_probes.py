@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vaekernels.triton import elementary
+from vaekernels.triton.conv.tf32 import round_to_tf32
 from vaekernels.triton.noise import philox_words
 
 
@@ -32,4 +33,19 @@ def unary(name: str, x: Tensor) -> Tensor:
     padded = torch.nn.functional.pad(x, (0, size - x.numel()), value=1.0)
     out = torch.empty_like(padded)
     unary_kernel[(1,)](out, padded, getattr(elementary, name), size)
+    return out[: x.numel()]
+
+
+@triton.jit
+def tf32_kernel(out, x, BLOCK: tl.constexpr):
+    index = tl.arange(0, BLOCK)
+    tl.store(out + index, round_to_tf32(tl.load(x + index), True))
+
+
+def rounded_to_tf32(x: Tensor) -> Tensor:
+    """Every element of ``x``."""
+    size = triton.next_power_of_2(x.numel())
+    padded = torch.nn.functional.pad(x, (0, size - x.numel()))
+    out = torch.empty_like(padded)
+    tf32_kernel[(1,)](out, padded, size)
     return out[: x.numel()]

@@ -92,8 +92,8 @@ def accelerate(
         verify: an input (a tensor, a tuple of arguments or a mapping of named ones) on which the
             model is run before and after, in evaluation mode and without gradients, with the same
             random numbers.
-        precision: ``"high"``, ``"highest"``, or None for the one in force at each call
-            (``vk.set_conv_precision``).
+        precision: ``"medium"``, ``"high"``, ``"highest"``, or None for the one in force at each
+            call (``vk.set_conv_precision``).
         on_nonfinite: what happens where a result in float16 or bfloat16 is not finite. None:
             nothing, and nothing is checked. ``"raise"``: a ``vk.NonFiniteError``.
             ``"retry_fp32"``: it is computed again in float32, with copies of the weights and

@@ -34,9 +34,12 @@ def tune(
     ] = None,
     size: Annotated[int, typer.Option("--size", help="Pixels of a side of an image.")] = 512,
     batch: Annotated[int, typer.Option("--batch", help="Images.")] = 1,
-    dtype: Annotated[str, typer.Option("--dtype", help="bfloat16, float16 or float32.")] = (
-        "bfloat16"
-    ),
+    dtype: Annotated[
+        str,
+        typer.Option(
+            "--dtype", help='bfloat16, float16, float32, or tf32: float32 in the tier "medium".'
+        ),
+    ] = "bfloat16",
     gradients: Annotated[
         bool, typer.Option("--gradients", help="Measure those of inputs and weights, too.")
     ] = False,

@@ -14,7 +14,7 @@ from vaekernels import registry
 from vaekernels.ops._checks import _floating
 from vaekernels.ops._define import DEFINITIONS, OpDefinition, define, input_names
 from vaekernels.ops._filters import watch
-from vaekernels.ops._precision import conv_precision
+from vaekernels.ops._precision import conv_precision, cpu_precision
 
 # Triton's kernels number the pixels of a batch, borders included, with 32 bits.
 _PIXELS = 2**31
@@ -191,8 +191,10 @@ def run_conv(
         if dtype is not None:
             # What F.conv2d takes; a normalisation keeps its weights, as F.group_norm does.
             tensors = (*(t if t is None else t.to(dtype) for t in tensors[:4]), *tensors[4:])
-        if eager and kernel.namespace == "vaekernels":
-            watch(weight)
+        if kernel.namespace == "vaekernels":
+            tier = cpu_precision(tier)
+            if eager:
+                watch(weight)
     if activation == "silu" and wants_gradient(tensors):
         # The gradient of silu needs its argument, which y does not tell.
         return F.silu(kernel(*tensors, *settings, None, negative_slope, tier))

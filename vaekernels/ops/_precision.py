@@ -5,13 +5,15 @@ from __future__ import annotations
 from contextvars import ContextVar
 from types import TracebackType
 
-PRECISIONS = ("high", "highest")
+PRECISIONS = ("medium", "high", "highest")
 _in_force: ContextVar[str] = ContextVar("vaekernels_conv_precision", default="high")
 
 
 def _checked(precision: str, source: str) -> str:
     if precision not in PRECISIONS:
-        raise ValueError(f"{source}: precision must be 'high' or 'highest'; got {precision!r}")
+        raise ValueError(
+            f"{source}: precision must be 'medium', 'high' or 'highest'; got {precision!r}"
+        )
     return precision
 
 
@@ -38,7 +40,9 @@ def set_conv_precision(precision: str) -> _Setting:
 
     Args:
         precision: ``"high"``, the default: an error of at most 2e-5 of the largest result.
-            ``"highest"``: the error of plain PyTorch. ``docs/convolutions.md`` has the figures.
+            ``"highest"``: the error of plain PyTorch's float32. ``"medium"``: on GPUs float32 is
+            multiplied as tf32, as PyTorch does there by default, with an error of at most 2e-3;
+            on CPUs the same as ``"high"``. ``docs/convolutions.md`` has the figures.
 
     Returns:
         An object to use or to ignore: the tier is set at once, in this context (a new thread
@@ -46,7 +50,7 @@ def set_conv_precision(precision: str) -> _Setting:
         at the end of the block.
 
     Raises:
-        ValueError: ``precision`` is neither.
+        ValueError: ``precision`` is none of them.
 
     A function under ``torch.compile`` keeps the tier in force when it was traced. Backward uses
     the tier of its forward.
@@ -61,7 +65,7 @@ def set_conv_precision(precision: str) -> _Setting:
 
 
 def conv_precision(op: str, precision: str | None) -> str:
-    """``precision`` as the kernels of ``op`` take it: the one asked for, or the one in force.
+    """The tier of a call of ``op``: the one asked for, or the one in force.
 
     Raises:
         ValueError: ``precision`` is not a tier.
@@ -71,3 +75,8 @@ def conv_precision(op: str, precision: str | None) -> str:
 
 # Dynamo cannot trace a context variable (see registry.select).
 conv_precision._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def cpu_precision(precision: str) -> str:
+    """A tier as the cpu kernels take it: they multiply float32, so "medium" is "high"."""
+    return "high" if precision == "medium" else precision

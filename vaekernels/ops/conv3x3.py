@@ -86,7 +86,7 @@ def conv3x3(
         recompute: what backward makes again. ``"norm"``: the normalised activations, so that
             only ``x`` is kept for them. None: they are kept, which costs a tensor like ``x`` and
             saves the time. The results are the same.
-        precision: ``"high"``, ``"highest"``, or None for the one in force
+        precision: ``"medium"``, ``"high"``, ``"highest"``, or None for the one in force
             (``vk.set_conv_precision``).
         backend: one of ``vk.BACKENDS``; None chooses.
 
@@ -101,7 +101,8 @@ def conv3x3(
         BackendError: an explicitly chosen backend cannot run the call.
 
     Precision: in float32 ``"high"`` is within 2e-5 of the largest result, the same for each
-    gradient; ``"highest"``, and 16 bits in either tier, have an error like that of plain PyTorch.
+    gradient; ``"medium"`` is ``"high"`` on CPUs and within 2e-3 on GPUs; ``"highest"``, and 16 bits
+    in every tier, have an error like that of plain PyTorch.
     Dtypes without kernels (cpu: all but float32; triton: float64) run PyTorch's own convolution.
 
     Paper: A. Lavin, S. Gray, "Fast algorithms for convolutional neural networks", CVPR 2016;

@@ -53,7 +53,7 @@ def downsample_conv3x3(
             encoders of latent diffusion; ``"symmetric"``: one on every side.
         activation: None, ``"relu"``, ``"silu"`` or ``"leaky_relu"``.
         negative_slope: of leaky_relu; at least 0.
-        precision: ``"high"``, ``"highest"``, or None for the one in force
+        precision: ``"medium"``, ``"high"``, ``"highest"``, or None for the one in force
             (``vk.set_conv_precision``).
         backend: one of ``vk.BACKENDS``; None chooses.
 
@@ -70,7 +70,8 @@ def downsample_conv3x3(
         BackendError: an explicitly chosen backend cannot run the call.
 
     Precision: in float32 ``"high"`` is within 2e-5 of the largest result, the same for each
-    gradient; ``"highest"``, and 16 bits in either tier, have an error like that of plain PyTorch.
+    gradient; ``"medium"`` is ``"high"`` on CPUs and within 2e-3 on GPUs; ``"highest"``, and 16 bits
+    in every tier, have an error like that of plain PyTorch.
     Dtypes without kernels (cpu: all but float32; triton: float64) run PyTorch's own convolution.
 
     Paper: R. Rombach et al., "High-resolution image synthesis with latent diffusion models",

@@ -89,5 +89,5 @@ def _check(
     if types[0] != types[1]:
         raise TypeError(f"expected {types[1]}, as of plain PyTorch; got {types[0]}")
     same = all(torch.equal(a, b) for a, b in zip(got, again, strict=True))
-    floor = checks.floor(case.cases.op, case.dtype)
+    floor = checks.floor(case.cases.op, case.dtype, case.precision)
     return checks.compare(got, eager, exact, shape, floor), same

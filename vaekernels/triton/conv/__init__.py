@@ -5,6 +5,7 @@
 | ``forms.py`` | what a convolution, or the adjoint of one, reads: windows of samples, taps |
 | ``padded.py`` | images between borders of zeros, in which every tap is a constant shift of rows |
 | ``filters.py`` | weights as the matrix that the product takes, and back |
+| ``tf32.py`` | rounding to it, where images and filters are written |
 | ``kernel.py`` | the product: ``acc += x[row + shift(tap)] @ w[tap]``, its epilogue |
 | ``gradient_kernel.py`` | the filters' gradient, the same with rows as depth |
 | ``table.py``, ``table.json`` | what was measured: which way, in which tile |

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vaekernels.triton.conv import library
 from vaekernels.triton.conv.choice import Choice, choose
-from vaekernels.triton.conv.configs import GradientTile, bucket
+from vaekernels.triton.conv.configs import GradientTile, bucket, factors_of
 from vaekernels.triton.conv.finish import finish
 from vaekernels.triton.conv.forms import POINT, Form, adjoint
 from vaekernels.triton.conv.launch import Epilogue, architecture_of, convolve, filter_gradient
@@ -86,7 +86,7 @@ class ConvCall:
                 epilogue = replace(epilogue, residual=residual, projection=None)
             y = library.forward(self.form, self._seen(), self.weight, size)
             return finish(y, epilogue)
-        x = pad(self.x, self.form, size, self.affine)
+        x = pad(self.x, self.form, size, self.precision, self.affine)
         options = (self.output_dim, size, self.precision, epilogue, choice.tile)
         return convolve(self.form, x, self.weight, *options)
 
@@ -118,7 +118,7 @@ class ConvCall:
             architecture=architecture_of(self.weight),
             op=self.op,
             direction=direction,
-            dtype=str(self.weight.dtype).removeprefix("torch."),
+            dtype=factors_of(self.weight.dtype, self.precision),
             inputs=self.weight.shape[1 - self.output_dim],
             outputs=self.weight.shape[self.output_dim],
             rows=bucket(self.x.shape[0] * size[0] * size[1]),
@@ -175,7 +175,7 @@ class ConvCall:
             grad_x, grad_weight = library.gradients(self.form, g, x, self.weight, wants)
         form = adjoint(self.form)
         if ours:
-            padded = pad(g, form, size)
+            padded = pad(g, form, size, self.precision)
         if "input" in ours:
             options = (1 - self.output_dim, size, self.precision, Epilogue())
             grad_x, _ = convolve(form, padded, self.weight, *options, choices["input"].tile)
@@ -196,12 +196,12 @@ class ConvCall:
         """From g, and ``padded``, which is g as the adjoint form reads it."""
         settings = (self.precision, tile)
         if self.form.phases == 1:
-            x = pad(self.x, self.form, (g.shape[2], g.shape[3]), self.affine)
+            x = pad(self.x, self.form, (g.shape[2], g.shape[3]), self.precision, self.affine)
             # With stride 1 the cells of a form and of its adjoint are the same.
-            v = padded if padded.cells == x.cells else pad_like(g, x.cells)
+            v = padded if padded.cells == x.cells else pad_like(g, x.cells, self.precision)
             return filter_gradient(self.form, x, v, self.weight, self.output_dim, *settings)
         # With several phases the adjoint is the form with one: from g to x, by the same filters.
-        v = pad_like(self.x, padded.cells, self.affine)
+        v = pad_like(self.x, padded.cells, self.precision, self.affine)
         back, input_dim = adjoint(self.form), 1 - self.output_dim
         return filter_gradient(back, padded, v, self.weight, input_dim, *settings)
 

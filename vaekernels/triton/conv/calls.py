@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vaekernels.triton.conv.call import ConvCall
-from vaekernels.triton.conv.configs import GradientTile, Tile, gradient_tile_of
+from vaekernels.triton.conv.configs import GradientTile, Tile, factors_of, gradient_tile_of
 from vaekernels.triton.conv.forms import DOWN3X3, DOWN4X4, SAME, UP4X4, UPSAMPLE, Form, adjoint
 from vaekernels.triton.conv.launch import product_tile
 from vaekernels.triton.conv.padded import padded_depth
@@ -49,12 +49,13 @@ def explain(op: str, arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
         output_dim=1 if op == "conv_transpose4x4" else 0,
     )
     size = output_size(op, padding, x.shape[2], x.shape[3])
+    suffix = " tf32" if factors_of(weight.dtype, call.precision) == "tf32" else ""
     ways = []
     for direction in DIRECTIONS:
         statistics = direction == "forward" and arguments.get("asks", False)
         choice = call.choice(direction, size, statistics)
         if choice.way == CUDNN:
-            ways.append((CUDNN, choice.reason))
+            ways.append((CUDNN + suffix, choice.reason))
             continue
         tile = choice.tile or _tile(call, direction, size, statistics)
         sides = (
@@ -62,7 +63,7 @@ def explain(op: str, arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
             if isinstance(tile, GradientTile)
             else (tile.rows, tile.columns, tile.depth)
         )
-        ways.append(("tap-GEMM " + "x".join(map(str, sides)), choice.reason))
+        ways.append((f"tap-GEMM {'x'.join(map(str, sides))}{suffix}", choice.reason))
     return ways
 
 
@@ -75,7 +76,8 @@ def _tile(
     if direction == "weight":
         if form.phases > 1:  # then it is taken from y to x
             inputs, outputs = outputs, inputs
-        return gradient_tile_of(weight.element_size(), padded_depth(inputs), padded_depth(outputs))
+        factors = factors_of(weight.dtype, call.precision)
+        return gradient_tile_of(factors, padded_depth(inputs), padded_depth(outputs))
     samples = (x.shape[2], x.shape[3])
     if direction == "input":
         form, inputs, outputs, samples, size = adjoint(form), outputs, inputs, size, samples
@@ -83,4 +85,5 @@ def _tile(
     for sample, result in zip(samples, size, strict=True):
         rows *= form.pitch(sample, result)
     fused = statistics or (direction == "forward" and call.residual is not None)
-    return product_tile(form, rows, padded_depth(inputs), outputs, weight, fused)
+    depth, precision = padded_depth(inputs), call.precision
+    return product_tile(form, rows, depth, outputs, weight, precision, fused)

@@ -65,7 +65,7 @@ def _rule(key: Key) -> Choice:
     if key.architecture == 0:
         return Choice(TAP_GEMM, reason="rule: the interpreter is there to prove the kernels")
     if key.dtype == "float32":
-        return Choice(TAP_GEMM, reason="rule: cuDNN's products of float32 may be tf32")
+        return Choice(TAP_GEMM, reason="rule: cuDNN's products of float32 would be tf32")
     for extra, gain in _GAINS.items():
         if extra in key.epilogue.split("+"):
             return Choice(TAP_GEMM, reason=f"rule, not measured: {gain}")

@@ -37,7 +37,7 @@ class Key:
 
     Attributes:
         architecture: 90 for sm_90.
-        itemsize: bytes of a number.
+        factors: what is multiplied, as :func:`factors_of` has it.
         taps: samples that a result sums, in both directions.
         inputs: channels, rounded up to 16.
         outputs: channels.
@@ -46,7 +46,7 @@ class Key:
     """
 
     architecture: int
-    itemsize: int
+    factors: str
     taps: int
     inputs: int
     outputs: int
@@ -63,8 +63,11 @@ HALF = (
     Tile(64, 32, 64, 4, 4),
     Tile(64, 16, 64, 4, 4),
 )
+# A step of tf32 has as many bytes; 256 columns of float32 do not fit into the registers.
+TF32 = tuple(replace(tile, depth=tile.depth // 2) for tile in HALF if tile.columns < 256)
 # float32 is split into three products, or computed without matrix units.
 SINGLE = (Tile(64, 64, 32, 8, 3), Tile(64, 32, 32, 4, 3), Tile(64, 16, 32, 4, 3))
+TILES = {"bfloat16": HALF, "float16": HALF, "tf32": TF32, "float32": SINGLE}
 WASTE = 4 / 3  # of columns that a tile computes, to those that are there
 
 
@@ -83,7 +86,7 @@ def _rule(key: Key, programs: int) -> Tile:
     """The first tile that wastes few columns and makes programs enough, or the smallest."""
     # The widest has no registers left for a residual or for statistics.
     widest = 128 if key.epilogue else 256
-    tiles = [tile for tile in (SINGLE if key.itemsize == 4 else HALF) if tile.columns <= widest]
+    tiles = [tile for tile in TILES[key.factors] if tile.columns <= widest]
     computed = {tile: -(-key.outputs // tile.columns) * tile.columns for tile in tiles}
     bound = max(WASTE * key.outputs, min(computed.values()))
     fitting = [tile for tile in tiles if computed[tile] <= bound]
@@ -112,12 +115,28 @@ class GradientTile:
     stages: int
 
 
-def gradient_tile_of(itemsize: int, depth: int, columns: int) -> GradientTile:
-    """The tile for ``depth`` by ``columns`` channels; divides both."""
-    largest, rows = (64, 32) if itemsize == 4 else (128, 64)
-    inputs, outputs = divisor(depth, largest), divisor(columns, largest)
-    warps = 8 if inputs * outputs == largest**2 else 4
-    return GradientTile(rows, inputs, outputs, warps, 3)
+# The largest by what is multiplied.
+GRADIENT_TILES = {
+    "bfloat16": GradientTile(64, 128, 128, 8, 3),
+    "float16": GradientTile(64, 128, 128, 8, 3),
+    "tf32": GradientTile(32, 128, 128, 8, 3),
+    "float32": GradientTile(32, 64, 64, 8, 3),
+}
+
+
+def gradient_tile_of(factors: str, depth: int, columns: int) -> GradientTile:
+    """The tile for ``depth`` by ``columns`` channels, which divides both.
+
+    Args:
+        factors: as :func:`factors_of` has them.
+        depth: channels of the windows.
+        columns: channels of the other side.
+    """
+    largest = GRADIENT_TILES[factors]
+    found = replace(
+        largest, inputs=divisor(depth, largest.inputs), outputs=divisor(columns, largest.outputs)
+    )
+    return found if found == largest else replace(found, warps=4)
 
 
 def splits_of(rows: int, programs: int) -> int:
@@ -139,9 +158,18 @@ def bucket(rows: int) -> int:
 
 
 def input_precision(dtype: torch.dtype, precision: str) -> str:
-    """How ``tl.dot`` multiplies float32.
+    """How ``tl.dot`` multiplies numbers of ``dtype`` in a tier, whatever ``torch.backends`` says.
 
-    "high" promises 2e-5, which one tf32 product misses by far and three keep, whatever
-    ``torch.backends`` allows PyTorch's own convolutions; "highest" is plain float32.
+    Of float32: "high" promises 2e-5, which one tf32 product misses by far and three keep; one is
+    what "medium" is; "highest" is plain float32. Products of 16 bits are exact in every tier.
     """
-    return "tf32x3" if dtype == torch.float32 and precision == "high" else "ieee"
+    if dtype != torch.float32:
+        return "ieee"
+    return {"medium": "tf32", "high": "tf32x3", "highest": "ieee"}[precision]
+
+
+def factors_of(dtype: torch.dtype, precision: str) -> str:
+    """What a convolution multiplies: the dtype by its name, but "tf32" where it rounds to that."""
+    if input_precision(dtype, precision) == "tf32":
+        return "tf32"
+    return str(dtype).removeprefix("torch.")

@@ -1,16 +1,16 @@
 """What the ahead-of-time gate compiles of the convolutions: each op's forms in the tiles they use.
 
-``descriptors`` are for sm_90 and newer, ``pointers`` for sm_80 and sm_89 too.
+``descriptors`` are for sm_90 and newer, ``pointers`` for sm_80 and sm_89.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import triton.language as tl
 
 from vaekernels.triton.aot import Config
-from vaekernels.triton.conv.configs import CHUNK, HALF, SINGLE, Tile, gradient_tile_of
+from vaekernels.triton.conv.configs import CHUNK, HALF, SINGLE, TF32, Tile, gradient_tile_of
 from vaekernels.triton.conv.filters import BLOCK, WIDTH, pack_kernel, unpack_kernel
 from vaekernels.triton.conv.forms import Form, adjoint
 from vaekernels.triton.conv.gradient_kernel import filter_gradient_kernel
@@ -18,7 +18,28 @@ from vaekernels.triton.conv.kernel import tap_gemm_kernel
 from vaekernels.triton.conv.padded import pad_kernel
 
 CHANNELS = 256  # of both sides
-SIZES = {"fp32": 4, "bf16": 2, "fp16": 2}
+
+
+class Numbers(NamedTuple):
+    """What a configuration computes with.
+
+    Attributes:
+        stored: Triton's type in memory.
+        factors: what is multiplied, as configs.py has it.
+        precision: how ``tl.dot`` multiplies.
+    """
+
+    stored: str
+    factors: str
+    precision: str
+
+
+NUMBERS = {
+    "bf16": Numbers("bf16", "bfloat16", "ieee"),
+    "fp16": Numbers("fp16", "float16", "ieee"),
+    "tf32": Numbers("fp32", "tf32", "tf32"),
+    "fp32": Numbers("fp32", "float32", "tf32x3"),
+}
 # Sizes and strides that a multiple of 16 is known of: those of channels_last images.
 ALIGNED = (
     *("depth", "columns", "channels", "inputs", "outputs"),
@@ -40,12 +61,18 @@ def conv_configs(op: str, form: Form) -> list[Config]:
     return [
         tap_gemm_config(op, form, "bf16", HALF[0], described=True),
         tap_gemm_config(op, form, "bf16", HALF[1]),
+        tap_gemm_config(op, form, "tf32", TF32[0], described=True),
+        tap_gemm_config(op, form, "tf32", TF32[0]),
         tap_gemm_config(op, form, "fp32", SINGLE[0]),
         tap_gemm_config(f"{op} adjoint", back, "bf16", HALF[1], described=True),
         gradient_config(f"{op} filters", one_phase, "bf16", described=True),
         gradient_config(f"{op} filters", one_phase, "bf16"),
+        gradient_config(f"{op} filters", one_phase, "tf32", described=True),
+        gradient_config(f"{op} filters", one_phase, "tf32"),
         _config(f"{op} pad pixels", pad_kernel, "bf16", _PAD | PIXELS | stride),
+        _config(f"{op} pad pixels", pad_kernel, "tf32", _PAD | PIXELS | stride),
         _config(f"{op} pack", pack_kernel, "bf16", _filters(form)),
+        _config(f"{op} pack", pack_kernel, "tf32", _filters(form)),
         _config(f"{op} unpack", unpack_kernel, "bf16", _filters(one_phase)),
     ]
 
@@ -55,6 +82,8 @@ def epilogue_configs(op: str, form: Form) -> list[Config]:
     kinds: list[tuple[str, Tile, bool, str]] = [
         ("bf16", HALF[1], True, "ieee"),
         ("fp16", HALF[1], False, "ieee"),
+        ("tf32", TF32[0], True, "tf32"),
+        ("tf32", TF32[0], False, "tf32"),
         ("fp32", SINGLE[0], True, "tf32x3"),
         ("fp32", SINGLE[0], True, "ieee"),
     ]
@@ -67,7 +96,7 @@ def epilogue_configs(op: str, form: Form) -> list[Config]:
                 dtype,
                 tile,
                 described,
-                residual=f"*{dtype}:16",
+                residual=f"*{NUMBERS[dtype].stored}:16",
                 statistics="*fp32:16",
                 ACTIVATION=tl.constexpr("silu"),
                 PRECISION=tl.constexpr(precision),
@@ -109,8 +138,7 @@ def tap_gemm_config(
         "START_1": last.start,
         "TAPS_1": len(last.taps),
         "ACTIVATION": None,
-        "PRECISION": tl.constexpr("tf32x3" if dtype == "fp32" else "ieee"),
-        "ROUNDED": dtype != "fp32",
+        "PRECISION": tl.constexpr(NUMBERS[dtype].precision),
         "DESCRIPTORS": described,
         "ROWS": tile.rows,
         "COLUMNS": tile.columns,
@@ -124,14 +152,14 @@ def tap_gemm_config(
 
 def gradient_config(name: str, form: Form, dtype: str, described: bool = False) -> Config:
     """The gradient of the filters of ``form``, which has one phase."""
-    tile = gradient_tile_of(SIZES[dtype], CHANNELS, CHANNELS)
+    tile = gradient_tile_of(NUMBERS[dtype].factors, CHANNELS, CHANNELS)
     known = {
         "x": _matrix(dtype, (tile.rows, tile.inputs), described),
         "v": _matrix(dtype, (tile.rows, tile.outputs), described),
         "STRIDE": form.stride,
         "TAPS": form.taps,
         "START": form.windows[0].start,
-        "PRECISION": tl.constexpr("tf32x3" if dtype == "fp32" else "ieee"),
+        "PRECISION": tl.constexpr(NUMBERS[dtype].precision),
         "DESCRIPTORS": described,
         "CHUNK": CHUNK,
         "ROWS": tile.rows,
@@ -143,7 +171,7 @@ def gradient_config(name: str, form: Form, dtype: str, described: bool = False) 
     return _config(name, filter_gradient_kernel, dtype, known, **options)
 
 
-_PAD = {"scale": None, "shift": None, "LINES": 1, "CELLS": 32, "CHANNELS": 64, "ROUNDED": True}
+_PAD = {"scale": None, "shift": None, "LINES": 1, "CELLS": 32, "CHANNELS": 64}
 
 
 def _filters(form: Form) -> dict[str, Any]:
@@ -158,11 +186,14 @@ def _filters(form: Form) -> dict[str, Any]:
 
 
 def _config(name: str, kernel: Any, dtype: str, known: dict[str, Any], **options: int) -> Config:
+    stored = NUMBERS[dtype].stored
+    known = {"ROUNDED": stored != "fp32", "TF32": dtype == "tf32"} | known
+
     def argument(key: str) -> Any:
         if key in known:
             return known[key]
         if key in ("x", "weight", "bias", "y", "padded", "matrix", "grad"):
-            return f"*{dtype}:16"
+            return f"*{stored}:16"
         if key == "partial":
             return "*fp32:16"
         return "i32:16" if key in ALIGNED else "i32"
@@ -172,7 +203,8 @@ def _config(name: str, kernel: Any, dtype: str, known: dict[str, Any], **options
 
 
 def _matrix(dtype: str, block: tuple[int, int], described: bool) -> str:
-    return f"tensordesc<{dtype}[{block[0]},{block[1]}]>" if described else f"*{dtype}:16"
+    stored = NUMBERS[dtype].stored
+    return f"tensordesc<{stored}[{block[0]},{block[1]}]>" if described else f"*{stored}:16"
 
 
 def _way(described: bool) -> str:

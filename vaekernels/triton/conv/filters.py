@@ -13,7 +13,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vaekernels.triton.conv.configs import factors_of
 from vaekernels.triton.conv.forms import Form
+from vaekernels.triton.conv.tf32 import round_to_tf32
 from vaekernels.triton.launching import run, written_dtype
 
 BLOCK, WIDTH = 32, 64  # of a program's tile
@@ -47,12 +49,13 @@ def pack_kernel(
     TAPS: tl.constexpr,
     BLOCK: tl.constexpr,
     WIDTH: tl.constexpr,
+    TF32: tl.constexpr,
 ):
     """Filters into the product's matrix.
 
     Equation: matrix[q, o, t, i] = sum of weight[o, i, k] over the taps k that sample t meets.
     Grid: one program per BLOCK rows of the matrix and WIDTH of its columns.
-    Numerics: float32, one rounding.
+    Numerics: float32, one rounding, which is to 10 bits of mantissa if TF32.
     Saved for backward: nothing.
     Paper: none.
     """
@@ -74,6 +77,7 @@ def pack_kernel(
             tap = weight + offset + k * weight_y + l * weight_x
             factor += tl.load(tap, mask=exists & meets, other=0.0).to(tl.float32)
     stored = (phase < PHASES * PHASES) & (place < width)
+    factor = round_to_tf32(factor, TF32)
     tl.store(matrix + row.to(tl.int64) * width + place, factor, mask=stored)
 
 
@@ -123,7 +127,9 @@ def unpack_kernel(
     tl.store(grad + place, total.to(tl.float32), mask=exists)
 
 
-def pack(weight: Tensor, form: Form, output_dim: int, columns: int, depth: int) -> Tensor:
+def pack(
+    weight: Tensor, form: Form, output_dim: int, columns: int, depth: int, precision: str
+) -> Tensor:
     """The matrix of ``form``, whose outputs are dimension ``output_dim`` of ``weight``.
 
     Args:
@@ -132,6 +138,7 @@ def pack(weight: Tensor, form: Form, output_dim: int, columns: int, depth: int) 
         output_dim: 0 or 1.
         columns: rows of the matrix per phase; those beyond the outputs are zeros.
         depth: of a sample; channels beyond the inputs are zeros.
+        precision: a tier, which says what a product rounds its factors to.
     """
     shape = (form.phases**2 * columns, form.taps**2 * depth)
     matrix = torch.empty(shape, dtype=written_dtype(weight.dtype), device=weight.device)
@@ -148,6 +155,7 @@ def pack(weight: Tensor, form: Form, output_dim: int, columns: int, depth: int) 
         TAPS=form.taps,
         BLOCK=BLOCK,
         WIDTH=WIDTH,
+        TF32=factors_of(weight.dtype, precision) == "tf32",
     )
     return matrix
 

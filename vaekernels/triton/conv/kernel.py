@@ -5,6 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from vaekernels.triton.conv.tf32 import round_to_tf32
 from vaekernels.triton.silu import silu
 
 
@@ -68,6 +69,7 @@ def add_projection(
         at = pixels[:, None] + channel.to(tl.int64)[None, :] * channel_stride
         factors = load_tile(matrix, column, k, depth, offsets, DESCRIPTORS)
         samples = tl.load(at, mask=held, other=0.0).to(factors.dtype)  # differ when interpreted
+        samples = round_to_tf32(samples, PRECISION == "tf32")
         total = tl.dot(samples, factors.T, total, input_precision=PRECISION)
     return total
 

@@ -17,6 +17,7 @@ from vaekernels.triton.conv.configs import (
     Tile,
     bucket,
     divisor,
+    factors_of,
     gradient_tile_of,
     input_precision,
     splits_of,
@@ -87,12 +88,13 @@ def convolve(
     )
     phases = form.phases**2
     fused = epilogue.residual is not None or epilogue.statistics
-    tile = tile or product_tile(form, x.batch * x.image_rows, x.depth, channels, weight, fused)
+    rows = x.batch * x.image_rows
+    tile = tile or product_tile(form, rows, x.depth, channels, weight, precision, fused)
     tile = replace(tile, depth=divisor(x.depth, tile.depth))
     columns = -(-channels // tile.columns) * tile.columns
-    matrix = pack(weight, form, output_dim, columns, x.depth)
+    matrix = pack(weight, form, output_dim, columns, x.depth, precision)
     # Statistics are those of one image: no tile may have rows of two.
-    unit_rows = x.image_rows if epilogue.statistics else x.batch * x.image_rows
+    unit_rows = x.image_rows if epilogue.statistics else rows
     tiles = triton.cdiv(unit_rows, tile.rows) * (x.batch if epilogue.statistics else 1)
     statistics = None
     if epilogue.statistics:
@@ -100,7 +102,7 @@ def convolve(
     residual, projection, projected = epilogue.residual, None, x.depth
     if epilogue.projection is not None:
         projected = padded_depth(epilogue.projection.shape[1])
-        projection = pack(epilogue.projection, POINT, 0, columns, projected)
+        projection = pack(epilogue.projection, POINT, 0, columns, projected, precision)
     projected_depth = divisor(projected, tile.depth)
     described = uses_descriptors(weight)
     first, last = form.windows[0], form.windows[-1]
@@ -162,7 +164,7 @@ def filter_gradient(
     """
     (window,) = form.windows
     samples, rows = form.taps**2, x.batch * x.image_rows
-    tile = tile or gradient_tile_of(x.rows.element_size(), x.depth, v.depth)
+    tile = tile or gradient_tile_of(factors_of(weight.dtype, precision), x.depth, v.depth)
     tile = replace(
         tile, inputs=divisor(x.depth, tile.inputs), outputs=divisor(v.depth, tile.outputs)
     )
@@ -211,7 +213,7 @@ def vector(numbers: Tensor | None) -> Tensor | None:
 
 
 def product_tile(
-    form: Form, rows: int, depth: int, channels: int, weight: Tensor, fused: bool
+    form: Form, rows: int, depth: int, channels: int, weight: Tensor, precision: str, fused: bool
 ) -> Tile:
     """The tile of the rule in configs.py.
 
@@ -221,11 +223,12 @@ def product_tile(
         depth: of a sample.
         channels: of the result.
         weight: gives device and dtype.
+        precision: a tier.
         fused: a residual or statistics are there.
     """
     key = Key(
         architecture=architecture_of(weight),
-        itemsize=weight.element_size(),
+        factors=factors_of(weight.dtype, precision),
         taps=form.taps**2,
         inputs=depth,
         outputs=channels,

@@ -1,7 +1,7 @@
 """The convolutions by PyTorch's own: cuDNN on a GPU, oneDNN where tests run in the interpreter.
 
 Prologue and epilogue are passes of ours (``finish.py``); upsampled images are written. Float32
-does not come here: whether its products are tf32 is a setting of the process.
+comes here in the tier "medium" alone: its products are tf32, which is a setting of the process.
 """
 
 from __future__ import annotations
@@ -63,10 +63,30 @@ def _repeatable() -> Iterator[None]:
         cudnn.deterministic, cudnn.benchmark = before
 
 
+@contextlib.contextmanager
+def _tf32() -> Iterator[None]:
+    """Float32 is multiplied as tf32, whatever is set.
+
+    By the setting of convolutions: the older ``cudnn.allow_tf32`` is that of recurrent networks
+    too, and reading it is an error where the two differ.
+    """
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = convolutions.fp32_precision
+    if before == "tf32":
+        # The default; written, it would no longer follow torch.backends.fp32_precision.
+        yield
+        return
+    convolutions.fp32_precision = "tf32"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = before
+
+
 def forward(form: Form, x: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:
     """The result of a form, ``size`` high and wide; channels_last, and nobody else's memory."""
     how = _Geometry.of(form)
-    with _repeatable():
+    with _repeatable(), _tf32():
         # A bias here would be a pass of its own.
         y = _ATEN.convolution(_enlarged(x, how), weight, None, *how.arguments)
     y = y[:, :, how.dropped :, how.dropped :][:, :, : size[0], : size[1]]
@@ -83,7 +103,7 @@ def gradients(
         behind = [(x.shape[dim] + 1) // 2 - grad.shape[dim] for dim in (2, 3)]
         grad = F.pad(grad, (how.dropped, behind[1], how.dropped, behind[0]))
     grad = grad.contiguous(memory_format=torch.channels_last)
-    with _repeatable():
+    with _repeatable(), _tf32():
         grad_x, grad_weight, _ = _ATEN.convolution_backward(
             *(grad, _enlarged(x, how), weight, None), *how.arguments, [*wants, False]
         )

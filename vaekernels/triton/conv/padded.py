@@ -20,7 +20,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vaekernels.triton.conv.configs import factors_of
 from vaekernels.triton.conv.forms import Form
+from vaekernels.triton.conv.tf32 import round_to_tf32
 from vaekernels.triton.launching import run, written_dtype
 from vaekernels.triton.silu import silu
 
@@ -84,12 +86,13 @@ def pad_kernel(
     CELLS: tl.constexpr,
     CHANNELS: tl.constexpr,
     ROUNDED: tl.constexpr,
+    TF32: tl.constexpr,
 ):
     """Images into the padded matrix.
 
     Equation: x, or silu(x * scale + shift) = silu(group_norm(x)); 0 outside of the image.
     Grid: one program per LINES lines of cells, CELLS of each, sample of a cell, CHANNELS of it.
-    Numerics: float32, one rounding.
+    Numerics: float32, one rounding, which is to 10 bits of mantissa if TF32.
     Saved for backward: nothing.
     Paper: none.
     """
@@ -121,11 +124,15 @@ def pad_kernel(
     place = (line.to(tl.int64) * line_cells + cell) * (STRIDE * STRIDE * depth)
     place = place + sample * depth + channel
     stored = (line < all_lines) & (cell < line_cells) & (channel < depth)
-    tl.store(padded + place, value, mask=stored)
+    tl.store(padded + place, round_to_tf32(value, TF32), mask=stored)
 
 
 def pad(
-    x: Tensor, form: Form, outputs: tuple[int, int], affine: tuple[Tensor, Tensor] | None = None
+    x: Tensor,
+    form: Form,
+    outputs: tuple[int, int],
+    precision: str,
+    affine: tuple[Tensor, Tensor] | None = None,
 ) -> Padded:
     """``x`` as ``form`` reads it for ``outputs`` (height, width).
 
@@ -133,18 +140,22 @@ def pad(
         x: (N, C, H, W), any strides.
         form: from x to the outputs.
         outputs: their height and width.
+        precision: a tier, which says what a product rounds its factors to.
         affine: scale and shift, each (N, C) float32: then it is ``silu(x * scale + shift)``.
     """
     height, width = x.shape[2:]
     cells = form.pitch(height, outputs[0]), form.pitch(width, outputs[1])
-    return _pad(x, form.stride, cells, form.reach, affine)
+    return _pad(x, form.stride, cells, form.reach, precision, affine)
 
 
 def pad_like(
-    x: Tensor, cells: tuple[int, int], affine: tuple[Tensor, Tensor] | None = None
+    x: Tensor,
+    cells: tuple[int, int],
+    precision: str,
+    affine: tuple[Tensor, Tensor] | None = None,
 ) -> Padded:
     """``x``, a sample per cell, in the cells of another matrix and without a lead."""
-    return _pad(x, 1, cells, (0, 0), affine)
+    return _pad(x, 1, cells, (0, 0), precision, affine)
 
 
 def _pad(
@@ -152,6 +163,7 @@ def _pad(
     stride: int,
     cells: tuple[int, int],
     reach: tuple[int, int],
+    precision: str,
     affine: tuple[Tensor, Tensor] | None,
 ) -> Padded:
     batch, channels, height, width = x.shape
@@ -183,5 +195,6 @@ def _pad(
         CELLS=cell_block,
         CHANNELS=channel_block,
         ROUNDED=x.element_size() == 2,
+        TF32=factors_of(x.dtype, precision) == "tf32",
     )
     return Padded(rows, before * line_cells, batch, cells, depth)

@@ -25,7 +25,7 @@ VARIABLE = "VAEKERNELS_TUNING"
 TAP_GEMM, CUDNN = "tap_gemm", "cudnn"
 WAYS = (TAP_GEMM, CUDNN)
 DIRECTIONS = ("forward", "input", "weight")
-DTYPES = ("bfloat16", "float16", "float32")
+DTYPES = ("bfloat16", "float16", "tf32", "float32")
 # What a kernel does beside the product, in the order in which a key names it.
 EXTRAS = ("norm", "residual", "projection", "statistics")
 
@@ -38,7 +38,7 @@ class Key:
         architecture: 90 for sm_90; 0 in Triton's interpreter.
         op: ``"conv3x3"`` and the like.
         direction: ``"forward"``, or the gradient of the ``"input"`` or the ``"weight"``.
-        dtype: of the images and filters.
+        dtype: of the images and filters; ``"tf32"``: float32 in the tier "medium".
         inputs: channels of x.
         outputs: channels of y.
         rows: pixels of y in the batch, rounded up to a power of two.
@@ -156,7 +156,7 @@ def _parsed(plain: Any) -> tuple[Key, Entry]:
     if way not in WAYS or (tile is None) != (way == CUDNN):
         raise ValueError(f"way must be tap_gemm with a tile, or cudnn; got {way!r}, tile {tile!r}")
     if way == CUDNN and key.dtype == "float32":
-        raise ValueError("cudnn is no way of float32: its products may be tf32")
+        raise ValueError("cudnn is no way of float32, whose products are not tf32")
     times = {str(name): float(time) for name, time in plain.pop("milliseconds", {}).items()}
     if plain:
         raise ValueError(f"unknown field {next(iter(plain))!r}")
