@@ -108,7 +108,7 @@ def test_small_tiles_in_both_ways_of_loading(name: str, described: bool) -> None
     else:
         expected = F.conv2d(x, weight, stride=2 if "down" in name else 1, padding=1)
     size = (expected.shape[2], expected.shape[3])
-    epilogue = Epilogue(None, expected, "relu")
+    epilogue = Epilogue(residual=expected, activation="relu")
     tile = Tile(rows=32, columns=16, depth=16, warps=4, stages=2)
     got, _ = convolve(form, pad(x, form, size, "high"), weight, 0, size, "high", epilogue, tile)
     assert error(got, F.relu(2 * expected)) <= 1e-6
