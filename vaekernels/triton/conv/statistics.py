@@ -19,7 +19,7 @@ from vaekernels.triton.launching import run
 PARTS = 32  # of an image: programs enough to merge tiles, and few enough for one to merge them
 CHANNELS = 32  # of a program
 TILES = 32  # that are merged side by side
-SPAN = 16  # channels of a group likewise
+SPAN = 8  # channels of a group likewise
 
 
 @triton.jit
