@@ -239,7 +239,7 @@ def candidates(job: Job) -> list[Choice]:
     tiles: list[Any]
     if job.direction == "weight":
         largest = configs.GRADIENT_TILES[factors]
-        sides = (largest.inputs // 2, largest.inputs)
+        sides = sorted({configs.NARROWEST, largest.inputs})
         tiles = [
             replace(configs.gradient_tile_of(factors, inputs, outputs), rows=rows)
             for rows in sorted({32, largest.rows})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from test_triton_aot import compiled
 
@@ -18,19 +20,23 @@ def check_nothing_is_spilled(reports, shared: int) -> None:
         assert report.shared <= shared, name
 
 
+def has_matrix_unit(name: str) -> bool:
+    """Whether there is one for the products; there is none for plain float32."""
+    return not ("ieee" in name and name.endswith("fp32"))
+
+
 def check_sm90(reports) -> None:
     check_nothing_is_spilled(reports, SHARED)
     for name, report in reports.items():
         if "descriptors" in name:
             assert report.count("UTMALDG") > 0, name
             assert "projection" in name or report.count("LDGSTS") == 0, name
-            # Plain float32 has no matrix unit.
-            plain = "ieee" in name and name.endswith("fp32")
-            assert (report.count("HGMMA") == 0) == plain, name
+            assert (report.count("HGMMA") > 0) == has_matrix_unit(name), name
             assert report.count("HMMA") == 0, name
         elif "pad" in name:
             assert report.count("STG", "128") == report.count("STG"), name
-        if "projection" in name:  # its pixels are copied as they are, past the registers
+        # The pixels of a projection are copied as they are, past the registers; but for odd ones.
+        if "projection" in name and "odd" not in name:
             assert report.count("LDGSTS", "128") == report.count("LDGSTS") > 0, name
         if "pixels" in name:
             assert report.count("LDG", "128") == report.count("LDG"), name
@@ -61,4 +67,42 @@ def test_every_configuration_of_older_devices(target: str) -> None:
     reports = compiled(target, rf"conv.*(pointers|{AROUND})")
     check_nothing_is_spilled(reports, LIMITS[target])
     for name, report in reports.items():
-        assert (report.count("HMMA") > 0) == ("pointers" in name), name
+        multiplies = "pointers" in name and has_matrix_unit(name)
+        assert (report.count("HMMA") > 0) == multiplies, name
+
+
+def test_every_tile_is_compiled() -> None:
+    """Whatever the shape: the tile that is found for it is one of those above."""
+    configs = pytest.importorskip("vaekernels.triton.conv.configs", reason="triton is missing")
+    from vaekernels.triton import conv3x3
+    from vaekernels.triton.conv.configurations import NUMBERS
+
+    def compiled_tile(config):
+        """Way of loading, factors, alignment, epilogue and tile; a gradient's are all aligned."""
+        given = config.arguments
+        sides = (
+            ("ROWS", "COLUMNS", "DEPTH") if "COLUMNS" in given else ("ROWS", "INPUTS", "OUTPUTS")
+        )
+        kind = configs.Tile if "COLUMNS" in given else configs.GradientTile
+        tile = kind(*(given[side] for side in sides), config.warps, config.stages)
+        aligned = given.get("channels", ":16").endswith(":16")
+        factors = NUMBERS[config.name.split()[-1]].factors
+        return given["DESCRIPTORS"], factors, aligned, given.get("residual") is not None, tile
+
+    known = {
+        compiled_tile(config)
+        for config in conv3x3.AOT_CONFIGS
+        if config.name.startswith("conv3x3 tile ")
+    }
+    channels = (3, 4, 8, 16, 20, 32, 40, 48, 64, 80, 96, 100, 128, 160, 192, 250, 256, 320, 512)
+    found = set()
+    for described, factors in itertools.product((True, False), ("bfloat16", "tf32", "float32")):
+        for inputs, outputs in itertools.product(channels, repeat=2):
+            depth, columns = (-(-side // 16) * 16 for side in (inputs, outputs))
+            gradient = configs.gradient_tile_of(factors, depth, columns)
+            found.add((described, factors, True, False, gradient))
+            for epilogue, rows in itertools.product((False, True), range(4, 24)):
+                key = (90 if described else 80, factors, 9, depth, outputs, 2**rows, epilogue)
+                tile = configs.tile_of(configs.Key(*key), 132)
+                found.add((described, factors, outputs % 16 == 0, epilogue, tile))
+    assert found == known

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -114,21 +115,25 @@ def test_small_tiles_in_both_ways_of_loading(name: str, described: bool) -> None
     assert error(got, F.relu(2 * expected)) <= 1e-6
 
 
+@pytest.mark.parametrize(("name", "inputs"), (("same", 68), ("down4x4", 20)))
 def test_filter_gradient_in_both_ways_of_loading(
-    described: bool, monkeypatch: pytest.MonkeyPatch
+    name: str, inputs: int, described: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Several splits, several chunks of a split."""
+    """Several splits, several chunks of a split; tiles that are wider than what is left."""
     from vaekernels.triton.conv import launch
     from vaekernels.triton.conv.padded import pad, pad_like
 
     monkeypatch.setattr(launch, "CHUNK", 64)
     monkeypatch.setattr(launch, "splits_of", lambda rows, programs: 3)
-    form = forms()["same"]
-    x, g, weight = torch.randn(3, 20, 9, 8), torch.randn(3, 17, 9, 8), torch.empty(17, 20, 3, 3)
-    padded = pad(x, form, (9, 8), "high")
+    form = forms()[name]
+    size = 9 // form.stride, 8 // form.stride
+    x, g = torch.randn(3, inputs, 9, 8), torch.randn(3, 17, *size)
+    weight = torch.empty(17, inputs, form.kernel, form.kernel)
+    padded = pad(x, form, size, "high")
     v = pad_like(g, padded.cells, "high")
     got = launch.filter_gradient(form, padded, v, weight, 0, "high")
-    expected = torch.nn.grad.conv2d_weight(x.double(), weight.shape, g.double(), padding=1)
+    options = {"stride": form.stride, "padding": 1}
+    expected = torch.nn.grad.conv2d_weight(x.double(), weight.shape, g.double(), **options)
     assert error(got, expected) <= 1e-6
 
 
@@ -169,10 +174,29 @@ def test_tiles_suit_their_shapes() -> None:
         columns = -(-outputs // tile.columns) * tile.columns
         assert columns <= max(16, 2 * outputs)
         gradient = gradient_tile_of(factors, inputs, columns)
-        assert inputs % gradient.inputs == columns % gradient.outputs == 0
-    wide = tile_of(Key(90, "bfloat16", 9, 512, 512, 2**16, False), 132)
+        for side, channels in ((gradient.inputs, inputs), (gradient.outputs, columns)):
+            assert side == 64 or (side == 128 and channels % 128 == 0 and factors != "float32")
+    key = Key(90, "bfloat16", 9, 512, 512, 2**16, False)
+    wide = tile_of(key, 132)
     assert (wide.rows, wide.columns) == (128, 256)
-    assert tile_of(Key(90, "bfloat16", 9, 512, 512, 2**16, True), 132).columns < 256
+    for fields in ({"epilogue": True}, {"architecture": 80}):
+        narrower = replace(key, **fields)
+        assert tile_of(narrower, 132).columns == 128
+        assert tile_of(replace(narrower, outputs=500), 132).columns <= 32
+
+
+def test_the_largest_tile_stays_within_the_matrix() -> None:
+    """Where it begins at the last cell's last channels and the window's last sample."""
+    from vaekernels.triton.conv.padded import CHANNEL_MULTIPLE, TILE_CHANNELS, TILE_ROWS, pad
+
+    for form, width in itertools.product(forms().values(), (1, 2, 50, 300)):
+        x = torch.zeros(2, 3, 2, width)
+        size = (2 * form.phases // form.stride, width * form.phases // form.stride)
+        padded = pad(x, form, size, "high")
+        rows, numbers = padded.rows.shape
+        reach = form.reach[1] * (padded.cells[1] + 1)
+        last = padded.lead + padded.batch * padded.image_rows - 1 + reach + TILE_ROWS - 1
+        assert last * numbers + (numbers - CHANNEL_MULTIPLE) + TILE_CHANNELS <= rows * numbers
 
 
 def test_too_many_pixels_are_refused() -> None:

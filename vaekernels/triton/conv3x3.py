@@ -10,13 +10,18 @@ from torch import Tensor
 from vaekernels.triton import implements
 from vaekernels.triton.conv import chain
 from vaekernels.triton.conv.call import ConvCall
-from vaekernels.triton.conv.configurations import conv_configs, epilogue_configs
+from vaekernels.triton.conv.configurations import conv_configs, epilogue_configs, every_tile
 from vaekernels.triton.conv.forms import SAME
 from vaekernels.triton.group_norm import Normalisation, normalisation
 from vaekernels.triton.group_norm_silu import group_norm_silu_backward
 
 OP = "conv3x3"
-AOT_CONFIGS = [*conv_configs(OP, SAME), *epilogue_configs(OP, SAME), *chain.AOT_CONFIGS]
+AOT_CONFIGS = [
+    *conv_configs(OP, SAME),
+    *epilogue_configs(OP, SAME),
+    *every_tile(OP, SAME, "silu", "epilogue", "projection"),
+    *chain.AOT_CONFIGS,
+]
 
 
 def _norm(

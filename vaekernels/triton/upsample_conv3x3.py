@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from vaekernels.triton.conv.configurations import conv_configs
+from vaekernels.triton.conv.configurations import conv_configs, every_tile
 from vaekernels.triton.conv.forms import UPSAMPLE
 from vaekernels.triton.conv.plain import implement
 
 OP = "upsample_conv3x3"
-AOT_CONFIGS = conv_configs(OP, UPSAMPLE)
+AOT_CONFIGS = [*conv_configs(OP, UPSAMPLE), *every_tile(OP, UPSAMPLE, "silu", "epilogue")]
 
 implement(OP)

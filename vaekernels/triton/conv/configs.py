@@ -9,6 +9,7 @@ import torch
 # Of the filters' gradient: programs that fill a device, and the rows that are worth one.
 GRADIENT_PROGRAMS = 264
 SPLIT_ROWS = 512
+NARROWEST = 64  # channels: fewer leave the matrix units of sm_90 idle
 CHUNK = 4096  # rows that are summed in one chain; the sums of chains are added apart
 
 
@@ -58,7 +59,7 @@ class Key:
 HALF = (
     Tile(128, 256, 64, 8, 3),
     Tile(128, 128, 64, 8, 4),
-    Tile(128, 64, 64, 4, 4),
+    Tile(128, 64, 64, 8, 4),
     Tile(64, 64, 64, 4, 4),
     Tile(64, 32, 64, 4, 4),
     Tile(64, 16, 64, 4, 4),
@@ -72,28 +73,38 @@ WASTE = 4 / 3  # of columns that a tile computes, to those that are there
 
 
 def tile_of(key: Key, programs: int) -> Tile:
-    """The tile for a product with ``key``.
+    """The tile for a product with ``key``: the first that makes programs enough, or the smallest.
 
     Args:
         key: of the product.
         programs: that fill the device.
     """
-    found = _rule(key, programs)
-    return replace(found, depth=divisor(key.inputs, found.depth))
+    tiles = tiles_of(key)
+    for tile in tiles:
+        if -(-key.rows // tile.rows) * -(-key.outputs // tile.columns) >= programs:
+            return tile
+    return tiles[-1]
 
 
-def _rule(key: Key, programs: int) -> Tile:
-    """The first tile that wastes few columns and makes programs enough, or the smallest."""
-    # The widest has no registers left for a residual or for statistics.
-    widest = 128 if key.epilogue else 256
+def tiles_of(key: Key) -> list[Tile]:
+    """Those that waste few columns of a product with ``key``, whatever its rows."""
+    widest = _widest(key)
     tiles = [tile for tile in TILES[key.factors] if tile.columns <= widest]
     computed = {tile: -(-key.outputs // tile.columns) * tile.columns for tile in tiles}
     bound = max(WASTE * key.outputs, min(computed.values()))
-    fitting = [tile for tile in tiles if computed[tile] <= bound]
-    for tile in fitting:
-        if -(-key.rows // tile.rows) * (computed[tile] // tile.columns) >= programs:
-            return tile
-    return fitting[-1]
+    return [
+        replace(tile, depth=divisor(key.inputs, tile.depth))
+        for tile in tiles
+        if computed[tile] <= bound
+    ]
+
+
+def _widest(key: Key) -> int:
+    """Columns whose sums leave registers for what else a program holds."""
+    if key.outputs % 16 != 0:
+        return 32  # pixels are not aligned: each result is stored by an address of its own
+    # A residual or statistics, or pointers to the operands where there are no descriptors.
+    return 128 if key.epilogue or key.architecture < 90 else 256
 
 
 @dataclass(frozen=True)
@@ -125,7 +136,7 @@ GRADIENT_TILES = {
 
 
 def gradient_tile_of(factors: str, depth: int, columns: int) -> GradientTile:
-    """The tile for ``depth`` by ``columns`` channels, which divides both.
+    """The tile for ``depth`` by ``columns`` channels; may be wider than they are.
 
     Args:
         factors: as :func:`factors_of` has them.
@@ -133,10 +144,12 @@ def gradient_tile_of(factors: str, depth: int, columns: int) -> GradientTile:
         columns: channels of the other side.
     """
     largest = GRADIENT_TILES[factors]
-    found = replace(
-        largest, inputs=divisor(depth, largest.inputs), outputs=divisor(columns, largest.outputs)
-    )
-    return found if found == largest else replace(found, warps=4)
+    inputs = max(NARROWEST, divisor(depth, largest.inputs))
+    outputs = max(NARROWEST, divisor(columns, largest.outputs))
+    # Half the warps have registers for a quarter of the sums, not for half of them.
+    quarter = 4 * inputs * outputs == largest.inputs * largest.outputs
+    warps = largest.warps // 2 if quarter else largest.warps
+    return replace(largest, inputs=inputs, outputs=outputs, warps=warps)
 
 
 def splits_of(rows: int, programs: int) -> int:

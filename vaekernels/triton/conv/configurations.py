@@ -5,12 +5,24 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import triton.language as tl
 
 from vaekernels.triton.aot import Config
-from vaekernels.triton.conv.configs import CHUNK, HALF, SINGLE, TF32, Tile, gradient_tile_of
+from vaekernels.triton.conv.configs import (
+    CHUNK,
+    HALF,
+    SINGLE,
+    TF32,
+    GradientTile,
+    Key,
+    Tile,
+    gradient_tile_of,
+    tiles_of,
+)
 from vaekernels.triton.conv.filters import BLOCK, WIDTH, pack_kernel, unpack_kernel
 from vaekernels.triton.conv.forms import Form, adjoint
 from vaekernels.triton.conv.gradient_kernel import filter_gradient_kernel
@@ -18,6 +30,7 @@ from vaekernels.triton.conv.kernel import tap_gemm_kernel
 from vaekernels.triton.conv.padded import pad_kernel
 
 CHANNELS = 256  # of both sides
+ODD_CHANNELS = 24  # no multiple of 16
 
 
 class Numbers(NamedTuple):
@@ -49,6 +62,11 @@ RESIDUAL = {
     "residual_channel": 1,
     **dict.fromkeys(("residual_batch", "residual_line", "residual_pixel"), "i32:16"),
 }
+# What is so known no longer where channels are no multiple of 16.
+UNALIGNED = (
+    *("channels", "residual_channels"),
+    *("residual_batch", "residual_line", "residual_pixel"),
+)
 PIXELS = {"x_channel": 1, **dict.fromkeys(("x_batch", "x_line", "x_pixel"), "i32:16")}
 PLANES = {"x_pixel": 1, **dict.fromkeys(("x_batch", "x_line", "x_channel"), "i32:16")}
 
@@ -91,31 +109,81 @@ def epilogue_configs(op: str, form: Form) -> list[Config]:
     return [
         *(
             tap_gemm_config(
-                f"{op} {epilogue} {precision}",
+                f"{op} {around} {precision}",
                 form,
                 dtype,
                 tile,
                 described,
-                residual=f"*{NUMBERS[dtype].stored}:16",
-                statistics="*fp32:16",
-                ACTIVATION=tl.constexpr("silu"),
                 PRECISION=tl.constexpr(precision),
-                **RESIDUAL,
-                **extra,
+                **_around(around, dtype, tile, described),
             )
             for dtype, tile, described, precision in kinds
-            for epilogue, extra in (
-                ("epilogue", {}),
-                (
-                    "projection",
-                    {"projection": _matrix(dtype, (tile.columns, tile.depth), described)},
-                ),
-            )
+            for around in ("epilogue", "projection")
         ),
         _config(f"{op} pad norm pixels", pad_kernel, "bf16", _PAD | PIXELS | norm),
         _config(f"{op} pad norm planes", pad_kernel, "bf16", _PAD | PLANES | norm),
         gradient_config(f"{op} filters", form, "fp32", described=True),
     ]
+
+
+def every_tile(op: str, form: Form, *arounds: str) -> list[Config]:
+    """Of an op in each tile that configs.py finds for any shape; not of float16, as bfloat16 is.
+
+    Args:
+        op: that is named.
+        form: of its result.
+        arounds: what is around the products, as :func:`_around` has it.
+    """
+    kinds = (("bf16", "ieee"), ("tf32", "tf32"), ("fp32", "tf32x3"), ("fp32", "ieee"))
+    return [
+        config
+        for described, (dtype, precision) in itertools.product((True, False), kinds)
+        for config in (
+            *_product_tiles(op, form, dtype, precision, described, arounds),
+            *_gradient_tiles(op, form, dtype, precision, described),
+        )
+    ]
+
+
+def _product_tiles(
+    op: str, form: Form, dtype: str, precision: str, described: bool, arounds: tuple[str, ...]
+) -> Iterator[Config]:
+    known = (90 if described else 80, NUMBERS[dtype].factors, form.taps**2)
+    for around, channels in itertools.product(arounds, (CHANNELS, ODD_CHANNELS)):
+        aligned = channels == CHANNELS
+        special = {} if aligned else dict.fromkeys(UNALIGNED, "i32")
+        keys = (Key(*known, depth, channels, 1, around != "silu") for depth in (64, 32, 16))
+        for tile in dict.fromkeys(tile for key in keys for tile in tiles_of(key)):
+            yield tap_gemm_config(
+                f"{op} tile {'' if aligned else 'odd '}{around} {precision}",
+                form,
+                dtype,
+                tile,
+                described,
+                **{**_around(around, dtype, tile, described), **special},
+                PRECISION=tl.constexpr(precision),
+            )
+
+
+def _gradient_tiles(
+    op: str, form: Form, dtype: str, precision: str, described: bool
+) -> Iterator[Config]:
+    one_phase = form if form.phases == 1 else adjoint(form)
+    sides = itertools.product((CHANNELS, ODD_CHANNELS), repeat=2)
+    for tile in dict.fromkeys(gradient_tile_of(NUMBERS[dtype].factors, *side) for side in sides):
+        name = f"{op} tile filters {precision}"
+        yield gradient_config(name, one_phase, dtype, described, tile, precision)
+
+
+def _around(around: str, dtype: str, tile: Tile, described: bool) -> dict[str, Any]:
+    """What a product is in between of: "silu" alone, all of an "epilogue", or a "projection"."""
+    known: dict[str, Any] = {"ACTIVATION": tl.constexpr("silu")}
+    if around != "silu":
+        residual = f"*{NUMBERS[dtype].stored}:16"
+        known |= {"residual": residual, "statistics": "*fp32:16", **RESIDUAL}
+    if around == "projection":
+        known["projection"] = _matrix(dtype, (tile.columns, tile.depth), described)
+    return known
 
 
 def tap_gemm_config(
@@ -150,16 +218,23 @@ def tap_gemm_config(
     return _config(name, tap_gemm_kernel, dtype, known | special, **options)
 
 
-def gradient_config(name: str, form: Form, dtype: str, described: bool = False) -> Config:
+def gradient_config(
+    name: str,
+    form: Form,
+    dtype: str,
+    described: bool = False,
+    tile: GradientTile | None = None,
+    precision: str | None = None,
+) -> Config:
     """The gradient of the filters of ``form``, which has one phase."""
-    tile = gradient_tile_of(NUMBERS[dtype].factors, CHANNELS, CHANNELS)
+    tile = tile or gradient_tile_of(NUMBERS[dtype].factors, CHANNELS, CHANNELS)
     known = {
         "x": _matrix(dtype, (tile.rows, tile.inputs), described),
         "v": _matrix(dtype, (tile.rows, tile.outputs), described),
         "STRIDE": form.stride,
         "TAPS": form.taps,
         "START": form.windows[0].start,
-        "PRECISION": tl.constexpr(NUMBERS[dtype].precision),
+        "PRECISION": tl.constexpr(precision or NUMBERS[dtype].precision),
         "DESCRIPTORS": described,
         "CHUNK": CHUNK,
         "ROWS": tile.rows,

@@ -34,13 +34,14 @@ def filter_gradient_kernel(
 
     Equation: partial[s, t, i, o] = sum over the rows r of split s of
         x[r + shift(t), i] v[r, o]; v is zero in the rows of the border.
-    Grid: one program per split, sample t of the window, INPUTS by OUTPUTS channels.
+    Grid: one program per split, sample t of the window, INPUTS by OUTPUTS channels. Those beyond
+        the last are read from what follows, whatever it is, and not stored.
     Numerics: products summed in float32 over CHUNK rows, whose sums are added in float32: the
         matrix units round towards zero, which a long chain of theirs would show.
     Saved for backward: nothing.
     Paper: none; see kernel.py.
     """
-    output_tiles, input_tiles = columns // OUTPUTS, depth // INPUTS
+    output_tiles, input_tiles = tl.cdiv(columns, OUTPUTS), tl.cdiv(depth, INPUTS)
     program = tl.program_id(0)
     output = (program % output_tiles) * OUTPUTS
     program = program // output_tiles
@@ -68,5 +69,7 @@ def filter_gradient_kernel(
             gradients = load_tile(v, v_lead + row, output, columns, v_offsets, DESCRIPTORS)
             chunk_total = tl.dot(samples.T, gradients, chunk_total, input_precision=PRECISION)
         total += chunk_total
-    row = (split * (TAPS * TAPS) + tap).to(tl.int64) * depth + input + input_index
-    tl.store(partial + row[:, None] * columns + (output + output_index)[None, :], total)
+    input_index, output_index = input + input_index, output + output_index
+    row = (split * (TAPS * TAPS) + tap).to(tl.int64) * depth + input_index
+    inside = (input_index < depth)[:, None] & (output_index < columns)[None, :]
+    tl.store(partial + row[:, None] * columns + output_index[None, :], total, mask=inside)

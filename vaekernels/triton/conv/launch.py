@@ -165,10 +165,7 @@ def filter_gradient(
     (window,) = form.windows
     samples, rows = form.taps**2, x.batch * x.image_rows
     tile = tile or gradient_tile_of(factors_of(weight.dtype, precision), x.depth, v.depth)
-    tile = replace(
-        tile, inputs=divisor(x.depth, tile.inputs), outputs=divisor(v.depth, tile.outputs)
-    )
-    programs = samples * (x.depth // tile.inputs) * (v.depth // tile.outputs)
+    programs = samples * triton.cdiv(x.depth, tile.inputs) * triton.cdiv(v.depth, tile.outputs)
     split_rows = triton.cdiv(triton.cdiv(rows, splits_of(rows, programs)), tile.rows) * tile.rows
     splits = triton.cdiv(rows, split_rows)
     shape = (splits, samples, x.depth, v.depth)

@@ -27,7 +27,8 @@ from vaekernels.triton.launching import run, written_dtype
 from vaekernels.triton.silu import silu
 
 CHANNEL_MULTIPLE = 16  # of a row's depth: 32 bytes or more, and the least of a product
-TILE_ROWS = 128  # of the largest tile: it may reach so far beyond the last row
+# Of the largest tile: it may reach so far beyond the last row, and beyond a row into the next ones.
+TILE_ROWS, TILE_CHANNELS = 128, 256
 BLOCK = 2048  # elements of a program
 
 
@@ -170,7 +171,8 @@ def _pad(
     lines, line_cells = cells
     depth = padded_depth(channels)
     before = (1 - reach[0]) if reach[0] < 0 else 0
-    after = triton.cdiv(TILE_ROWS + reach[1] * (line_cells + 1), line_cells)
+    beyond = TILE_ROWS + TILE_CHANNELS // CHANNEL_MULTIPLE + reach[1] * (line_cells + 1)
+    after = triton.cdiv(beyond, line_cells)
     all_lines = before + batch * lines + after
     if all_lines * line_cells >= 2**31:
         raise ValueError(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vaekernels.triton.conv.configs import GradientTile, Tile
-from vaekernels.triton.conv.padded import TILE_ROWS
+from vaekernels.triton.conv.padded import TILE_CHANNELS, TILE_ROWS
 
 SCHEMA = 1
 SHIPPED = Path(__file__).with_name("table.json")
@@ -168,8 +168,10 @@ def _tile(direction: str, numbers: Any) -> Tile | GradientTile:
     if len(numbers) != len(fields(kind)) or not all(isinstance(n, int) for n in numbers):
         raise ValueError(f"tile must be {len(fields(kind))} integers; got {numbers!r}")
     *sides, warps, stages = numbers
-    if not all(16 <= side <= 256 and side & (side - 1) == 0 for side in sides):
-        raise ValueError(f"a tile's sides must be powers of two, 16 to 256; got {numbers!r}")
+    if not all(16 <= side <= TILE_CHANNELS and side & (side - 1) == 0 for side in sides):
+        raise ValueError(
+            f"a tile's sides must be powers of two, 16 to {TILE_CHANNELS}; got {numbers!r}"
+        )
     if sides[0] > TILE_ROWS or warps not in (1, 2, 4, 8, 16) or not 1 <= stages <= 8:
         raise ValueError(
             f"a tile has at most {TILE_ROWS} rows, 1 to 16 warps and 1 to 8 stages; got {numbers!r}"
