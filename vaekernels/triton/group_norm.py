@@ -15,7 +15,7 @@ from torch import Tensor
 from vaekernels.triton.aot import image_config, image_configs
 from vaekernels.triton.elementary import divide
 from vaekernels.triton.images import CHANNELS, Cut, Images, locate, offsets
-from vaekernels.triton.launching import COMPUTE, compute_dtype, run
+from vaekernels.triton.launching import COMPUTE, cdiv, compute_dtype, next_power_of_2, run
 
 MERGE_BLOCK = 1024  # parts of a group that are merged side by side
 AFFINE_BLOCK = 32  # channels of a group likewise
@@ -257,8 +257,8 @@ def _normalisation(
     if not images.pixels:
         # The planes of a group lie one after another: one long plane.
         width, length = 1, width * length
-    span = min(CHANNELS, triton.next_power_of_2(width))
-    spans = triton.cdiv(width, span)
+    span = min(CHANNELS, next_power_of_2(width))
+    spans = cdiv(width, span)
     cut = Cut.of(groups * spans * span, length, images.pixels, reduces=True)
     moments = x.new_empty((batch, groups, spans * cut.segments, 3), dtype=dtype)
     run(

@@ -18,6 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vaekernels.triton.launching import cdiv, next_power_of_2
+
 TILE = 2048  # elements: 16 for each thread, two to four loads of 128 bits
 # Channels of a tile of pixels: 128 bytes in a row are enough for the memory, and the fewer there
 # are the more positions are summed before a sum is written.
@@ -107,16 +109,16 @@ class Cut:
     @classmethod
     def of(cls, channels: int, length: int, pixels: bool, reduces: bool) -> Cut:
         """For a kernel that reduces over positions, or one that maps each element."""
-        widest, longest = triton.next_power_of_2(channels), triton.next_power_of_2(length)
+        widest, longest = next_power_of_2(channels), next_power_of_2(length)
         if pixels:
             side = min(CHANNELS, widest)
             positions = min(TILE // side, longest)
         else:
             positions = min(TILE, longest)
             side = min(TILE // positions, widest)
-        blocks, tiles = triton.cdiv(channels, side), triton.cdiv(length, positions)
-        steps = triton.cdiv(blocks * tiles, PROGRAMS) if reduces else 1
-        return cls(side, positions, blocks, triton.cdiv(tiles, steps), steps)
+        blocks, tiles = cdiv(channels, side), cdiv(length, positions)
+        steps = cdiv(blocks * tiles, PROGRAMS) if reduces else 1
+        return cls(side, positions, blocks, cdiv(tiles, steps), steps)
 
     @property
     def programs(self) -> int:

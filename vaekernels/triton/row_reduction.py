@@ -22,7 +22,14 @@ import triton.language as tl
 from torch import Tensor
 
 from vaekernels.triton import INTERPRETED
-from vaekernels.triton.launching import COMPUTE, compute_dtype, run, written_dtype
+from vaekernels.triton.launching import (
+    COMPUTE,
+    cdiv,
+    compute_dtype,
+    next_power_of_2,
+    run,
+    written_dtype,
+)
 
 TILE = 2048
 MERGE_BLOCK = 256
@@ -127,7 +134,7 @@ def merge_segments_kernel(
 
 def tile_shape(extent: int) -> tuple[int, int]:
     """ROWS and COLUMNS for rows of ``extent`` elements, whatever the batch."""
-    columns = min(TILE, max(16, triton.next_power_of_2(extent)))
+    columns = min(TILE, max(16, next_power_of_2(extent)))
     return TILE // columns, columns
 
 
@@ -148,11 +155,11 @@ class Tiling:
 
     @property
     def segments(self) -> int:
-        return triton.cdiv(self.extent, self.columns)
+        return cdiv(self.extent, self.columns)
 
     @property
     def programs(self) -> int:
-        return triton.cdiv(self.batch, self.rows) * self.segments
+        return cdiv(self.batch, self.rows) * self.segments
 
     def partial(self, like: Tensor, dtype: torch.dtype) -> Tensor:
         """Memory for one sum per row and segment, (B, segments) laid out flat."""

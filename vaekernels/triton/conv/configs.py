@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 
 import torch
+
+from vaekernels.triton.launching import next_power_of_2
 
 # Of the filters' gradient: programs that fill a device, and the rows that are worth one.
 GRADIENT_PROGRAMS = 264
@@ -72,6 +75,7 @@ TILES = {"bfloat16": HALF, "float16": HALF, "tf32": TF32, "float32": SINGLE}
 WASTE = 4 / 3  # of columns that a tile computes, to those that are there
 
 
+@functools.cache
 def tile_of(key: Key, programs: int) -> Tile:
     """The tile for a product with ``key``: the first that makes programs enough, or the smallest.
 
@@ -167,7 +171,7 @@ def divisor(extent: int, largest: int) -> int:
 
 def bucket(rows: int) -> int:
     """``rows`` as a key has them: rounded up to a power of two."""
-    return 1 << max(0, rows - 1).bit_length()
+    return next_power_of_2(rows)
 
 
 def input_precision(dtype: torch.dtype, precision: str) -> str:

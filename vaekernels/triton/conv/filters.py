@@ -16,7 +16,7 @@ from torch import Tensor
 from vaekernels.triton.conv.configs import factors_of
 from vaekernels.triton.conv.forms import Form
 from vaekernels.triton.conv.tf32 import round_to_tf32
-from vaekernels.triton.launching import run, written_dtype
+from vaekernels.triton.launching import cdiv, run, written_dtype
 
 BLOCK, WIDTH = 32, 64  # of a program's tile
 
@@ -145,7 +145,7 @@ def pack(
     input_dim = 1 - output_dim
     run(
         pack_kernel,
-        triton.cdiv(shape[0], BLOCK) * triton.cdiv(shape[1], WIDTH),
+        cdiv(shape[0], BLOCK) * cdiv(shape[1], WIDTH),
         weight,
         *(weight, matrix, fold(form)),
         *(weight.shape[output_dim], weight.shape[input_dim], columns, depth),
@@ -168,7 +168,7 @@ def unpack(partial: Tensor, weight: Tensor, form: Form, output_dim: int) -> Tens
     inputs, outputs = weight.shape[input_dim], weight.shape[output_dim]
     run(
         unpack_kernel,
-        form.kernel**2 * triton.cdiv(inputs, BLOCK) * triton.cdiv(outputs, BLOCK),
+        form.kernel**2 * cdiv(inputs, BLOCK) * cdiv(outputs, BLOCK),
         weight,
         *(partial, grad, fold(form), splits, inputs, outputs, depth, columns),
         *(grad.stride(input_dim), grad.stride(output_dim), *grad.stride()[2:]),

@@ -12,7 +12,7 @@ from torch import Tensor
 from vaekernels.triton.aot import Config
 from vaekernels.triton.conv.kernel import activate, store_statistics
 from vaekernels.triton.conv.launch import Epilogue, vector
-from vaekernels.triton.launching import run, written_dtype
+from vaekernels.triton.launching import cdiv, run, written_dtype
 
 ROWS, CHANNELS = 128, 64  # pixels of a tile, and channels of a program: 128 bytes of 16 bits
 WARPS = 8
@@ -87,14 +87,14 @@ def finish(x: Tensor, epilogue: Epilogue) -> tuple[Tensor, Tensor | None]:
     if not changes and not epilogue.statistics:
         return x, None
     batch, channels, height, width = x.shape
-    tiles = triton.cdiv(height * width, ROWS)
+    tiles = cdiv(height * width, ROWS)
     y = x.to(written_dtype(x.dtype)) if changes else None
     statistics = None
     if epilogue.statistics:
         statistics = x.new_empty((batch, tiles, 3, channels), dtype=torch.float32)
     run(
         finish_kernel,
-        batch * tiles * triton.cdiv(channels, CHANNELS),
+        batch * tiles * cdiv(channels, CHANNELS),
         x,
         *(x, vector(bias), residual, y, statistics, height * width, channels, tiles, width),
         *(residual.stride() if residual is not None else (0, 0, 0, 0)),

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
@@ -28,7 +27,7 @@ from vaekernels.triton.conv.forms import POINT, Form
 from vaekernels.triton.conv.gradient_kernel import filter_gradient_kernel
 from vaekernels.triton.conv.kernel import tap_gemm_kernel
 from vaekernels.triton.conv.padded import Padded, padded_depth
-from vaekernels.triton.launching import run, written_dtype
+from vaekernels.triton.launching import cdiv, run, written_dtype
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def convolve(
     matrix = pack(weight, form, output_dim, columns, x.depth, precision)
     # Statistics are those of one image: no tile may have rows of two.
     unit_rows = x.image_rows if epilogue.statistics else rows
-    tiles = triton.cdiv(unit_rows, tile.rows) * (x.batch if epilogue.statistics else 1)
+    tiles = cdiv(unit_rows, tile.rows) * (x.batch if epilogue.statistics else 1)
     statistics = None
     if epilogue.statistics:
         statistics = y.new_empty((tiles * phases, 3, channels), dtype=torch.float32)
@@ -165,9 +164,9 @@ def filter_gradient(
     (window,) = form.windows
     samples, rows = form.taps**2, x.batch * x.image_rows
     tile = tile or gradient_tile_of(factors_of(weight.dtype, precision), x.depth, v.depth)
-    programs = samples * triton.cdiv(x.depth, tile.inputs) * triton.cdiv(v.depth, tile.outputs)
-    split_rows = triton.cdiv(triton.cdiv(rows, splits_of(rows, programs)), tile.rows) * tile.rows
-    splits = triton.cdiv(rows, split_rows)
+    programs = samples * cdiv(x.depth, tile.inputs) * cdiv(v.depth, tile.outputs)
+    split_rows = cdiv(cdiv(rows, splits_of(rows, programs)), tile.rows) * tile.rows
+    splits = cdiv(rows, split_rows)
     shape = (splits, samples, x.depth, v.depth)
     partial = torch.empty(shape, dtype=torch.float32, device=weight.device)
     described = uses_descriptors(weight)

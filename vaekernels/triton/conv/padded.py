@@ -23,7 +23,7 @@ from torch import Tensor
 from vaekernels.triton.conv.configs import factors_of
 from vaekernels.triton.conv.forms import Form
 from vaekernels.triton.conv.tf32 import round_to_tf32
-from vaekernels.triton.launching import run, written_dtype
+from vaekernels.triton.launching import cdiv, next_power_of_2, run, written_dtype
 from vaekernels.triton.silu import silu
 
 CHANNEL_MULTIPLE = 16  # of a row's depth: 32 bytes or more, and the least of a product
@@ -172,7 +172,7 @@ def _pad(
     depth = padded_depth(channels)
     before = (1 - reach[0]) if reach[0] < 0 else 0
     beyond = TILE_ROWS + TILE_CHANNELS // CHANNEL_MULTIPLE + reach[1] * (line_cells + 1)
-    after = triton.cdiv(beyond, line_cells)
+    after = cdiv(beyond, line_cells)
     all_lines = before + batch * lines + after
     if all_lines * line_cells >= 2**31:
         raise ValueError(
@@ -180,14 +180,14 @@ def _pad(
         )
     shape = (all_lines * line_cells, stride * stride * depth)
     rows = torch.empty(shape, dtype=written_dtype(x.dtype), device=x.device)
-    channel_block = min(64, triton.next_power_of_2(depth))
-    cell_block = min(BLOCK // channel_block, triton.next_power_of_2(line_cells))
+    channel_block = min(64, next_power_of_2(depth))
+    cell_block = min(BLOCK // channel_block, next_power_of_2(line_cells))
     line_block = BLOCK // channel_block // cell_block
-    blocks = triton.cdiv(line_cells, cell_block) * triton.cdiv(depth, channel_block)
+    blocks = cdiv(line_cells, cell_block) * cdiv(depth, channel_block)
     scale, shift = (None, None) if affine is None else affine
     run(
         pad_kernel,
-        triton.cdiv(all_lines, line_block) * stride * stride * blocks,
+        cdiv(all_lines, line_block) * stride * stride * blocks,
         x,
         *(x, scale, shift, rows),
         *(batch, channels, height, width, *x.stride()),

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vaekernels.triton.aot import Config
 from vaekernels.triton.group_norm import AFFINE_BLOCK, store_affine
-from vaekernels.triton.launching import run
+from vaekernels.triton.launching import cdiv, run
 
 PARTS = 32  # of an image: programs enough to merge tiles, and few enough for one to merge them
 CHANNELS = 32  # of a program
@@ -137,9 +137,9 @@ def merge(statistics: Tensor) -> Tensor:
     parts = statistics.new_empty((batch, PARTS, 3, channels))
     run(
         merge_tiles_kernel,
-        batch * PARTS * triton.cdiv(channels, CHANNELS),
+        batch * PARTS * cdiv(channels, CHANNELS),
         statistics,
-        *(statistics, parts, tiles, triton.cdiv(tiles, PARTS), channels),
+        *(statistics, parts, tiles, cdiv(tiles, PARTS), channels),
         PARTS=PARTS,
         TILES=TILES,
         CHANNELS=CHANNELS,
