@@ -67,8 +67,15 @@ HALF = (
     Tile(64, 32, 64, 4, 4),
     Tile(64, 16, 64, 4, 4),
 )
-# A step of tf32 has as many bytes; 256 columns of float32 do not fit into the registers.
-TF32 = tuple(replace(tile, depth=tile.depth // 2) for tile in HALF if tile.columns < 256)
+# A step of tf32 has as many bytes; 256 columns of float32 do not fit into the registers. Warps are
+# those with which no architecture needs a stack.
+TF32 = (
+    Tile(128, 128, 32, 8, 4),
+    Tile(128, 64, 32, 4, 4),
+    Tile(64, 64, 32, 8, 4),
+    Tile(64, 32, 32, 4, 4),
+    Tile(64, 16, 32, 4, 4),
+)
 # float32 is split into three products, or computed without matrix units.
 SINGLE = (Tile(64, 64, 32, 8, 3), Tile(64, 32, 32, 4, 3), Tile(64, 16, 32, 4, 3))
 TILES = {"bfloat16": HALF, "float16": HALF, "tf32": TF32, "float32": SINGLE}
