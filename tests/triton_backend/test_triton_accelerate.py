@@ -41,8 +41,8 @@ class Stack(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first = nn.Conv2d(3, 16, 3, padding=1)
-        self.blocks = nn.ModuleList([ResBlock(), Widening(16, 12), ResBlock(12)])
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.blocks = nn.ModuleList([ResBlock(8), Widening(8, 12), ResBlock(12)])
         self.norm = nn.GroupNorm(2, 12)
         self.last = nn.Conv2d(12, 4, 3, padding=1)
 
@@ -67,7 +67,7 @@ def passes(counted: Any) -> list[Any]:
     return counted(chain, "normalisation")
 
 
-X = torch.randn(2, 3, 6, 5, generator=torch.Generator().manual_seed(1))
+X = torch.randn(1, 3, 4, 5, generator=torch.Generator().manual_seed(1))
 
 
 def accelerated(model: nn.Module, x: Tensor = X) -> tuple[Tensor, Tensor]:
@@ -104,7 +104,7 @@ def test_a_tensor_that_was_changed_has_no_statistics(
     with mode():
         y, expected = accelerated(model)
     assert error(y, expected) <= 1e-5
-    assert [x.shape[1] for x, *_ in passes] == [16]
+    assert [x.shape[1] for x, *_ in passes] == [8]
 
 
 def test_with_gradients_the_public_ops_run(model: nn.Module, counted: Any) -> None:
