@@ -77,7 +77,7 @@ TF32 = (
     Tile(64, 16, 32, 4, 4),
 )
 # float32 is split into three products, or computed without matrix units.
-SINGLE = (Tile(64, 64, 32, 8, 3), Tile(64, 32, 32, 4, 3), Tile(64, 16, 32, 4, 3))
+SINGLE = (Tile(64, 64, 32, 8, 3), Tile(64, 32, 32, 4, 4), Tile(64, 16, 32, 4, 3))
 TILES = {"bfloat16": HALF, "float16": HALF, "tf32": TF32, "float32": SINGLE}
 WASTE = 4 / 3  # of columns that a tile computes, to those that are there
 

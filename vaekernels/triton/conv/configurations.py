@@ -23,7 +23,7 @@ from vaekernels.triton.conv.configs import (
     gradient_tile_of,
     tiles_of,
 )
-from vaekernels.triton.conv.filters import BLOCK, WIDTH, pack_kernel, unpack_kernel
+from vaekernels.triton.conv.filters import BLOCK, PACK_WARPS, WIDTH, pack_kernel, unpack_kernel
 from vaekernels.triton.conv.forms import Form, adjoint
 from vaekernels.triton.conv.gradient_kernel import filter_gradient_kernel
 from vaekernels.triton.conv.kernel import tap_gemm_kernel
@@ -89,8 +89,8 @@ def conv_configs(op: str, form: Form) -> list[Config]:
         gradient_config(f"{op} filters", one_phase, "tf32"),
         _config(f"{op} pad pixels", pad_kernel, "bf16", _PAD | PIXELS | stride),
         _config(f"{op} pad pixels", pad_kernel, "tf32", _PAD | PIXELS | stride),
-        _config(f"{op} pack", pack_kernel, "bf16", _filters(form)),
-        _config(f"{op} pack", pack_kernel, "tf32", _filters(form)),
+        _config(f"{op} pack", pack_kernel, "bf16", _filters(form), warps=PACK_WARPS),
+        _config(f"{op} pack", pack_kernel, "tf32", _filters(form), warps=PACK_WARPS),
         _config(f"{op} unpack", unpack_kernel, "bf16", _filters(one_phase)),
     ]
 

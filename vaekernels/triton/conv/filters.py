@@ -19,6 +19,7 @@ from vaekernels.triton.conv.tf32 import round_to_tf32
 from vaekernels.triton.launching import cdiv, run, written_dtype
 
 BLOCK, WIDTH = 32, 64  # of a program's tile
+PACK_WARPS = 8  # a number is the sum of up to 16 loads: four warps have no registers for them
 
 
 def fold(form: Form) -> int:
@@ -156,6 +157,7 @@ def pack(
         BLOCK=BLOCK,
         WIDTH=WIDTH,
         TF32=factors_of(weight.dtype, precision) == "tf32",
+        warps=PACK_WARPS,
     )
     return matrix
 
