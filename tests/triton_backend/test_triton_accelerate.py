@@ -172,6 +172,13 @@ def test_statistics_stay_with_a_tensor_and_its_values() -> None:
     assert statistics_of(x) is None
 
 
+def test_a_tensor_that_counts_no_changes_has_none() -> None:
+    """As a copy in another layout, made in inference mode."""
+    with torch.inference_mode():
+        x = torch.ones(3)
+        assert statistics_of(keep(x, torch.ones(2))) is None
+
+
 def test_diffusers(counted: Any, passes: list[Any]) -> None:
     """Statistics are taken of what comes from attention and from the user, no more."""
     from vaekernels.triton.conv import call

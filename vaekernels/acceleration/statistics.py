@@ -38,8 +38,8 @@ def convolve(
 
 
 def keep(y: Tensor, statistics: Tensor | None) -> Tensor:
-    """``y``, which has these statistics from now on."""
-    if statistics is not None:
+    """``y``, which has these statistics from now on; not where it counts no changes."""
+    if statistics is not None and not y.is_inference():
         setattr(y, _ATTRIBUTE, (y._version, statistics))
     return y
 
