@@ -1,11 +1,14 @@
 """The latent ops' CUDA kernels against float64, and their noise against the CPU's.
 
+On a card, and where there is none emulated on the CPU.
+
 The rule: an error of at most twice that of the reference at the same dtype, plus a floor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -13,12 +16,14 @@ import torch
 from torch import Tensor
 
 import vaekernels as vk
+from tests.cuda.emulation.ops import Emulation
 from tests.ops.conformance import assert_as_good_as_eager
 from tests.ops.oracle import KINDS, make, plain, plain_rsample_kl, weights
+from vaekernels import _extension
 
-pytestmark = pytest.mark.cuda
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
-DEVICE, BACKEND = "cuda", "cuda"
+DEVICE, BACKEND = "cpu" if _extension.cuda_refusals() else "cuda", "cuda"
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 # A warp's row, a block's row and several segments, each aligned and not; rank 1; images; nothing.
 SHAPES = [
@@ -53,6 +58,22 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "unaligned": lambda t: torch.cat((t.new_zeros(1), t.flatten()))[1:].view(t.shape),
     "one row expanded": lambda t: t[:1].expand(t.shape),
 }
+
+
+@pytest.fixture(autouse=True)
+def emulation_in_use(request: pytest.FixtureRequest) -> Emulation | None:
+    """In place of a card, unless there is one."""
+    return request.getfixturevalue("emulated") if DEVICE == "cpu" else None
+
+
+@pytest.fixture(params=["host", "device"])
+def where(
+    request: pytest.FixtureRequest, emulation_in_use: Emulation | None
+) -> Iterator[str]:
+    """The device of numbers and seeds."""
+    on_host = request.param == "host"
+    with nullcontext() if on_host or not emulation_in_use else emulation_in_use.numbers_on_device():
+        yield "cpu" if on_host else DEVICE
 
 
 def run(function: Callable[..., Any], leaves: Sequence[Tensor]) -> list[Tensor]:
@@ -120,7 +141,6 @@ def test_mixed_dtypes(name: str) -> None:
             )
 
 
-@pytest.mark.parametrize("where", ["cpu", DEVICE])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["gaussian_kl", "gaussian_nll", "laplace_nll"])
 def test_one_number_for_all_rows(name: str, dtype: torch.dtype, where: str) -> None:
@@ -136,10 +156,10 @@ def test_one_number_for_all_rows(name: str, dtype: torch.dtype, where: str) -> N
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_noise_is_that_of_the_cpu(dtype: torch.dtype) -> None:
+def test_noise_is_that_of_the_cpu(dtype: torch.dtype, where: str) -> None:
     for shape in (*SHAPES, (1000, 1000)):
         ids = torch.randint(-(2**62), 2**62, (2 * shape[0],))[::2]
-        for seed in (0, 2**64 - 1, torch.tensor(-5)):
+        for seed in (0, 2**64 - 1, torch.tensor(-5, device=where)):
             options: dict[str, Any] = {"seed": seed, "step": 2**32 - 1, "dtype": dtype}
             ours = vk.randn(
                 shape, sample_ids=ids.to(DEVICE), device=DEVICE, backend=BACKEND, **options
@@ -174,6 +194,7 @@ def test_a_row_is_the_same_bits_in_every_run_and_batch(name: str) -> None:
             assert torch.equal(part.cpu(), whole[:2])
 
 
+@pytest.mark.cuda
 @pytest.mark.parametrize("drawn", [False, True])
 def test_a_graph_replay_draws_new_noise(drawn: bool) -> None:
     mean, logvar = on_device(
@@ -203,15 +224,20 @@ def test_a_graph_replay_draws_new_noise(drawn: bool) -> None:
     assert not torch.equal(*replays)
 
 
-def test_bad_arguments_are_named() -> None:
+def test_bad_arguments_are_named(emulation_in_use: Emulation | None) -> None:
     mean = torch.zeros(4, 8, device=DEVICE)
     seed = torch.tensor(1)
-    raw = torch.ops.vaekernels
+    raw = emulation_in_use.ops if emulation_in_use else torch.ops.vaekernels
     with pytest.raises(RuntimeError, match=r"gaussian_nll: target: expected shape \(4, 8\)"):
         raw.gaussian_nll(mean, mean[:2], torch.tensor(0.0))
     with pytest.raises(RuntimeError, match=r"rsample_kl: logvar: expected the shape of mean"):
         raw.rsample_kl(mean, mean[:2], seed, 0, None, -30.0, 20.0)
     with pytest.raises(RuntimeError, match=r"bernoulli_nll: target: expected float64, float32"):
         raw.bernoulli_nll(mean, mean.int())
+
+
+@pytest.mark.cuda
+def test_a_tensor_elsewhere_is_named() -> None:
+    mean, seed = torch.zeros(4, 8, device=DEVICE), torch.tensor(1)
     with pytest.raises(RuntimeError, match=r"rsample_kl: sample_ids: expected on cuda"):
-        raw.rsample_kl(mean, mean, seed, 0, torch.arange(4), -30.0, 20.0)
+        torch.ops.vaekernels.rsample_kl(mean, mean, seed, 0, torch.arange(4), -30.0, 20.0)

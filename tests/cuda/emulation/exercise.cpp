@@ -1,0 +1,209 @@
+// Every kernel by every access, over shapes that end anywhere, for sanitizers. Also checks that
+// outputs are written and nothing beside them is, and sums that are exact.
+#include <cstdio>
+#include <deque>
+
+#include "emulation.h"
+#include "heap_tensor.h"
+
+namespace exercise {
+namespace {
+
+using namespace vaekernels::cuda;
+
+int failures = 0;
+
+// The tensors of a call, of kinds and layouts that its access may be given.
+class Call {
+ public:
+  Call(const char* name, Access access, int64_t rows, int64_t length)
+      : access(access), partition(make_partition(rows, length, kSegment)), name_(name) {}
+
+  Rows input() { return add(inputs_, kInput); }
+  Rows output() { return add(outputs_, kUnwritten); }
+
+  // (count,), a number for each row.
+  Rows numbers(Kind kind, int64_t count) {
+    Rows rows = inputs_.emplace_back(kind, 1, count, false, kInput).view;
+    rows.row_stride = 1;
+    return rows;
+  }
+
+  Sums sums(int64_t groups, int64_t items) {
+    Sums sums;
+    sums.totals = outputs_.emplace_back(sums.kind, 1, groups, false, kUnwritten).view.data;
+    if (items != 1) {
+      const Kind kind = Kind::kFloat64;
+      const auto& partials = outputs_.emplace_back(kind, 1, groups * items, false, kUnwritten);
+      sums.partials = reinterpret_cast<double*>(partials.view.data);
+    }
+    return sums;
+  }
+
+  void expect(bool condition) const {
+    if (condition) return;
+    std::printf("%s: wrong result, access %d, shape (%d, %d)\n", name_, static_cast<int>(access),
+                static_cast<int>(partition.rows), static_cast<int>(partition.length));
+    ++failures;
+  }
+
+  void expect_written() {
+    for (HeapTensor& output : outputs_) expect(output.written());
+  }
+
+  const Access access;
+  const Partition partition;
+
+ private:
+  Rows add(std::deque<HeapTensor>& tensors, char fill) {
+    constexpr Kind kMixed[] = {Kind::kBFloat16, Kind::kFloat32, Kind::kFloat16};
+    Kind kind = kMixed[count_++ % 3];
+    bool strided = false;
+    switch (access) {
+      case Access::kFloat32: kind = Kind::kFloat32; break;
+      case Access::kBFloat16: kind = Kind::kBFloat16; break;
+      case Access::kFloat16: kind = Kind::kFloat16; break;
+      case Access::kPacks: break;
+      case Access::kAnyFloat64: kind = count_ % 2 == 0 ? kind : Kind::kFloat64; [[fallthrough]];
+      case Access::kAnyFloat32: strided = true;
+    }
+    return tensors.emplace_back(kind, partition.rows, partition.length, strided, fill).view;
+  }
+
+  const char* name_;
+  int count_ = 0;
+  std::deque<HeapTensor> inputs_, outputs_;  // a deque leaves them where they are
+};
+
+// The last numbers of the inputs are one number each, in turn on the host and on the device.
+void row_reduction(Call& call, Formula formula, int inputs, int numbers) {
+  const Partition& partition = call.partition;
+  RowReductionForward forward;
+  RowReductionBackward backward;
+  forward.partition = backward.partition = partition;
+  for (int k = 0; k < inputs; ++k) {
+    Rows& input = forward.inputs[k];
+    if (k < inputs - numbers) {
+      input = call.input();
+      backward.grads[k] = call.output();
+    } else {
+      input = call.numbers(Kind::kFloat32, 1);
+      input.form = k % 2 == 0 ? Form::kNumber : Form::kValue;
+      input.value = 0.5;
+      backward.number_grads[k] = call.sums(1, partition.items());
+    }
+    backward.inputs[k] = input;
+  }
+  forward.sums = call.sums(partition.rows, partition.segments);
+  backward.grad = call.numbers(Kind::kFloat32, partition.rows);
+  launch_row_reduction_forward(formula, call.access, forward, nullptr);
+  merge_sums(forward.sums, partition.rows, partition.segments, nullptr);
+  launch_row_reduction_backward(formula, call.access, backward, nullptr);
+  for (const Sums& sums : backward.number_grads) merge_sums(sums, 1, partition.items(), nullptr);
+  call.expect_written();
+}
+
+NoiseStream noise(Call& call) {
+  NoiseStream noise;
+  noise.seed = ~uint64_t(0);
+  if (call.partition.rows % 2 == 0) return noise;
+  const auto pointer = [](const Rows& rows) { return reinterpret_cast<const int64_t*>(rows.data); };
+  noise.device_seed = pointer(call.numbers(Kind::kFloat64, 1));
+  noise.sample_ids = pointer(call.numbers(Kind::kFloat64, call.partition.rows));
+  return noise;
+}
+
+void rsample_kl(Call& call) {
+  RsampleKlForward forward;
+  forward.partition = call.partition;
+  forward.mean = call.input();
+  forward.logvar = call.input();
+  forward.noise = noise(call);
+  forward.logvar_min = -30.0;
+  forward.logvar_max = 20.0;
+  forward.z = call.output();
+  forward.kl = call.sums(call.partition.rows, call.partition.segments);
+  launch_rsample_kl_forward(call.access, forward, nullptr);
+  merge_sums(forward.kl, call.partition.rows, call.partition.segments, nullptr);
+
+  RsampleKlBackward backward;
+  backward.partition = call.partition;
+  backward.grad_z = call.input();
+  backward.grad_kl = call.numbers(Kind::kFloat32, call.partition.rows);
+  backward.mean = forward.mean;
+  backward.logvar = forward.logvar;
+  backward.noise = forward.noise;
+  backward.logvar_min = forward.logvar_min;
+  backward.logvar_max = forward.logvar_max;
+  backward.grad_mean = call.output();
+  backward.grad_logvar = call.output();
+  launch_rsample_kl_backward(call.access, backward, nullptr);
+  call.expect_written();
+}
+
+void randn(Call& call) {
+  Randn args;
+  args.partition = call.partition;
+  args.noise = noise(call);
+  args.out = call.output();
+  launch_randn(call.access, args, nullptr);
+  call.expect_written();
+}
+
+// Whole numbers, so that every order of summation gives the same.
+void merge_sums(Call& call) {
+  const int64_t groups = call.partition.rows, items = call.partition.length;
+  const Sums sums = call.sums(groups, items);
+  if (sums.partials == nullptr) return;
+  for (int64_t i = 0; i < groups * items; ++i) sums.partials[i] = static_cast<double>(i);
+  for (const bool reversed : {false, true}) {
+    emulation_reverse_threads(reversed);
+    merge_sums(sums, groups, items, nullptr);
+    for (int64_t group = 0; group < groups; ++group) {
+      const int64_t total = items * (2 * group * items + items - 1) / 2;
+      call.expect(reinterpret_cast<const float*>(sums.totals)[group] == static_cast<float>(total));
+    }
+  }
+  emulation_reverse_threads(false);
+  call.expect_written();
+}
+
+struct Exercise {
+  const char* name;
+  void (*run)(Call& call);
+};
+
+constexpr Exercise kExercises[] = {
+    {"gaussian_kl", [](Call& call) { row_reduction(call, Formula::kGaussianKl, 4, 0); }},
+    {"gaussian_kl, fixed prior", [](Call& call) { row_reduction(call, Formula::kGaussianKl, 4, 2); }},
+    {"bernoulli_nll", [](Call& call) { row_reduction(call, Formula::kBernoulliNll, 2, 0); }},
+    {"gaussian_nll", [](Call& call) { row_reduction(call, Formula::kGaussianNll, 3, 0); }},
+    {"gaussian_nll, one logvar", [](Call& call) { row_reduction(call, Formula::kGaussianNll, 3, 1); }},
+    {"laplace_nll", [](Call& call) { row_reduction(call, Formula::kLaplaceNll, 3, 0); }},
+    {"laplace_nll, one scale", [](Call& call) { row_reduction(call, Formula::kLaplaceNll, 3, 1); }},
+    {"rsample_kl", rsample_kl},
+    {"randn", randn},
+    {"merge_sums", merge_sums},
+};
+
+// A few lanes, a warp with a tail, a warp's longest row, a block's shortest, two segments.
+constexpr int64_t kShapes[][2] = {{1, 1}, {9, 7}, {2, 33}, {3, 512}, {2, 513}, {3, 4096 + 5}};
+
+}  // namespace
+}  // namespace exercise
+
+// Those that are named, or all.
+int main(int count, char** names) {
+  using namespace exercise;
+  for (const Exercise& exercise : kExercises) {
+    const auto is_this = [&](const char* name) { return std::strcmp(name, exercise.name) == 0; };
+    if (count > 1 && std::none_of(names + 1, names + count, is_this)) continue;
+    for (const auto& [rows, length] : kShapes) {
+      for (int access = 0; access <= static_cast<int>(Access::kAnyFloat64); ++access) {
+        Call call(exercise.name, static_cast<Access>(access), rows, length);
+        exercise.run(call);
+      }
+    }
+  }
+  return failures == 0 ? 0 : 1;
+}

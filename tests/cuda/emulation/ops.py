@@ -1,0 +1,62 @@
+"""The emulated kernels as torch ops in a namespace of their own, for CPU tensors."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from vaekernels import registry
+from vaekernels.ops._define import DEFINITIONS, _register_autograd
+
+NAMESPACE = "vaekernels_emulated"
+
+
+class Emulation:
+    """The library, loaded: once in a process."""
+
+    def __init__(self, library: Path) -> None:
+        self._schemas = torch.library.Library(NAMESPACE, "DEF")
+        for name, definition in DEFINITIONS.items():
+            if "cuda" not in definition.backends:
+                continue
+            self._schemas.define(name + definition.schema)
+            if definition.backward_schema is not None:
+                self._schemas.define(f"{name}_backward" + definition.backward_schema)
+                _register_autograd(definition, NAMESPACE, self._schemas)
+        torch.ops.load_library(str(library))
+        self._settings = ctypes.CDLL(str(library))
+        self.ops = getattr(torch.ops, NAMESPACE)
+
+    @contextmanager
+    def as_backend(self) -> Iterator[None]:
+        """Inside, the backend cuda is the emulated one, for CPU tensors."""
+        implementation = registry.implementation
+
+        def emulated(op: str, tensor: Tensor, backend: str | None = None, **options: Any) -> Any:
+            if backend == "cuda":
+                return getattr(self.ops, op).default
+            return implementation(op, tensor, backend, **options)
+
+        with mock.patch.object(registry, "implementation", emulated):
+            yield
+
+    @contextmanager
+    def reversed_threads(self) -> Iterator[None]:
+        """Inside, the warps of a block and the lanes of a warp run in reverse."""
+        self._settings.emulation_reverse_threads(ctypes.c_bool(True))
+        yield
+        self._settings.emulation_reverse_threads(ctypes.c_bool(False))
+
+    @contextmanager
+    def numbers_on_device(self) -> Iterator[None]:
+        """Inside, tensors without dims are on the device too; elsewhere they are on the host."""
+        self._settings.emulation_numbers_on_host(ctypes.c_bool(False))
+        yield
+        self._settings.emulation_numbers_on_host(ctypes.c_bool(True))
