@@ -6,7 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -27,8 +28,8 @@ TORCH_FLAGS = (  # as csrc/cuda/CMakeLists.txt has them
     f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
     *("-DTORCH_TARGET_VERSION=0x020a000000000000", "-DUSE_CUDA"),
 )
-TORCH_LIBRARIES = (
-    *(f"-L{Path(torch.__file__).parent / 'lib'}", "-Wl,--no-as-needed"),
+LIBRARY_FLAGS = (
+    *("-shared", f"-L{Path(torch.__file__).parent / 'lib'}", "-Wl,--no-as-needed"),
     *("-ltorch", "-ltorch_cpu"),
 )
 
@@ -43,6 +44,18 @@ def refusals() -> list[str]:
     if sys.platform != "linux":
         reasons.append("fibers are those of Linux")
     return reasons
+
+
+def sanitizer_refusals(folder: Path, sanitizer: str) -> list[str]:
+    """Why programs with it cannot run here; empty if they can."""
+    source = folder / "nothing.cpp"
+    source.write_text("int main() {}")
+    try:
+        run(str(COMPILER), source, *sanitizing(sanitizer), "-o", folder / "nothing")
+        run(folder / "nothing")
+    except AssertionError as error:
+        return [f"no program runs with -fsanitize={sanitizer}: {error}"]
+    return []
 
 
 def run(*command: str | Path) -> None:
@@ -61,11 +74,14 @@ def link(target: Path, objects: Iterable[Path], *flags: str) -> Path:
 
 def compiled(folder: Path, sources: Iterable[Path], *flags: str) -> list[Path]:
     """One object per source, in ``folder``."""
-    objects = []
-    for source in sources:
-        objects.append(folder / f"{source.name}.o")
-        run(str(COMPILER), *FLAGS, *flags, "-x", "c++", "-c", source, "-o", objects[-1])
-    return objects
+
+    def compile_one(source: Path) -> Path:
+        target = folder / f"{source.name}.o"
+        run(str(COMPILER), *FLAGS, *flags, "-x", "c++", "-c", source, "-o", target)
+        return target
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(compile_one, sources))
 
 
 def kernels(
@@ -76,26 +92,30 @@ def kernels(
     return compiled(folder, sources, f"-I{csrc}", "-include", "cuda_runtime.h", *flags)
 
 
-def host_files(folder: Path, csrc: Path = CSRC, names: Iterable[str] = HOST) -> list[Path]:
+def host_files(folder: Path, sources: Iterable[Path]) -> list[Path]:
     """Objects of the host files."""
-    sources = [csrc / "cuda" / name for name in names]
-    return compiled(folder, sources, f"-I{csrc}", "-include", "torch_on_cpu.h", *TORCH_FLAGS)
+    return compiled(folder, sources, f"-I{CSRC}", "-include", "torch_on_cpu.h", *TORCH_FLAGS)
 
 
 def library(folder: Path) -> Path:
     """The ops beside torch."""
-    checks = ("-fsanitize=alignment,bounds", "-Dvaekernels=vaekernels_emulated")
+    flags = ("-O1", "-fsanitize=alignment,bounds", "-Dvaekernels=vaekernels_emulated")
     objects = [
         *compiled(folder, [HERE / "block.cpp", HERE / "launch.cpp"], "-O1"),
         *compiled(folder, [HERE / "torch_on_cpu.cpp"], *TORCH_FLAGS),
-        *kernels(folder, "-O1", *checks),
-        *host_files(folder),
+        *kernels(folder, *flags),
+        *host_files(folder, [*(CSRC / "cuda" / name for name in HOST), HERE / "access.cpp"]),
     ]
-    return link(folder / "libemulated.so", objects, "-shared", *TORCH_LIBRARIES)
+    return link(folder / "libemulated.so", objects, *LIBRARY_FLAGS)
+
+
+def sanitizing(sanitizer: str) -> tuple[str, ...]:
+    """To compile and to link with it; its first report ends the program."""
+    return f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"
 
 
 def program(folder: Path, sanitizer: str) -> Path:
-    """The exercise, its kernels with a sanitizer."""
+    """The exercise; its kernels, and nothing else, with a sanitizer."""
     sources = [HERE / name for name in ("block.cpp", "launch.cpp", "exercise.cpp")]
     objects = [
         *compiled(folder, sources, "-O1", f"-I{CSRC}"),
@@ -104,12 +124,19 @@ def program(folder: Path, sanitizer: str) -> Path:
     return link(folder / "exercise", objects, *sanitizing(sanitizer))
 
 
-def variant(program: Path, folder: Path, sanitizer: str, csrc: Path, kernel: str) -> Path:
-    """The exercise with one device file of other sources."""
-    kept = [path for path in program.parent.glob("*.o") if path.name != f"{kernel}.o"]
-    changed = kernels(folder, *sanitizing(sanitizer), csrc=csrc, names=[kernel])
-    return link(folder / "exercise", [*kept, *changed], *sanitizing(sanitizer))
+def relinked(original: Path, changed: Sequence[Path], *flags: str) -> Path:
+    """A library or program with some objects in place of those of the same names."""
+    names = [path.name for path in changed]
+    kept = [path for path in original.parent.glob("*.o") if path.name not in names]
+    return link(changed[0].parent / original.name, [*kept, *changed], *flags)
 
 
-def sanitizing(sanitizer: str) -> tuple[str, ...]:
-    return f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"
+def changed_sources(folder: Path, file: str, old: str, new: str) -> Path:
+    """A copy of csrc with one text in a file of csrc/cuda replaced."""
+    for part in ("common", "cuda"):
+        shutil.copytree(CSRC / part, folder / "csrc" / part)
+    path = folder / "csrc" / "cuda" / file
+    text = path.read_text()
+    assert text.count(old) == 1, f"{file} has {old!r} {text.count(old)} times"
+    path.write_text(text.replace(old, new))
+    return folder / "csrc"

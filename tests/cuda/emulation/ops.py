@@ -30,6 +30,8 @@ class Emulation:
             if definition.backward_schema is not None:
                 self._schemas.define(f"{name}_backward" + definition.backward_schema)
                 _register_autograd(definition, NAMESPACE, self._schemas)
+        self._schemas.define("access(Tensor[] tensors) -> int")
+        self.library = library
         torch.ops.load_library(str(library))
         self._settings = ctypes.CDLL(str(library))
         self.ops = getattr(torch.ops, NAMESPACE)
