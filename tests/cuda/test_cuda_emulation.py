@@ -54,7 +54,7 @@ def test_the_order_of_threads_does_not_matter(name: str, emulated: Emulation) ->
     for shape in ((9, 20), (2, 513), (2, 3 * 4096 + 8)):
         inputs = [make(kind, shape, torch.float32, i) for i, kind in enumerate(KINDS[name])]
         results = latent.run(lambda *t: op(*t, backend="cuda"), inputs)
-        with emulated.reversed_threads():
+        with emulated.switched_on("reverse_threads"):
             again = latent.run(lambda *t: op(*t, backend="cuda"), inputs)
         assert all(torch.equal(a, b) for a, b in zip(results, again, strict=True))
 

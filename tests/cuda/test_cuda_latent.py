@@ -8,7 +8,6 @@ The rule: an error of at most twice that of the reference at the same dtype, plu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -67,13 +66,15 @@ def emulation_in_use(request: pytest.FixtureRequest) -> Emulation | None:
 
 
 @pytest.fixture(params=["host", "device"])
-def where(
-    request: pytest.FixtureRequest, emulation_in_use: Emulation | None
-) -> Iterator[str]:
+def where(request: pytest.FixtureRequest, emulation_in_use: Emulation | None) -> Iterator[str]:
     """The device of numbers and seeds."""
-    on_host = request.param == "host"
-    with nullcontext() if on_host or not emulation_in_use else emulation_in_use.numbers_on_device():
-        yield "cpu" if on_host else DEVICE
+    if request.param == "host":
+        yield "cpu"
+    elif emulation_in_use is None:
+        yield DEVICE
+    else:
+        with emulation_in_use.switched_on("numbers_on_device"):
+            yield DEVICE
 
 
 def run(function: Callable[..., Any], leaves: Sequence[Tensor]) -> list[Tensor]:

@@ -69,7 +69,11 @@ MISTAKES = {
         *("sums.cu", "merge_sums", MEMORY, "merge_sums: wrong result"),
     ),
     "a lane ends before a shuffle": Mistake(
-        *("sums.cu", "  double sum = 0.0;\n", "  double sum = 0.0;\n  if (item.thread == 3) return;\n"),
+        *(
+            "sums.cu",
+            "  double sum = 0.0;\n",
+            "  double sum = 0.0;\n  if (item.thread == 3) return;\n",
+        ),
         *("sums.cu", "merge_sums", MEMORY, "for threads of its warp that never come"),
     ),
 }
@@ -115,7 +119,7 @@ def test_a_mistake_is_reported(
     program = program_of(mistake.sanitizer)
     csrc = build.changed_sources(tmp_path, mistake.file, mistake.old, mistake.new)
     flags = build.sanitizing(mistake.sanitizer)
-    changed = build.kernels(tmp_path, *flags, csrc=csrc, names=[mistake.kernel])
+    changed = build.kernels(tmp_path, [csrc / "cuda" / mistake.kernel], *flags)
     status, report = report_of(build.relinked(program, changed, *flags), mistake.exercise)
     assert status != 0
     assert mistake.report in report

@@ -1,1 +1,1 @@
-"""The CUDA kernels of csrc/cuda on the CPU, from the same sources (ARCHITECTURE.md, "Correctness")."""
+"""The CUDA kernels on the CPU, from the same sources; ARCHITECTURE.md says what that proves."""

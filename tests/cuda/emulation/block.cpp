@@ -31,10 +31,7 @@ Ground& ground_of(unsigned block, size_t thread) {
 }  // namespace
 
 Block::Block(int threads, bool reversed, const std::function<void()>& kernel, void* end_of_launch)
-    : kernel_(kernel),
-      reversed_(reversed),
-      end_of_launch_(end_of_launch),
-      fibers_(threads) {
+    : kernel_(kernel), reversed_(reversed), end_of_launch_(end_of_launch), fibers_(threads) {
   scheduler_.tsan = tsan::current_fiber();
   for (size_t thread = 0; thread < fibers_.size(); ++thread) {
     const Ground& ground = ground_of(blockIdx.x, thread);

@@ -1,6 +1,6 @@
-// The threads of a block as fibers of one OS thread. A fiber runs until it has to wait for others, a
-// warp until all of its fibers wait: an order as far from lockstep as CUDA allows, so what lacks a
-// barrier reads what is not written yet. Warps and lanes also run in reverse.
+// The threads of a block as fibers of one OS thread. A fiber runs until it has to wait for others,
+// a warp until all of its fibers wait: an order as far from lockstep as CUDA allows, so what lacks
+// a barrier reads what is not written yet. Warps and lanes also run in reverse.
 #pragma once
 
 #include <cuda_runtime.h>

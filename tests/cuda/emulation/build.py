@@ -17,11 +17,9 @@ HERE = Path(__file__).parent
 CSRC = HERE.parents[2] / "csrc"
 COMPILER = shutil.which(os.environ.get("CXX", "c++"))
 
-HOST = ("bindings.cpp", "randn.cpp", "row_reduction.cpp", "rsample_kl.cpp", "tensors.cpp")
-KERNELS = ("randn.cu", "row_reduction.cu", "rsample_kl.cu", "sums.cu")
 FLAGS = (
     *("-std=c++20", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-g1"),
-    *("-Wall", "-Wextra", "-Wno-unknown-pragmas", f"-I{HERE}"),
+    *("-Wall", "-Wextra", "-Wno-unknown-pragmas"),
 )
 TORCH_FLAGS = (  # as csrc/cuda/CMakeLists.txt has them
     *(f"-isystem{path}" for path in cpp_extension.include_paths()),
@@ -77,24 +75,23 @@ def compiled(folder: Path, sources: Iterable[Path], *flags: str) -> list[Path]:
 
     def compile_one(source: Path) -> Path:
         target = folder / f"{source.name}.o"
-        run(str(COMPILER), *FLAGS, *flags, "-x", "c++", "-c", source, "-o", target)
+        # A changed copy of csrc comes before it.
+        includes = (f"-I{HERE}", f"-I{source.parents[1]}", f"-I{CSRC}")
+        run(str(COMPILER), *FLAGS, *includes, *flags, "-x", "c++", "-c", source, "-o", target)
         return target
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(compile_one, sources))
 
 
-def kernels(
-    folder: Path, *flags: str, csrc: Path = CSRC, names: Iterable[str] = KERNELS
-) -> list[Path]:
-    """Objects of the device files; as nvcc does, CUDA's header comes before all else."""
-    sources = [csrc / "cuda" / name for name in names]
-    return compiled(folder, sources, f"-I{csrc}", "-include", "cuda_runtime.h", *flags)
+def kernels(folder: Path, sources: Iterable[Path], *flags: str) -> list[Path]:
+    """Objects of device files; as nvcc does, CUDA's header comes before all else."""
+    return compiled(folder, sources, "-include", "cuda_runtime.h", *flags)
 
 
 def host_files(folder: Path, sources: Iterable[Path]) -> list[Path]:
-    """Objects of the host files."""
-    return compiled(folder, sources, f"-I{CSRC}", "-include", "torch_on_cpu.h", *TORCH_FLAGS)
+    """Objects of host files."""
+    return compiled(folder, sources, "-include", "torch_on_cpu.h", *TORCH_FLAGS)
 
 
 def library(folder: Path) -> Path:
@@ -103,8 +100,8 @@ def library(folder: Path) -> Path:
     objects = [
         *compiled(folder, [HERE / "block.cpp", HERE / "launch.cpp"], "-O1"),
         *compiled(folder, [HERE / "torch_on_cpu.cpp"], *TORCH_FLAGS),
-        *kernels(folder, *flags),
-        *host_files(folder, [*(CSRC / "cuda" / name for name in HOST), HERE / "access.cpp"]),
+        *kernels(folder, (CSRC / "cuda").glob("*.cu"), *flags),
+        *host_files(folder, [*(CSRC / "cuda").glob("*.cpp"), HERE / "access.cpp"]),
     ]
     return link(folder / "libemulated.so", objects, *LIBRARY_FLAGS)
 
@@ -118,8 +115,8 @@ def program(folder: Path, sanitizer: str) -> Path:
     """The exercise; its kernels, and nothing else, with a sanitizer."""
     sources = [HERE / name for name in ("block.cpp", "launch.cpp", "exercise.cpp")]
     objects = [
-        *compiled(folder, sources, "-O1", f"-I{CSRC}"),
-        *kernels(folder, *sanitizing(sanitizer)),
+        *compiled(folder, sources, "-O1"),
+        *kernels(folder, (CSRC / "cuda").glob("*.cu"), *sanitizing(sanitizer)),
     ]
     return link(folder / "exercise", objects, *sanitizing(sanitizer))
 

@@ -1,11 +1,11 @@
-// What tests say to the emulation.
+// The settings of the emulation; all are off at first.
 #pragma once
 
 extern "C" {
 
-// Warps and lanes run in the order of their numbers, or in reverse.
+// The warps of a block and the lanes of a warp run in reverse.
 __attribute__((visibility("default"))) void emulation_reverse_threads(bool on);
 
-// Whether tensors without dims, numbers and seeds, are on the host or, as all others, on the device.
-__attribute__((visibility("default"))) void emulation_numbers_on_host(bool on);
+// Tensors without dims, numbers and seeds, are on the device as all others are, not on the host.
+__attribute__((visibility("default"))) void emulation_numbers_on_device(bool on);
 }

@@ -151,7 +151,7 @@ void randn(Call& call) {
 }
 
 // Whole numbers, so that every order of summation gives the same.
-void merge_sums(Call& call) {
+void exact_sums(Call& call) {
   const int64_t groups = call.partition.rows, items = call.partition.length;
   const Sums sums = call.sums(groups, items);
   if (sums.partials == nullptr) return;
@@ -175,15 +175,17 @@ struct Exercise {
 
 constexpr Exercise kExercises[] = {
     {"gaussian_kl", [](Call& call) { row_reduction(call, Formula::kGaussianKl, 4, 0); }},
-    {"gaussian_kl, fixed prior", [](Call& call) { row_reduction(call, Formula::kGaussianKl, 4, 2); }},
+    {"gaussian_kl, fixed prior",
+     [](Call& call) { row_reduction(call, Formula::kGaussianKl, 4, 2); }},
     {"bernoulli_nll", [](Call& call) { row_reduction(call, Formula::kBernoulliNll, 2, 0); }},
     {"gaussian_nll", [](Call& call) { row_reduction(call, Formula::kGaussianNll, 3, 0); }},
-    {"gaussian_nll, one logvar", [](Call& call) { row_reduction(call, Formula::kGaussianNll, 3, 1); }},
+    {"gaussian_nll, one logvar",
+     [](Call& call) { row_reduction(call, Formula::kGaussianNll, 3, 1); }},
     {"laplace_nll", [](Call& call) { row_reduction(call, Formula::kLaplaceNll, 3, 0); }},
     {"laplace_nll, one scale", [](Call& call) { row_reduction(call, Formula::kLaplaceNll, 3, 1); }},
     {"rsample_kl", rsample_kl},
     {"randn", randn},
-    {"merge_sums", merge_sums},
+    {"merge_sums", exact_sums},
 };
 
 // A few lanes, a warp with a tail, a warp's longest row, a block's shortest, two segments.

@@ -22,8 +22,8 @@ inline size_t size_of(Kind kind) {
 
 class HeapTensor {
  public:
-  // Dense rows start at multiples of 16 bytes. Strided ones are transposed where their length allows
-  // it, else every other element.
+  // Dense rows start at multiples of 16 bytes. Strided ones are transposed where their length
+  // allows it, else every other element.
   HeapTensor(Kind kind, int64_t rows, int64_t length, bool strided, char fill) : rows_(rows) {
     view.kind = kind;
     view.form = strided ? Form::kStrided : Form::kDense;

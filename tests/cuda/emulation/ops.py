@@ -50,15 +50,11 @@ class Emulation:
             yield
 
     @contextmanager
-    def reversed_threads(self) -> Iterator[None]:
-        """Inside, the warps of a block and the lanes of a warp run in reverse."""
-        self._settings.emulation_reverse_threads(ctypes.c_bool(True))
-        yield
-        self._settings.emulation_reverse_threads(ctypes.c_bool(False))
-
-    @contextmanager
-    def numbers_on_device(self) -> Iterator[None]:
-        """Inside, tensors without dims are on the device too; elsewhere they are on the host."""
-        self._settings.emulation_numbers_on_host(ctypes.c_bool(False))
-        yield
-        self._settings.emulation_numbers_on_host(ctypes.c_bool(True))
+    def switched_on(self, name: str) -> Iterator[None]:
+        """Inside, a setting of emulation.h is on."""
+        switch = getattr(self._settings, f"emulation_{name}")
+        switch(ctypes.c_bool(True))
+        try:
+            yield
+        finally:
+            switch(ctypes.c_bool(False))

@@ -8,14 +8,15 @@
 namespace emulation {
 namespace {
 
-bool numbers_on_host = true;
+bool numbers_on_device = false;
 
 }  // namespace
 
 AOTITorchError device_type(AtenTensorHandle tensor, int32_t* type) {
   int64_t dims = 0;
   const AOTITorchError error = aoti_torch_get_dim(tensor, &dims);
-  *type = dims == 0 && numbers_on_host ? aoti_torch_device_type_cpu() : aoti_torch_device_type_cuda();
+  const bool on_host = dims == 0 && !numbers_on_device;
+  *type = on_host ? aoti_torch_device_type_cpu() : aoti_torch_device_type_cuda();
   return error;
 }
 
@@ -33,7 +34,7 @@ AOTITorchError delete_device_guard(DeviceGuardHandle) { return AOTI_TORCH_SUCCES
 
 }  // namespace emulation
 
-void emulation_numbers_on_host(bool on) { emulation::numbers_on_host = on; }
+void emulation_numbers_on_device(bool on) { emulation::numbers_on_device = on; }
 
 extern "C" {
 

@@ -1,6 +1,6 @@
-// ThreadSanitizer's fibers; null unless it is linked. It takes each fiber for a thread of its own, and
-// as a switch between fibers orders nothing here, what happens before what is said by barriers alone.
-// The emulation itself is compiled without it: its own accesses say nothing of the kernels.
+// ThreadSanitizer's fibers; null unless it is linked. It takes each fiber for a thread of its own,
+// and as a switch between fibers orders nothing here, what happens before what is said by barriers
+// alone. The emulation itself is compiled without it: its own accesses say nothing of the kernels.
 #pragma once
 
 extern "C" {
