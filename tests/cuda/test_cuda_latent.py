@@ -20,7 +20,10 @@ from tests.ops.conformance import assert_as_good_as_eager
 from tests.ops.oracle import KINDS, make, plain, plain_rsample_kl, weights
 from vaekernels import _extension
 
-pytestmark = pytest.mark.usefixtures("poisoned_memory")
+pytestmark = [
+    pytest.mark.usefixtures("poisoned_memory"),
+    pytest.mark.xdist_group("cuda_emulation"),  # one process compiles for all of them
+]
 
 DEVICE, BACKEND = "cpu" if _extension.cuda_refusals() else "cuda", "cuda"
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]

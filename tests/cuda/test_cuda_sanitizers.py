@@ -15,7 +15,10 @@ import pytest
 
 from tests.cuda.emulation import build
 
+pytestmark = pytest.mark.xdist_group("cuda_sanitizers")  # one process compiles for all of them
+
 MEMORY, RACES = "address,undefined", "thread"
+TWO_BARRIERS = "if (threadIdx.x < 32) __syncthreads();\nelse __syncthreads();"
 
 
 @dataclass(frozen=True)
@@ -68,12 +71,17 @@ MISTAKES = {
         *("items.cuh", "warp < kWarps; ++warp", "warp < kWarps - 1; ++warp"),
         *("sums.cu", "merge_sums", MEMORY, "merge_sums: wrong result"),
     ),
+    "all lanes write, and the last one is right": Mistake(
+        *("items.cuh", "if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = x;"),
+        "of_warp[threadIdx.x / 32] = threadIdx.x % 32 == 31 ? x : 0.0;",
+        *("sums.cu", "merge_sums", MEMORY, "merge_sums: wrong result"),
+    ),
+    "threads are at different barriers": Mistake(
+        *("sums.cu", "double sum = 0.0;", "double sum = 0.0;\n" + TWO_BARRIERS),
+        *("sums.cu", "merge_sums", MEMORY, "for threads of its block that never come"),
+    ),
     "a lane ends before a shuffle": Mistake(
-        *(
-            "sums.cu",
-            "  double sum = 0.0;\n",
-            "  double sum = 0.0;\n  if (item.thread == 3) return;\n",
-        ),
+        *("sums.cu", "double sum = 0.0;", "double sum = 0.0; if (item.thread == 3) return;"),
         *("sums.cu", "merge_sums", MEMORY, "for threads of its warp that never come"),
     ),
 }
