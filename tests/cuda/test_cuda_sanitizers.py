@@ -111,6 +111,8 @@ def report_of(program: Path, *exercises: str) -> tuple[int, str]:
         text=True,
         check=False,
     )
+    if "unexpected memory mapping" in result.stdout:  # by chance, where addresses are very random
+        pytest.skip(result.stdout)
     return result.returncode, result.stdout
 
 
