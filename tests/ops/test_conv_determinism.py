@@ -11,6 +11,7 @@ import vaekernels as vk
 from tests.ops import convs
 from tests.ops.convs import Conv
 
+# The first is cut into two parts by the filters' gradient of 3x3, which three threads share.
 SHAPES = ((3, 24, 16, 33, 37), (1, 40, 3, 29, 31), (2, 3, 40, 29, 31), (1, 256, 256, 16, 16))
 
 

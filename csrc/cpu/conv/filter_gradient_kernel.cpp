@@ -1,4 +1,7 @@
 // The gradient of the filters; see FilterGradient in winograd.h.
+#include <algorithm>
+#include <type_traits>
+
 #include "cpu/conv/algorithm.h"
 #include "cpu/conv/window.h"
 
@@ -70,22 +73,31 @@ void transform_gradient_inputs_of(const FilterGradient& args, int64_t first, int
   for (int64_t k = first; k < last; ++k) transform_gradient_tile<F>(args, k);
 }
 
-// c[r][0 .. columns) (+)= sum over tiles of a[tile][r] * b[tile][0 .. columns).
+constexpr int64_t kBlock = kGradientPanel * kGradientPanel;  // sums of a panel by a panel
+constexpr int64_t kInPanel = kGradientPanel / kLanes;        // registers
+// Panels of the depth whose sums are computed at once: two registers a row make twice the products
+// of each number that is read.
+constexpr int64_t kTogether = kInPanel > 1 ? 1 : 2;
+
+// c[r][register q] (+)= sum over tiles of a[tile][r] * b[tile][register q]. The steps are between
+// registers.
 template <int kRows, int kVectors>
-VK_INLINE void accumulate_group(const float* a, const float* b, float* c, int64_t c_row,
-                                int64_t tiles, bool first) {
+VK_INLINE void accumulate_rows(const float* a, const float* b, int64_t b_step, float* c,
+                               int64_t c_step, int64_t tiles, bool first) {
   Vec sum[kRows][kVectors];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
-    prefetch_for_write(c + r * c_row);
 #pragma GCC unroll 2
-    for (int q = 0; q < kVectors; ++q) sum[r][q] = Vec{};
+    for (int q = 0; q < kVectors; ++q) {
+      prefetch_for_write(c + r * kGradientPanel + q * c_step);
+      sum[r][q] = Vec{};
+    }
   }
 #pragma GCC unroll 4
   for (int64_t t = 0; t < tiles; ++t) {
     Vec x[kVectors];
 #pragma GCC unroll 2
-    for (int q = 0; q < kVectors; ++q) x[q] = load(b + t * kGradientPanel + q * kLanes);
+    for (int q = 0; q < kVectors; ++q) x[q] = load(b + t * kGradientPanel + q * b_step);
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
       const Vec y = broadcast(a[t * kGradientPanel + r]);
@@ -97,72 +109,110 @@ VK_INLINE void accumulate_group(const float* a, const float* b, float* c, int64_
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
     for (int q = 0; q < kVectors; ++q) {
-      float* to = c + r * c_row + q * kLanes;
+      float* to = c + r * kGradientPanel + q * c_step;
       store(to, first ? sum[r][q] : load(to) + sum[r][q]);
     }
   }
 }
 
-// A panel of output channels by a panel of the depth, of which so many rows and columns are wanted.
+// A panel of output channels, of which so many rows are wanted.
 template <int kVectors>
-VK_INLINE void accumulate_columns(const float* a, const float* b, float* c, int64_t c_row,
-                                  [[maybe_unused]] int64_t rows, int64_t tiles, bool first) {
+void accumulate_panel(const float* a, const float* b, int64_t b_step, float* c, int64_t c_step,
+                      int64_t rows, int64_t tiles, bool first) {
 #if defined(__AVX512F__)
-  accumulate_group<16, kVectors>(a, b, c, c_row, tiles, first);
+  constexpr int kRows = 16 / kVectors;
 #else
-  accumulate_group<6, kVectors>(a, b, c, c_row, tiles, first);
-  if (rows > 6) accumulate_group<6, kVectors>(a + 6, b, c + 6 * c_row, c_row, tiles, first);
-  if (rows > 12) accumulate_group<4, kVectors>(a + 12, b, c + 12 * c_row, c_row, tiles, first);
+  constexpr int kRows = 6;
 #endif
+  constexpr int kSecond = std::min<int>(kRows, kGradientPanel - kRows);
+  constexpr int kThird = kGradientPanel - kRows - kSecond;
+  const auto run = [&](auto count, int from) {
+    if constexpr (count.value > 0) {
+      if (rows <= from) return;
+      accumulate_rows<count.value, kVectors>(a + from, b, b_step, c + from * kGradientPanel, c_step,
+                                             tiles, first);
+    }
+  };
+  run(std::integral_constant<int, kRows>{}, 0);
+  run(std::integral_constant<int, kSecond>{}, kRows);
+  run(std::integral_constant<int, kThird>{}, kRows + kSecond);
 }
 
-void accumulate_panels(const float* a, const float* b, float* c, int64_t c_row, int64_t rows,
-                       int64_t columns, int64_t tiles, bool first) {
-  constexpr int64_t kMost = kLanes < kGradientPanel ? 2 * kLanes : kLanes;
-  const int64_t wanted = columns < kGradientPanel ? columns : kGradientPanel;
-  for (int64_t column = 0; column < wanted; column += kMost) {
-    const bool narrow = wanted - column <= kLanes;
-    auto* run = narrow ? accumulate_columns<1> : accumulate_columns<kMost / kLanes>;
-    run(a, b + column, c + column, c_row, rows, tiles, first);
+// The sums of one product for the registers of the depth from a panel on.
+template <class F>
+void accumulate_product(const FilterGradient& args, int64_t product, int64_t panel,
+                        int64_t registers) {
+  const int64_t source =
+      F::kSource[product / F::kProducts] * F::kInputPoints + F::kSource[product % F::kProducts];
+  const float* v = args.v + source * args.v_point + panel * args.panel;
+  const float* dv = args.dv + product * args.dv_point;
+  float* c = args.c + product * args.c_point + panel * args.out_panels * kBlock;
+  const int64_t v_step = kInPanel > 1 ? kLanes : args.panel;
+  const int64_t c_step = kInPanel > 1 ? kLanes : args.out_panels * kBlock;
+  for (int64_t out = 0; out < args.out_panels; ++out) {
+    const int64_t rows = args.conv.out_channels - out * kGradientPanel;
+    for (int64_t at = 0; at < registers; at += 2) {
+      auto* run = registers - at == 1 ? accumulate_panel<1> : accumulate_panel<2>;
+      run(dv + out * args.panel, v + at * v_step, v_step, c + out * kBlock + at * c_step, c_step,
+          rows, args.tiles, args.first_block);
+    }
+  }
+}
+
+VK_INLINE Vec sum_of_parts(const FilterGradient& args, const float* c) {
+  Vec sum = load(c);
+  for (int64_t part = 1; part < args.parts; ++part) sum = sum + load(c + part * args.c_part);
+  return sum;
+}
+
+// One register of input channels of one output channel, from its sums c of the first input phase.
+template <class F>
+VK_INLINE void finish_register(const FilterGradient& args, const float* c, int64_t phase_step,
+                               float* dw, int64_t n) {
+  constexpr int kR = F::kTaps, kP = F::kProducts;
+  const Geometry& g = args.conv.geometry;
+  alignas(64) float taps[16][kLanes];
+  for (int phase = 0; phase < args.conv.in_phases(); ++phase, c += phase_step) {
+    const int* taps_y = g.taps[phase / g.in_phases];
+    const int* taps_x = g.taps[phase % g.in_phases];
+    Vec half[kR][kP];
+#pragma GCC unroll 8
+    for (int j = 0; j < kP; ++j) {
+      Vec u[kP], w[kR];
+#pragma GCC unroll 8
+      for (int i = 0; i < kP; ++i) u[i] = sum_of_parts(args, c + (i * kP + j) * args.c_point);
+      F::filter_adjoint(u, w);
+#pragma GCC unroll 4
+      for (int i = 0; i < kR; ++i) half[i][j] = w[i];
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < kR; ++i) {
+      Vec w[kR];
+      F::filter_adjoint(half[i], w);
+#pragma GCC unroll 4
+      for (int j = 0; j < kR; ++j) {
+        if (taps_y[i] >= 0 && taps_x[j] >= 0) store(taps[taps_y[i] * g.kernel + taps_x[j]], w[j]);
+      }
+    }
+  }
+  for (int64_t lane = 0; lane < n; ++lane, dw += args.in_stride) {
+    for (int tap = 0; tap < g.kernel * g.kernel; ++tap) dw[tap] = taps[tap][lane];
   }
 }
 
 template <class F>
-void finish_channel(const FilterGradient& args, int64_t out) {
-  constexpr int kR = F::kTaps, kP = F::kProducts;
+void finish_block(const FilterGradient& args, int64_t out_panel, int64_t in_panel) {
   const Convolution& conv = args.conv;
-  const Geometry& g = conv.geometry;
-  const int64_t phase_channels = round_up(conv.in_channels, kGradientPanel);
-  alignas(64) float taps[16][kLanes];
-  for (int64_t in = 0; in < conv.in_channels; in += kLanes) {
-    for (int phase = 0; phase < conv.in_phases(); ++phase) {
-      const int* taps_y = g.taps[phase / g.in_phases];
-      const int* taps_x = g.taps[phase % g.in_phases];
-      const float* c = args.c + out * args.c_row + phase * phase_channels + in;
-      Vec half[kR][kP];
-#pragma GCC unroll 8
-      for (int j = 0; j < kP; ++j) {
-        Vec u[kP], w[kR];
-#pragma GCC unroll 8
-        for (int i = 0; i < kP; ++i) u[i] = load(c + (i * kP + j) * args.c_point);
-        F::filter_adjoint(u, w);
-#pragma GCC unroll 4
-        for (int i = 0; i < kR; ++i) half[i][j] = w[i];
-      }
-#pragma GCC unroll 4
-      for (int i = 0; i < kR; ++i) {
-        Vec w[kR];
-        F::filter_adjoint(half[i], w);
-#pragma GCC unroll 4
-        for (int j = 0; j < kR; ++j) {
-          if (taps_y[i] >= 0 && taps_x[j] >= 0) store(taps[taps_y[i] * g.kernel + taps_x[j]], w[j]);
-        }
-      }
-    }
-    const int64_t n = conv.in_channels - in < kLanes ? conv.in_channels - in : kLanes;
-    float* dw = args.dw + out * args.out_stride + in * args.in_stride;
-    for (int64_t lane = 0; lane < n; ++lane, dw += args.in_stride) {
-      for (int tap = 0; tap < g.kernel * g.kernel; ++tap) dw[tap] = taps[tap][lane];
+  const int64_t out = out_panel * kGradientPanel, in = in_panel * kGradientPanel;
+  const int64_t rows = std::min(kGradientPanel, conv.out_channels - out);
+  const int64_t columns = std::min(kGradientPanel, conv.in_channels - in);
+  const int64_t phase_step = args.depth_panels / conv.in_phases() * args.out_panels * kBlock;
+  const float* c = args.c + (in_panel * args.out_panels + out_panel) * kBlock;
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t q = 0; q < columns; q += kLanes) {
+      finish_register<F>(args, c + r * kGradientPanel + q, phase_step,
+                         args.dw + (out + r) * args.out_stride + (in + q) * args.in_stride,
+                         std::min<int64_t>(kLanes, columns - q));
     }
   }
 }
@@ -175,33 +225,26 @@ void transform_gradient_inputs(const FilterGradient& args, int64_t first, int64_
 }
 
 void accumulate_filter_gradient(const FilterGradient& args, int64_t first, int64_t last) {
-  const int64_t panels = args.c_row / kGradientPanel;
-  const int64_t out_panels = round_up(args.conv.out_channels, kGradientPanel) / kGradientPanel;
+  const int64_t phase_panels = args.depth_panels / args.conv.in_phases();
   with_algorithm(args.conv.algorithm, [&](auto f) {
     using F = decltype(f);
-    for (int64_t unit = first; unit < last; ++unit) {
-      const int64_t product = unit / panels, panel = unit % panels;
-      const int64_t phase_panels = panels / args.conv.in_phases();
-      const int64_t phase = panel / phase_panels;
-      const int64_t columns = args.conv.in_channels - panel % phase_panels * kGradientPanel;
+    for (int64_t unit = first, together; unit < last; unit += together) {
+      const int64_t product = unit / args.depth_panels, panel = unit % args.depth_panels;
+      const int64_t phase = panel / phase_panels, in_phase = panel % phase_panels;
+      together = std::min(kTogether, std::min(last - unit, phase_panels - in_phase));
       if (vanishes<F>(args.conv.geometry, phase, product)) continue;
-      const int64_t source =
-          F::kSource[product / F::kProducts] * F::kInputPoints + F::kSource[product % F::kProducts];
-      const float* v = args.v + source * args.v_point + panel * args.panel;
-      const float* dv = args.dv + product * args.dv_point;
-      float* c = args.c + product * args.c_point + panel * kGradientPanel;
-      for (int64_t out = 0; out < out_panels; ++out) {
-        accumulate_panels(dv + out * args.panel, v, c + out * kGradientPanel * args.c_row,
-                          args.c_row, args.conv.out_channels - out * kGradientPanel, columns,
-                          args.tiles, args.first_block);
-      }
+      const int64_t columns =
+          std::min(together * kGradientPanel, args.conv.in_channels - in_phase * kGradientPanel);
+      accumulate_product<F>(args, product, panel, (columns + kLanes - 1) / kLanes);
     }
   });
 }
 
 void finish_filter_gradient(const FilterGradient& args, int64_t first, int64_t last) {
   with_algorithm(args.conv.algorithm, [&](auto f) {
-    for (int64_t out = first; out < last; ++out) finish_channel<decltype(f)>(args, out);
+    for (int64_t unit = first; unit < last; ++unit) {
+      finish_block<decltype(f)>(args, unit % args.out_panels, unit / args.out_panels);
+    }
   });
 }
 

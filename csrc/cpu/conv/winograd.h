@@ -87,7 +87,8 @@ struct FilterTransform {
 };
 
 // The gradient of the filter: for each point, the sum over the tiles of a block of
-// input(x) * output_adjoint(dy), added to c[point][out channel][depth].
+// input(x) * output_adjoint(dy), added to c. Parts of the tiles have sums of their own, which
+// finish_filter_gradient() adds up.
 struct FilterGradient {
   Convolution conv;  // x: the input
   const float* dy = nullptr;
@@ -97,8 +98,12 @@ struct FilterGradient {
   float* dv = nullptr;       // [product][panel][tile][in panel], of dy
   int64_t panel = 0;         // floats between panels
   int64_t v_point = 0, dv_point = 0;
-  float* c = nullptr;  // each input phase's channels padded to whole panels, output channels too
-  int64_t c_row = 0, c_point = 0;
+  // Panels of output channels, and of the channels of all input phases, each padded to whole ones.
+  int64_t out_panels = 0, depth_panels = 0;
+  // [part][product][panel of the depth][panel of out channels][out channel in it][depth in it]
+  float* c = nullptr;
+  int64_t c_point = 0, c_part = 0;
+  int64_t parts = 1;
   float* dw = nullptr;  // element (out, in, tap) at out * out_stride + in * in_stride + tap
   int64_t out_stride = 0, in_stride = 0;
 };
@@ -134,7 +139,7 @@ VK_CPU_DECLARE(void transform_outputs(const Convolution&, const Block&, int64_t 
 VK_CPU_DECLARE(void transform_gradient_inputs(const FilterGradient&, int64_t first, int64_t last))
 // Units: (product, panel of the depth).
 VK_CPU_DECLARE(void accumulate_filter_gradient(const FilterGradient&, int64_t first, int64_t last))
-// Units: output channels.
+// Units: (panel of input channels, panel of output channels).
 VK_CPU_DECLARE(void finish_filter_gradient(const FilterGradient&, int64_t first, int64_t last))
 
 }  // namespace vaekernels::cpu

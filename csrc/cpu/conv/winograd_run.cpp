@@ -104,20 +104,38 @@ void compute(const Blocks& blocks, const Block& block, const Run& run) {
   });
 }
 
-// Tiles of a block of the filters' gradient. Its v and dv should stay in the caches; the sums c are
-// read and written once a block, which must not cost more than the products where they are large.
-int64_t gradient_tiles(const Convolution& conv, const FilterGradient& args,
-                       const AlgorithmSizes& sizes) {
-  constexpr int64_t kFloat = sizeof(float), kBytes = int64_t{3} << 20;
+// How the filters' gradient is cut: by the shapes alone, and with it the order of all sums.
+struct GradientCut {
+  int64_t parts;  // of the tiles, with sums of their own
+  int64_t tiles;  // of a block
+};
+
+// A part is computed by one thread, which needs nothing that another has in its caches. The sums of
+// all parts are added up at the end, which must cost little beside their products.
+//
+// The v and dv of a block should stay in the caches; the sums are read and written once a block,
+// which must not cost more than the products where they are large.
+GradientCut cut_of(const Convolution& conv, const FilterGradient& args,
+                   const AlgorithmSizes& sizes) {
+  constexpr int64_t kFloat = sizeof(float), kBytes = int64_t{3} << 19;
   constexpr int64_t kFewest = 96, kMost = 384, kLargeSums = int64_t{8} << 20;
+  constexpr int64_t kMostParts = 32, kFewestOfPart = 128, kSumsOfParts = int64_t{16} << 20;
   const int64_t points = int64_t{sizes.input_points} * sizes.input_points;
   const int64_t products = int64_t{sizes.products} * sizes.products;
-  const int64_t out_channels = round_up(conv.out_channels, kGradientPanel);
-  const int64_t tile_bytes = kFloat * (points * args.c_row + products * out_channels);
-  const bool large = products * args.c_point * kFloat > kLargeSums;
-  const int64_t most = large ? kMost : std::clamp(kBytes / tile_bytes, kFewest, kMost);
-  const int64_t blocks = (conv.tiles() + most - 1) / most;
-  return (conv.tiles() + blocks - 1) / blocks;
+  const int64_t tile_bytes =
+      kFloat * kGradientPanel * (points * args.depth_panels + products * args.out_panels);
+  const int64_t sum_bytes = products * args.c_point * kFloat;
+  GradientCut cut{1, 0};
+  while (cut.parts < kMostParts && conv.tiles() >= 2 * cut.parts * kFewestOfPart &&
+         2 * cut.parts * sum_bytes <= kSumsOfParts) {
+    cut.parts *= 2;
+  }
+  const int64_t of_part = (conv.tiles() + cut.parts - 1) / cut.parts;
+  const int64_t most =
+      sum_bytes > kLargeSums ? kMost : std::clamp(kBytes / tile_bytes, kFewest, kMost);
+  const int64_t blocks = (of_part + most - 1) / most;
+  cut.tiles = (of_part + blocks - 1) / blocks;
+  return cut;
 }
 
 }  // namespace
@@ -175,36 +193,57 @@ void filter_gradient(const Convolution& conv, const float* dy, float* dw, int64_
   const AlgorithmSizes sizes = sizes_of(conv.algorithm);
   const int64_t in_points = int64_t{sizes.input_points} * sizes.input_points;
   const int64_t products = int64_t{sizes.products} * sizes.products;
-  const int64_t out_channels = round_up(conv.out_channels, kGradientPanel);
   FilterGradient args;
   args.conv = conv;
   args.dy = dy;
   args.dw = dw;
   args.out_stride = out_stride;
   args.in_stride = in_stride;
-  args.c_row = conv.in_phases() * round_up(conv.in_channels, kGradientPanel);
-  args.c_point = out_channels * args.c_row + 5 * kPad;
-  const int64_t most = gradient_tiles(conv, args, sizes);
-  args.panel = most * kGradientPanel;
-  args.v_point = args.c_row / kGradientPanel * args.panel + 5 * kPad;
-  args.dv_point = out_channels / kGradientPanel * args.panel + 5 * kPad;
-  args.v = scratch(Scratch::kGradient, in_points * args.v_point + products * args.dv_point);
-  args.dv = args.v + in_points * args.v_point;
-  args.c = scratch(Scratch::kSums, products * args.c_point);
-  for (int64_t tile = 0; tile < conv.tiles(); tile += most) {
-    args.first_tile = tile;
-    args.tiles = std::min(most, conv.tiles() - tile);
-    args.first_block = tile == 0;
-    dynamic_for(args.tiles, [&](int64_t first, int64_t last) {
-      VK_CPU_DISPATCH(transform_gradient_inputs, args, first, last);
+  const int64_t in_panels = round_up(conv.in_channels, kGradientPanel) / kGradientPanel;
+  args.out_panels = round_up(conv.out_channels, kGradientPanel) / kGradientPanel;
+  args.depth_panels = conv.in_phases() * in_panels;
+  args.c_point = args.out_panels * args.depth_panels * kGradientPanel * kGradientPanel + kPad;
+  args.c_part = products * args.c_point;
+  const GradientCut cut = cut_of(conv, args, sizes);
+  args.parts = cut.parts;
+  args.panel = cut.tiles * kGradientPanel;
+  args.v_point = args.depth_panels * args.panel + 5 * kPad;
+  args.dv_point = args.out_panels * args.panel + 5 * kPad;
+  args.c = scratch(Scratch::kSums, cut.parts * args.c_part);
+  // One part, each stage of a block by run(units, body(first, last)).
+  const auto accumulate = [&](int64_t part, const auto& run) {
+    FilterGradient block = args;
+    block.v = scratch(Scratch::kGradient, in_points * args.v_point + products * args.dv_point);
+    block.dv = block.v + in_points * args.v_point;
+    block.c += part * args.c_part;
+    const int64_t begin = part * conv.tiles() / cut.parts;
+    const int64_t end = (part + 1) * conv.tiles() / cut.parts;
+    for (int64_t tile = begin; tile < end; tile += cut.tiles) {
+      block.first_tile = tile;
+      block.tiles = std::min(cut.tiles, end - tile);
+      block.first_block = tile == begin;
+      run(block.tiles, [&](int64_t first, int64_t last) {
+        VK_CPU_DISPATCH(transform_gradient_inputs, block, first, last);
+      });
+      run(products * args.depth_panels, [&](int64_t first, int64_t last) {
+        VK_CPU_DISPATCH(accumulate_filter_gradient, block, first, last);
+      });
+    }
+  };
+  if (cut.parts >= at::get_num_threads()) {
+    dynamic_for(cut.parts, [&](int64_t first, int64_t last) {
+      for (int64_t part = first; part < last; ++part) {
+        accumulate(part, [](int64_t units, const auto& body) { body(0, units); });
+      }
     });
-    const int64_t panels = args.c_row / kGradientPanel;
-    // The same units at every block: a thread's sums stay in its caches.
-    at::parallel_for(0, products * panels, 1, [&](int64_t first, int64_t last) {
-      VK_CPU_DISPATCH(accumulate_filter_gradient, args, first, last);
-    });
+  } else {
+    for (int64_t part = 0; part < cut.parts; ++part) {
+      // The same units at every block: a thread's sums stay in its caches.
+      accumulate(part,
+                 [](int64_t units, const auto& body) { at::parallel_for(0, units, 1, body); });
+    }
   }
-  at::parallel_for(0, conv.out_channels, 1, [&](int64_t first, int64_t last) {
+  at::parallel_for(0, in_panels * args.out_panels, 1, [&](int64_t first, int64_t last) {
     VK_CPU_DISPATCH(finish_filter_gradient, args, first, last);
   });
 }
