@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import re
 import statistics
@@ -21,9 +22,9 @@ ERRORS = ("error", "eager_error")
 TIERS = ("high", "highest", "eager")
 
 
-def latent() -> str | None:
+def latent(machine: str = "cpu") -> str | None:
     """The latent ops on CPU."""
-    record = _record("cpu", "latent.json")
+    record = _record(machine, "latent.json")
     if record is None:
         return None
     lines = [
@@ -68,9 +69,9 @@ CONV = {
 }
 
 
-def conv() -> str | None:
+def conv(machine: str = "cpu") -> str | None:
     """The convolutions on CPU, a line per group."""
-    record = _record("cpu", "conv.json")
+    record = _record(machine, "conv.json")
     if record is None:
         return None
     lines = [
@@ -111,9 +112,9 @@ def precision() -> str | None:
     return "\n".join(lines)
 
 
-def models() -> str | None:
+def models(machine: str = "cpu") -> str | None:
     """Training steps on CPU."""
-    record = _record("cpu", "models.json")
+    record = _record(machine, "models.json")
     if record is None:
         return None
     lines = [
@@ -219,6 +220,9 @@ TABLES: dict[str, dict[str, Callable[[], str | None]]] = {
         "mnist": mnist,
     },
     "docs/convolutions.md": {"precision": precision},
+    "docs/avx512.md": {
+        table.__name__: functools.partial(table, "cpu-avx512") for table in (latent, conv, models)
+    },
 }
 
 
