@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from vaekernels.reference import noise
+
 # What each input of an op holds (see ``make``).
 KINDS: dict[str, tuple[str, ...]] = {
     "rsample_kl": ("mean", "logvar"),
@@ -49,3 +51,11 @@ def plain_rsample_kl(
     terms = 0.5 * (mu**2 + lv.exp() - 1.0 - lv)
     z = (mu + torch.exp(0.5 * lv) * eps).to(mean.dtype)
     return z, terms.unsqueeze(-1).flatten(1).sum(1)
+
+
+def last_normals(length: int, seed: int) -> Tensor:
+    """The last four normals of sample 0 at step 0, whose length is a multiple of four."""
+    block = torch.tensor([length // 4 - 1])
+    zero = torch.tensor([0])
+    words = noise.philox((block, zero, zero, zero), (torch.tensor([seed]), zero))
+    return torch.cat([*noise.box_muller(*words[:2]), *noise.box_muller(*words[2:])])

@@ -22,5 +22,6 @@ PHASES = (
     _phase("census", "cuDNN per layer, upsampling, GroupNorm, attention", 90, 20, 7),
     _phase("compiled", "ours against torch.compile; takes what time is left", 150, 45, 8),
     _phase("max_autotune", "decoding by torch.compile's max-autotune", 300, 60, 9, default=False),
+    _phase("sanitizer", "compute-sanitizer on small shapes", 240, 40, 10, default=False),
     _phase("table", "print what was found, and the goals", 5, 3, 1),
 )

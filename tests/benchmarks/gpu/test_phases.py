@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from benchmarks.gpu import autoencoder, checks, exercise, goals, rivals, work, works
 from benchmarks.gpu.phase import Context, Row
-from benchmarks.gpu.phases import compiled, correctness, end_to_end
+from benchmarks.gpu.phases import compiled, correctness, end_to_end, sanitizer
 from vaekernels import _extension
 from vaekernels.cases import LATENT, run
 
@@ -110,6 +112,42 @@ def test_warm_up() -> None:
     found = {row["name"]: row for row in rows("warm_up")}
     assert found["first call"]["seconds"] > 0
     assert found["all kernels"]["errors"] == []
+
+
+def sanitized(does: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Row]:
+    """The phase with a program that does this in place of compute-sanitizer."""
+    tool = folder / "compute-sanitizer"
+    tool.write_text(f"#!/bin/sh\nshift 6\n{does}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    found = list(sanitizer.run(Context("cpu", 600.0)))
+    assert [row["name"] for row in found] == ["memcheck, cpu", "racecheck, cpu"]
+    return found
+
+
+@needs_extension
+def test_sanitizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for row in sanitized('"$@"', tmp_path, monkeypatch):
+        assert row["ok"]
+        assert row["cases"] > 10
+
+
+def test_what_a_sanitizer_reports_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for row in sanitized("echo case: conv; echo a race; exit 97", tmp_path, monkeypatch):
+        assert not row["ok"]
+        assert row["report"] == ["case: conv", "a race"]
+
+
+def test_a_sanitizer_that_does_not_run_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for row in sanitized("echo no device; exit 1", tmp_path, monkeypatch):
+        assert "ended with 1: no device" in row["failed"]
+
+
+def test_without_a_sanitizer_the_row_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert "not on PATH" in next(sanitizer.run(Context("cpu", 600.0)))["refused"]
 
 
 @needs_extension
