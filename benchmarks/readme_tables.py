@@ -174,6 +174,30 @@ def autoencoders() -> str | None:
     return "\n".join(lines)
 
 
+def gpu() -> str:
+    """The goals of the GPU suite on each card."""
+    tables = []
+    for path in sorted(RESULTS.glob("*/gpu_suite.json")):
+        record = json.loads(path.read_text())
+        environment = record["phases"]["environment"]["rows"]
+        found = next(row for row in environment if row["name"] == "machine")
+        lines = [
+            f"{found['gpu']}, CUDA {found['cuda']}, torch {found['torch']}, Triton "
+            f"{found['triton']}, bfloat16, commit {record['commit']}; medians of one run.",
+            "",
+            "| goal | asked | measured | met |",
+            "|---|---|---|---|",
+        ]
+        for goal in record["goals"]:
+            unit = f" {goal['unit']}" if goal["unit"] else ""
+            bound = "at most" if goal["at"] == "most" else "at least"
+            asked, measured = (_figure(goal[key], unit) for key in ("must", "measured"))
+            met = {True: "yes", False: "no", None: goal["why"] or "-"}[goal["met"]]
+            lines.append(f"| {goal['goal']} | {bound} {asked} | **{measured}** | {met} |")
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables) or "No card was measured yet."
+
+
 def mnist() -> str | None:
     """The published MNIST figures beside ours."""
     record = _record("mnist_published.json")
@@ -207,6 +231,11 @@ def _machine(machine: dict[str, Any], others: str) -> str:
     )
 
 
+def _figure(value: float | str | None, unit: str) -> str:
+    # The record has a NaN as its name.
+    return "-" if value is None else f"{float(value):.4g}{unit}"
+
+
 def _milliseconds(microseconds: float | None) -> str:
     return "-" if microseconds is None else f"{microseconds / 1e3:.1f} ms"
 
@@ -217,6 +246,7 @@ TABLES: dict[str, dict[str, Callable[[], str | None]]] = {
         "conv": conv,
         "models": models,
         "autoencoders": autoencoders,
+        "gpu": gpu,
         "mnist": mnist,
     },
     "docs/convolutions.md": {"precision": precision},

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None, phases: Sequence[Phase] = PHASE
         return 0
     try:
         chosen = choose(phases, options.only)
-        out = options.out or default_path(options.device)
+        out = options.out or default_path(options.device, chosen if options.only else ())
         found = _begin(chosen, out, options)
     except (ValueError, OSError) as error:
         print(f"gpu_suite: {error}", file=sys.stderr)
@@ -69,8 +69,13 @@ def listing(phases: Sequence[Phase]) -> str:
     return "\n".join(lines)
 
 
-def default_path(device: str) -> Path:
+def default_path(device: str, only: Sequence[Phase] = ()) -> Path:
     """Where the record of this machine's GPU belongs.
+
+    Args:
+        device: ``"cuda"``.
+        only: the phases, where they were named: they leave the record of a whole run alone, but for
+            "table", which reads it.
 
     Raises:
         ValueError: the device has none.
@@ -84,7 +89,8 @@ def default_path(device: str) -> Path:
         slug = re.sub(r"[^a-z0-9]+", "-", name.stdout.splitlines()[0].lower()).strip("-")
     except (OSError, subprocess.SubprocessError, IndexError):
         raise ValueError("nvidia-smi names no GPU; say --out to run without one") from None
-    return ROOT / "benchmarks" / "results" / slug / "gpu_suite.json"
+    names = ["gpu_suite", *(phase.name for phase in only if phase.name != "table")]
+    return ROOT / "benchmarks" / "results" / slug / f"{'_'.join(names)}.json"
 
 
 def successful(found: Row) -> bool:
@@ -138,7 +144,10 @@ def _parser() -> argparse.ArgumentParser:
         "--budget", type=float, default=BUDGET, help="seconds, all together (%(default)g)"
     )
     parser.add_argument(
-        "--out", type=Path, help="the JSON file (benchmarks/results/<gpu>/gpu_suite.json)"
+        "--out",
+        type=Path,
+        help="the JSON file (benchmarks/results/<gpu>/gpu_suite.json, or with --only one of those "
+        "phases)",
     )
     parser.add_argument("--commit", help="what is measured, for a copy without .git")
     parser.add_argument(

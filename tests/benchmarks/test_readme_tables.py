@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import readme_tables
+from benchmarks.gpu.goals import Goal, Missing
 from vaekernels.bench import conv, models
 
 MACHINE = {"cpu": "c", "threads": 2, "cpu_capability": "avx2", "torch": "2"}
@@ -65,3 +66,27 @@ def test_autoencoders(results: Path) -> None:
     line = (readme_tables.autoencoders() or "").splitlines()[-1]
     assert line.startswith("| TAEF2 decode | 400.0 ms | 1.33x | - | - | - | 2.00x | - | 4.00x |")
     assert line.endswith("| **3.00x** | 1.0e-06 | 2.0e-06 | 1.0e-03 |")
+
+
+def test_gpu(results: Path) -> None:
+    assert readme_tables.gpu() == "No card was measured yet."
+    machine = {"name": "machine", "gpu": "a card", "cuda": "13", "torch": "2", "triton": "3"}
+    goals = [
+        Goal(1, "decode", 4.5, 5.8, "x", lambda _: 5.123),
+        Goal(3, "decode 1024", 22.0, 16.5, "ms", lambda _: 23.0, "most"),
+        Goal(11, "argmin", 100.0, None, "%", _missing),
+    ]
+    record = {"commit": "abc", "phases": {"environment": {"rows": [machine]}}}
+    record["goals"] = [goal.judge(record) for goal in goals]
+    (results / "gpu_suite.json").write_text(json.dumps(record))
+    lines = readme_tables.gpu().splitlines()
+    assert lines[0].startswith("a card, CUDA 13, torch 2, Triton 3, bfloat16, commit abc;")
+    assert lines[-3:] == [
+        "| decode | at least 4.5 x | **5.123 x** | yes |",
+        "| decode 1024 | at most 22 ms | **23 ms** | no |",
+        "| argmin | at least 100 % | **-** | not run |",
+    ]
+
+
+def _missing(record: dict) -> float:
+    raise Missing("not run")

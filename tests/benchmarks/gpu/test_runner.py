@@ -223,5 +223,9 @@ def test_the_record_of_a_gpu_has_its_name(tmp_path: Path, monkeypatch: pytest.Mo
     tool.write_text("#!/bin/sh\necho 'NVIDIA X100 80GB HBM3'\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    folder = command.default_path("cuda").parent
-    assert folder == record.ROOT / "benchmarks" / "results" / "nvidia-x100-80gb-hbm3"
+    folder = record.ROOT / "benchmarks" / "results" / "nvidia-x100-80gb-hbm3"
+    assert command.default_path("cuda") == folder / "gpu_suite.json"
+    # Phases that are run alone do not replace what a whole run found.
+    some = command.choose(PHASES, "sanitizer,table")
+    assert command.default_path("cuda", some) == folder / "gpu_suite_sanitizer.json"
+    assert command.default_path("cuda", some[1:]) == folder / "gpu_suite.json"
