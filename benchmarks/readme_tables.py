@@ -179,8 +179,10 @@ def gpu() -> str:
     tables = []
     for path in sorted(RESULTS.glob("*/gpu_suite.json")):
         record = json.loads(path.read_text())
-        environment = record["phases"]["environment"]["rows"]
-        found = next(row for row in environment if row["name"] == "machine")
+        environment = record["phases"].get("environment", {}).get("rows", [])
+        found = next((row for row in environment if row["name"] == "machine"), None)
+        if found is None:
+            raise ValueError(f"{path}: it does not say of which machine it is")
         lines = [
             f"{found['gpu']}, CUDA {found['cuda']}, torch {found['torch']}, Triton "
             f"{found['triton']}, bfloat16, commit {record['commit']}; medians of one run.",

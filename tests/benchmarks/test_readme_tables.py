@@ -86,6 +86,9 @@ def test_gpu(results: Path) -> None:
         "| decode 1024 | at most 22 ms | **23 ms** | no |",
         "| argmin | at least 100 % | **-** | not run |",
     ]
+    (results / "gpu_suite.json").write_text(json.dumps({"phases": {}, "goals": []}))
+    with pytest.raises(ValueError, match="of which machine"):
+        readme_tables.gpu()
 
 
 def _missing(record: dict) -> float:

@@ -1,6 +1,6 @@
 """Memory errors and races of our kernels: compute-sanitizer's memcheck and racecheck.
 
-All ops of a backend run in a process under each tool, on small shapes that divide nothing.
+All ops of a backend run in a process under each tool, on small shapes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import vaekernels as vk
 from benchmarks.gpu import exercise
 from benchmarks.gpu.phase import Context, Row
 from vaekernels import registry
@@ -59,6 +60,8 @@ def _check(program: str, tool: str, backend: str, device: str, seconds: float) -
 
 def main(device: str, backend: str) -> None:
     """What runs under a tool: names each case, so that a report says where it belongs."""
+    print(_CASE + "randn", flush=True)
+    vk.randn((3, 257), seed=1, device=device, backend=backend)
     for case in exercise.cases_of(device):
         if isinstance(case, exercise.Case) and case.backend == backend:
             print(_CASE + case.name, flush=True)
@@ -67,9 +70,9 @@ def main(device: str, backend: str) -> None:
 
 
 def _small(case: exercise.Case) -> list[tuple[int, ...]]:
-    """One shape of images, all of rows."""
-    images = [case.shapes[name] for name in ("small", "odd") if name in case.shapes]
-    return images[:1] or list(case.shapes.values())
+    """Few images, of channels that bulk copies take and others; all rows."""
+    images = [case.shapes[name] for name in ("small", "odd", "aligned") if name in case.shapes]
+    return images or list(case.shapes.values())
 
 
 if __name__ == "__main__":
