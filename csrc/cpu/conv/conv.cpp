@@ -90,11 +90,11 @@ Filters filters_of(const at::Tensor& weight, bool out_first) {
 }
 
 // Runs conv with the filters of the weight: kept ones where they may be.
-void run(Convolution& conv, const at::Tensor& weight, bool out_first, Direction direction) {
+void run(Convolution& conv, const at::Tensor& weight, bool out_first) {
   const at::Tensor contiguous = weight.contiguous();
   const Filters filters = filters_of(contiguous, out_first);
-  if (cacheable(weight, direction)) {
-    const at::Tensor u = cached_filters(weight, conv, filters);
+  if (cacheable(weight)) {
+    const at::Tensor u = cached_filters(weight, contiguous, conv, filters);
     conv.u = u.const_data_ptr<float>();
     convolve(conv);
     return;
@@ -119,8 +119,8 @@ at::Tensor prologue(const ConvCall& call, const at::Tensor& x) {
 at::Tensor forward_by_library(const ConvCall& call, const at::Tensor& x) {
   const std::optional<at::Tensor> bias =
       call.bias.defined() ? std::optional<at::Tensor>(call.bias) : std::nullopt;
-  const bool keeps = cacheable(call.weight, Direction::kForward) && call.weight.is_contiguous() &&
-                     !call.weight.is_contiguous(kNhwc);
+  const bool keeps =
+      cacheable(call.weight) && call.weight.is_contiguous() && !call.weight.is_contiguous(kNhwc);
   const at::Tensor weight = keeps ? cached_channels_last(call.weight) : call.weight;
   at::Tensor y = library_forward(call.form, prologue(call, x), weight, bias);
   y = y.contiguous(kNhwc);
@@ -210,7 +210,7 @@ at::Tensor input_gradient(const ConvCall& call, Method method, const at::Tensor&
   Convolution conv = problem(form, call.precision, sizes_of(g), sizes_of(call.x));
   conv.x = g.const_data_ptr<float>();
   conv.y = dx.mutable_data_ptr<float>();
-  run(conv, call.weight, is_transposed(call.form), Direction::kInputGradient);
+  run(conv, call.weight, is_transposed(call.form));
   return dx;
 }
 
@@ -261,7 +261,7 @@ ConvCall::ConvCall(const char* op, Form form, const at::Tensor& x, const at::Ten
       precision(precision_of(op, precision)) {}
 
 Plan plan_of(const ConvCall& call, Direction direction) {
-  return plan_of(call, direction, cacheable(call.weight, direction));
+  return plan_of(call, direction, cacheable(call.weight));
 }
 
 Plan plan_of(const ConvCall& call, Direction direction, bool filters_ready) {
@@ -301,7 +301,7 @@ at::Tensor conv_forward(const ConvCall& call) {
   conv.y = y.mutable_data_ptr<float>();
   set_epilogue(conv);
   set_prologue(conv, call);
-  run(conv, call.weight, out_first, Direction::kForward);
+  run(conv, call.weight, out_first);
   return y;
 }
 
