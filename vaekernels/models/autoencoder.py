@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from vaekernels.guard import checked_choice, guarded
+from vaekernels.guard import checked_choice, guarded_images
 from vaekernels.models.config_base import Config
+from vaekernels.models.image_range import check_range
 from vaekernels.models.pretrained import PretrainedModel
 from vaekernels.models.tiling import MemoryModel, Plan, make_plan, parse_bytes, run_plan
 from vaekernels.nn.steps import Step, run_steps
@@ -18,8 +19,6 @@ from vaekernels.nn.steps import Step, run_steps
 # Pixels of a call of one megapixel; float32 activations of its decoder fill gigabytes.
 _LARGE = 1024 * 1024
 _IMAGE_RANGE = (-1.0, 1.0)
-# Resizing and 16-bit formats overshoot a little.
-_SLACK = 0.05
 
 
 class Autoencoder(PretrainedModel):
@@ -28,9 +27,9 @@ class Autoencoder(PretrainedModel):
     Subclasses say what the chains are, and what is done with their results.
 
     Attributes:
-        check_range: whether :meth:`encode` checks that images are in [-1, 1], by one pass over
-            them; on a GPU that waits for the image. Set it to False where they are known to be. The
-            replays of :func:`vk.graph` do not check.
+        check_range: whether :meth:`encode` checks that images are in [-1, 1] and hold no NaN, by
+            one pass over them; on a GPU that waits for the image. Set it to False where they are
+            known to be. The replays of :func:`vk.graph` do not check.
         on_nonfinite: what happens where a result of encoding or decoding in float16 or bfloat16
             is not finite. None, the default: nothing, and nothing is checked. ``"raise"``: a
             ``vk.NonFiniteError``. ``"retry_fp32"``: it is computed again in float32, with copies
@@ -116,8 +115,8 @@ class Autoencoder(PretrainedModel):
 
     def _encoded(self, x: Tensor, max_memory: int | str | None) -> Tensor:
         self._check("x", x, self.image_channels, least=self.downscaling)
-        if self.check_range and not torch.compiler.is_compiling():
-            self._check_range("x", x)
+        if self.check_range:
+            check_range(type(self).__name__, "x", x, _IMAGE_RANGE)
         return self._run("encode", self.encoding_steps, x, x.shape, max_memory)
 
     def _decoded(self, z: Tensor, max_memory: int | str | None) -> Tensor:
@@ -147,7 +146,7 @@ class Autoencoder(PretrainedModel):
             return run_plan(plan, steps(), x)
 
         name = f"{type(self).__name__}.{method}"
-        return guarded(self, name, call, (x,), {}, self._on_nonfinite)
+        return guarded_images(self, name, call, x, self._on_nonfinite)
 
     def _check_graph(self, method: str, x: Tensor) -> None:
         if not torch.is_grad_enabled():
@@ -182,18 +181,6 @@ class Autoencoder(PretrainedModel):
         if tensor.dtype != self.dtype and not torch.is_autocast_enabled(tensor.device.type):
             raise TypeError(
                 f"{owner}: {name} must be {self.dtype}, as the parameters; got {tensor.dtype}"
-            )
-
-    def _check_range(self, name: str, image: Tensor) -> None:
-        if image.is_meta or image.numel() == 0:
-            return
-        if image.is_cuda and torch.cuda.is_current_stream_capturing():
-            return  # there is nothing to look at: a graph is being recorded
-        low, high = (float(bound) for bound in image.detach().aminmax())
-        if low < _IMAGE_RANGE[0] - _SLACK or high > _IMAGE_RANGE[1] + _SLACK:
-            raise ValueError(
-                f"{type(self).__name__}: {name} must have values in [-1, 1]; got [{low:g}, "
-                f"{high:g}] (check_range = False switches this check off)"
             )
 
     @property
