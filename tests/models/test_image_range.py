@@ -66,9 +66,7 @@ def test_every_call_refuses_and_names_the_images(name: str, bad: float) -> None:
 def test_a_nan_hides_nothing(name: str) -> None:
     x = images()
     x[0, 0, 0, 0], x[2, 1], x[2, 2, 5, 5] = math.nan, 300.0, math.nan
-    with pytest.raises(
-        ValueError, match=r"got \[[\d.e-]+, 300\] and NaN in images 0, 2 of a batch"
-    ):
+    with pytest.raises(ValueError, match=r"got \[\S+, 300\] and NaN in images 0, 2 of"):
         MODELS[name]().encode(x)
     x = torch.full_like(x, math.nan)
     with pytest.raises(ValueError, match="got NaN in images 0, 1, 2, 3 of a batch of 4"):
@@ -97,8 +95,7 @@ def test_eight_bits_warn_once_where_any_value_has_a_likelihood(name: str) -> Non
         warnings.simplefilter("error")
         model.encode(images() * 8 - 4)  # standardised
     with pytest.warns(UserWarning, match="VAE: x has values above 16.*divided by 255") as caught:
-        for _ in range(2):
-            model.encode(255 * images())
+        [model.encode(255 * images()) for _ in range(2)]
     assert len(caught) == 1
 
 
@@ -115,8 +112,6 @@ def test_the_check_can_be_switched_off(name: str) -> None:
 def test_nothing_is_looked_at_where_there_is_nothing_to_see() -> None:
     with FakeTensorMode(allow_non_fake_inputs=True):
         vae().encode(torch.rand(2, 3, 8, 8))
-    model = vae()
+    model, x = vae(), images()
     per_image = torch.func.vmap(lambda x: model.encode(x[None]).latent_dist.mean[0])
-    torch.testing.assert_close(
-        per_image(images()), per_image(images() * 0 + images()), atol=9, rtol=9
-    )
+    torch.testing.assert_close(per_image(x), model.encode(x).latent_dist.mean)
