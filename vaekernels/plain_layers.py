@@ -96,6 +96,24 @@ def may_run_by_parameters(module: nn.Module, kind: type[nn.Module]) -> bool:
     return runs_forward_of(module, kind) and not is_observed(module) and not all_are_observed()
 
 
+def extends(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether ``super().forward`` is that of PyTorch's ``kind``, and no part is replaced.
+
+    Args:
+        module: of a class with a forward of its own, derived from ``kind``.
+        kind: as for :func:`runs_forward_of`.
+    """
+    own: Any = type(module)
+    for name, method in _METHODS[kind].items():
+        if getattr(kind, name) is not method:
+            return False
+        if name != "forward" and (name in module.__dict__ or getattr(own, name) is not method):
+            return False
+    functions = _FUNCTIONS[kind]
+    unchanged = all(getattr(owner, name) is original for owner, name, original in functions)
+    return unchanged and not _functions_are_observed()
+
+
 def is_observed(module: nn.Module) -> bool:
     """Whether hooks of its own watch the calls of ``module``, so that it must be called."""
     return bool(
