@@ -45,7 +45,9 @@ def check_like(op: str, name: str, tensor: object, other_name: str, other: Tenso
 def broadcast(op: str, name: str, value: float | Tensor, other_name: str, other: Tensor) -> Tensor:
     """``value`` as a floating tensor: one element, or expanded to the shape of ``other``."""
     if isinstance(value, (int, float)):
-        return torch.full((), value, dtype=torch.promote_types(other.dtype, torch.float32))
+        # On the host: kernels take it by value, and no default device may move it elsewhere.
+        dtype = torch.promote_types(other.dtype, torch.float32)
+        return torch.full((), value, dtype=dtype, device="cpu")
     value = _floating(op, name, value, "a float or a tensor")
     if value.device != other.device and value.ndim > 0:
         raise ValueError(
