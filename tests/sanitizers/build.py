@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -57,15 +59,13 @@ def runtime(name: str) -> Path | None:
     return found.resolve() if found.is_absolute() else None
 
 
-def package(folder: Path, sanitizer: str, source: Path = ROOT) -> Path:
-    """A folder for PYTHONPATH: the package with a library of ``source`` that has the sanitizer.
-
-    ``folder`` keeps what was compiled.
-    """
+def library(folder: Path, sanitizer: str) -> Path:
+    """The library with the sanitizer; ``folder`` keeps what was compiled."""
     folder.mkdir(parents=True, exist_ok=True)
     includes = [path for path in cpp_extension.include_paths() if Path(path).exists()]
     options = {
         "CMAKE_BUILD_TYPE": "Release",
+        "CMAKE_EXPORT_COMPILE_COMMANDS": "ON",
         "CMAKE_MAKE_PROGRAM": tool("ninja"),
         "Python_EXECUTABLE": sys.executable,
         "pybind11_DIR": pybind11.get_cmake_dir(),
@@ -75,17 +75,68 @@ def package(folder: Path, sanitizer: str, source: Path = ROOT) -> Path:
         "VAEKERNELS_SANITIZE": sanitizer,
     }
     defines = [f"-D{key}={value}" for key, value in options.items()]
-    _run([str(tool("cmake")), str(source), "-G", "Ninja", *defines], folder)
+    _run([str(tool("cmake")), str(ROOT), "-G", "Ninja", *defines], folder)
     _run([str(tool("cmake")), "--build", "."], folder)
-    target = folder / "package"
+    (built,) = folder.glob("_C*.so")
+    return built
+
+
+def library_with_mistake(
+    folder: Path, original: Path, file: str, old: str, new: str, source: str
+) -> Path:
+    """``original`` with one source compiled anew, of csrc with a text of a file replaced.
+
+    Args:
+        folder: for what is compiled.
+        original: what :func:`library` gave.
+        file: of csrc, in which ``old`` stands once.
+        old: the text.
+        new: what stands in its place.
+        source: of csrc, compiled for the baseline where it is a kernel.
+    """
+    csrc = folder / "csrc"
+    shutil.copytree(ROOT / "csrc", csrc)
+    text = (csrc / file).read_text()
+    assert text.count(old) == 1, f"{file} has {old!r} {text.count(old)} times"
+    (csrc / file).write_text(text.replace(old, new))
+    commands = json.loads((original.parent / "compile_commands.json").read_text())
+    compile_one = next(
+        command
+        for command in commands
+        if command["file"] == str(ROOT / "csrc" / source)
+        and ("VK_CAPABILITY" not in command["command"] or "=baseline" in command["command"])
+    )
+    changed = folder / "changed.o"
+    command = compile_one["command"].replace(str(ROOT / "csrc"), str(csrc))
+    # The headers that were compiled before are those of the original.
+    words = [word for word in shlex.split(command) if word != "-Winvalid-pch"]
+    words[words.index("-o") + 1] = str(changed)
+    _run(words, original.parent)
+    shown = subprocess.run(
+        [str(tool("ninja")), "-t", "commands", original.name],
+        cwd=original.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    link = shown.stdout.splitlines()[-1].split("&&")
+    words = shlex.split(next(part for part in link if " -o " in part))
+    words[words.index(compile_one["output"])] = str(changed)
+    words[words.index("-o") + 1] = str(folder / original.name)
+    _run(words, original.parent)
+    return folder / original.name
+
+
+def package(library: Path) -> Path:
+    """A folder for PYTHONPATH beside the library: this package with it."""
+    target = library.parent / "package"
     shutil.copytree(
         ROOT / "vaekernels",
         target / "vaekernels",
         ignore=shutil.ignore_patterns("*.so", "__pycache__"),
         dirs_exist_ok=True,
     )
-    for library in folder.glob("_C*.so"):
-        shutil.copy2(library, target / "vaekernels")
+    shutil.copy2(library, target / "vaekernels")
     return target
 
 
