@@ -12,8 +12,12 @@
 namespace vaekernels::cpu {
 namespace {
 
-// Smaller memory is reused by the C library.
+// Smaller memory is reused by the C library. Sanitizers are to see all of it.
+#ifdef VAEKERNELS_SANITIZE
+constexpr size_t kSmallest = std::numeric_limits<size_t>::max();
+#else
 constexpr size_t kSmallest = size_t{1} << 20;
+#endif
 
 // Memory that a result had, or has.
 struct Lease {
