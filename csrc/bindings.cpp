@@ -47,7 +47,9 @@ std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint3
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(vaekernels, m) { m.def("draw_seed(*, Device? device=None) -> Tensor"); }
+TORCH_LIBRARY_FRAGMENT(vaekernels, m) {
+  m.def("draw_seed(*, Device? device=None) -> Tensor", {at::Tag::nondeterministic_seeded});
+}
 
 TORCH_LIBRARY_IMPL(vaekernels, CompositeExplicitAutograd, m) { m.impl("draw_seed", &draw_seed); }
 
