@@ -38,9 +38,10 @@ LAYERS = {
     "guard": {"nonfinite", "structures"},
     "nonfinite": set(),
     "atomic": set(),
+    "limits": set(),
     "cases": OPS | {"cases"},
     "nn": OPS | {"nn"},
-    "models": OPS | {"models", "nn", "distributions", "atomic", "guard"},
+    "models": OPS | {"models", "nn", "distributions", "atomic", "guard", "limits"},
     "machine": FOUNDATION | {"machine"},
     "acceleration": OPS | {"acceleration", "ways", "guard", "structures"},
     "introspection": OPS | {"machine"},
@@ -49,7 +50,7 @@ LAYERS = {
     "bench": OPS
     | {"bench", "cases", "models", "distributions", "atomic", "machine", "explanation"}
     | {"acceleration"},
-    "training": OPS | {"training", "models", "distributions", "atomic", "nonfinite"},
+    "training": OPS | {"training", "models", "distributions", "atomic", "nonfinite", "limits"},
     "tuning": OPS | {"triton", "models", "nn", "atomic"},
     "pictures": {"atomic"},
     "plots": {"atomic", "pictures"},
