@@ -59,32 +59,87 @@ def guarded(
         NonFiniteError: the result is not finite, and trying again is not allowed or in vain.
     """
     result = call(*args, **kwargs)
-    found = None if choice is None else _not_finite(result)
-    if found is None:
+    if choice is None or (found := _not_finite(result)) is None:
         return result
-    place, tensor = found
     if choice == "raise":
-        raise NonFiniteError(
-            f"{name}: {_described(place, tensor)} is not finite; use a wider dtype (bfloat16 has "
-            "float32's range), or on_nonfinite = 'retry_fp32'"
-        )
-    _warn_about_retry(name, tensor.dtype)
-    dtypes = {place: tensor.dtype for place, tensor in tensors_of(result) if tensor.dtype in _HALF}
-    result = _in_float32(model, call, args, kwargs, tensor.device.type)
-    result = map_tensors(result, lambda place, tensor: tensor.to(dtypes.get(place, tensor.dtype)))
-    found = _not_finite(result)
-    if found is not None:
-        raise NonFiniteError(
-            f"{name}: {_described(*found)} is not finite, and neither is that of float32: "
-            "look at the input and the weights (vk.detect_nonfinite finds the first op)"
-        )
-    return result
+        raise _refused(name, *found)
+    _warn_about_retry(name, found[1].dtype)
+    return _retried(model, name, call, args, kwargs, result)
+
+
+def guarded_images(
+    model: nn.Module, name: str, call: Call, images: Tensor, choice: str | None
+) -> Tensor:
+    """:func:`guarded` for a batch: images whose results are finite are not computed again.
+
+    Args:
+        model: with the parameters that ``call`` uses.
+        name: of what is called, for what is said.
+        call: of a batch (B, ...): a tensor (B, ...), each image's result of that image alone.
+        images: the batch.
+        choice: one of ``CHOICES``.
+
+    Raises:
+        NonFiniteError: as :func:`guarded`.
+    """
+    result = call(images)
+    if choice is None or (found := _not_finite(result)) is None:
+        return result
+    if choice == "raise":
+        raise _refused(name, *found)
+    _warn_about_retry(name, result.dtype)
+    finite = torch.isfinite(result.detach()).flatten(1).all(1)
+    bad, good = (~finite).nonzero().flatten(), finite.nonzero().flatten()
+    again = _retried(model, name, call, (images[bad],), {}, result[bad])
+    merged = result.detach().index_copy(0, bad, again)
+    if result.requires_grad and len(good):
+        # Backward through ``result`` would make 0 * inf of the images that were replaced.
+        merged = merged.index_copy(0, good, call(images[good]))
+    return merged
+
+
+def _refused(name: str, place: str, tensor: Tensor) -> NonFiniteError:
+    return NonFiniteError(
+        f"{name}: {_described(place, tensor)} is not finite; use a wider dtype (bfloat16 has "
+        "float32's range), or on_nonfinite = 'retry_fp32'"
+    )
+
+
+def _retried(
+    model: nn.Module,
+    name: str,
+    call: Call,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    result: Any,
+) -> Any:
+    """The call in float32, rounded to the dtypes of ``result``, which was not finite."""
+    halves = {place: t for place, t in tensors_of(result) if t.dtype in _HALF}
+    device = next(iter(halves.values())).device.type
+    wide = _in_float32(model, call, args, kwargs, device)
+    for place, tensor in tensors_of(wide):
+        if place not in halves or not can_be_read(tensor):
+            continue
+        got = _described(place, halves[place])
+        if not _is_finite(tensor):
+            raise NonFiniteError(
+                f"{name}: {got} is not finite, and neither is that of float32: "
+                "look at the input and the weights (vk.detect_nonfinite finds the first op)"
+            )
+        dtype = halves[place].dtype
+        if not _is_finite(tensor.to(dtype)):
+            raise NonFiniteError(
+                f"{name}: {got} is not finite; that of float32 is, but its magnitudes up to "
+                f"{tensor.detach().abs().amax():g} are beyond {torch.finfo(dtype).max:g}, the "
+                f"largest number of {dtype}: run the model in float32"
+            )
+    return map_tensors(wide, lambda place, t: t.to(halves[place].dtype) if place in halves else t)
 
 
 def _not_finite(result: Any) -> tuple[str, Tensor] | None:
-    """The first 16-bit tensor of ``result`` that is not finite, and its place."""
+    """The place of the first 16-bit tensor of ``result`` that is not finite, and it."""
     for place, tensor in tensors_of(result):
-        if tensor.dtype in _HALF and _can_be_read(tensor) and not _is_finite(tensor):
+        if tensor.dtype in _HALF and can_be_read(tensor) and not _is_finite(tensor):
             return place, tensor
     return None
 
@@ -93,8 +148,14 @@ def _described(place: str, tensor: Tensor) -> str:
     return f"the result{place and f' {place!r}'} in {tensor.dtype}"
 
 
-def _can_be_read(tensor: Tensor) -> bool:
-    if tensor.is_meta or torch.compiler.is_compiling():
+def can_be_read(tensor: Tensor) -> bool:
+    """Whether the values of ``tensor`` can be looked at, not while anything traces or captures."""
+    if torch.compiler.is_compiling() or tensor.is_meta:
+        return False
+    # Here: importing it takes half a second where torch has not done it.
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    if isinstance(tensor, FakeTensor):
         return False
     if torch._C._are_functorch_transforms_active():
         return False

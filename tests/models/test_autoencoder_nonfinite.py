@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -118,6 +119,66 @@ def test_an_input_that_is_not_finite_is_said_to_be_it() -> None:
     latent = torch.full((1, 3, 4, 4), torch.nan, dtype=torch.float16)
     with torch.no_grad(), pytest.raises(vk.NonFiniteError, match="neither is that of float32"):
         model.decode(latent)
+
+
+def partly_overflowing() -> tuple[AutoencoderKL, torch.Tensor]:
+    """A model whose first activation overflows for the last two latents of four alone."""
+    model = overflowing(torch.float16)
+    with torch.no_grad():
+        model.post_quant_conv.bias.zero_()
+    _, latent = inputs(model)
+    latents = latent.repeat(2, 1, 1, 1)
+    latents[:2] *= 1e-3
+    return model, latents
+
+
+@pytest.mark.filterwarnings("ignore:AutoencoderKL.decode")
+@pytest.mark.parametrize("bound", [None, "64MiB"])
+def test_only_the_images_that_are_not_finite_are_computed_again(
+    bound: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, latents = partly_overflowing()
+    retried = []
+    in_float32 = guard._in_float32
+
+    def counted(model: Any, call: Any, args: Any, *rest: Any) -> Any:
+        retried.append(len(args[0]))
+        return in_float32(model, call, args, *rest)
+
+    monkeypatch.setattr(guard, "_in_float32", counted)
+    with torch.no_grad():
+        half = model.decode(latents, max_memory=bound).sample
+        wide = copy.deepcopy(model).float().decode(latents.float(), max_memory=bound).sample
+        assert half.isfinite().flatten(1).all(1).tolist() == [True, True, False, False]
+        model.on_nonfinite = "retry_fp32"
+        got = model.decode(latents, max_memory=bound).sample
+    assert torch.equal(got[:2], half[:2])
+    assert torch.equal(got[2:], wide[2:].half())
+    assert got.stride() == half.stride()
+    assert retried == [2]
+
+
+@pytest.mark.filterwarnings("ignore:AutoencoderKL.decode")
+def test_gradients_of_a_batch_of_which_a_part_is_computed_again() -> None:
+    model, latents = partly_overflowing()
+    model.on_nonfinite = "retry_fp32"
+    latents.requires_grad_()
+    image = model.decode(latents).sample
+    image.float().square().mean().backward()
+    gradients = [latents.grad, *(p.grad for p in model.decoder.parameters())]
+    assert all(g is not None and g.isfinite().all() for g in gradients)
+    assert latents.grad.abs().amax((1, 2, 3)).gt(0).all()
+
+
+@pytest.mark.filterwarnings("ignore:AutoencoderKL.decode")
+def test_finite_results_beyond_float16_are_said_to_be_that() -> None:
+    model = autoencoders.kl("without_attention", torch.float16)
+    with torch.no_grad():
+        model.decoder.conv_out.bias.fill_(6.5e4)
+        model.decoder.conv_out.weight.mul_(3e4)
+        model.on_nonfinite = "retry_fp32"
+        with pytest.raises(vk.NonFiniteError, match=r"up to \S+ are beyond 65504, .*float16"):
+            model.decode(inputs(model)[1])
 
 
 def test_finite_results_and_float32_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from tests.models import autoencoders
 from tests.models.autoencoders import images
 from vaekernels import _extension
 from vaekernels.bench.memory import peak_bytes
+from vaekernels.models import AutoencoderKL, AutoencoderKLConfig
 from vaekernels.models.tiling import parse_bytes
 from vaekernels.models.tiling.statistics import GroupStatistics
 from vaekernels.nn.steps import CONV3X3, DOWNSAMPLE_CONV3X3, UPSAMPLE_CONV3X3, Window
@@ -87,12 +88,15 @@ def test_exact_at_every_bound(name: str, half: str) -> None:
 
 
 @pytest.mark.skipif(bool(_extension.refusals()), reason="built without the C++ extension")
-@pytest.mark.parametrize(("half", "share"), itertools.product(HALVES, (1.0, 0.5, 0.1)))
-def test_the_estimate_holds(half: str, share: float) -> None:
+@pytest.mark.parametrize(
+    ("half", "share", "batch"),
+    [*itertools.product(HALVES, (1.0, 0.5, 0.1), (1,)), ("decode", 0.3, 4)],
+)
+def test_the_estimate_holds(half: str, share: float, batch: int) -> None:
     """Within 15% of what was measured, or above it, and the bound with it."""
     model = autoencoders.kl("sd1")
     channels = model.image_channels if half == "encode" else model.latent_channels
-    x = images(channels, *((256, 256) if half == "encode" else (64, 64)), batch=1)
+    x = images(channels, *((256, 256) if half == "encode" else (64, 64)), batch=batch)
     whole = _plan(model, half, x, 2**40).memory
     least = _least(model, half, x)
     bound = int(least + share * (whole - least))
@@ -105,6 +109,51 @@ def test_the_estimate_holds(half: str, share: float) -> None:
     vk.empty_cache()
     assert measured <= 1.15 * estimate
     assert measured >= 0.4 * estimate  # not by being far too high
+
+
+@pytest.mark.parametrize(("name", "half"), itertools.product(MODELS, HALVES))
+def test_a_batch_runs_in_turn_with_the_same_bits(name: str, half: str) -> None:
+    """As many images at once as need not be cut; each image is what it is by itself."""
+    model = MODELS[name]()
+    x = torch.cat([_input(model, half)] * 2)[:3]
+    x[1:] *= torch.tensor([0.5, -1.0])[:, None, None, None]
+    whole = {n: _plan(model, half, x[:n], 2**40) for n in (1, 2, 3)}
+    assert [plan.images for plan in whole.values()] == [1, 2, 3]
+    expected = _call(model, half, x)
+    # Room for the results of all (mean and log variance), and for the rest of two images, of one.
+    results = 2 * expected.numel() * 4
+    for n in (2, 1):
+        bound = whole[n].memory + results
+        plan = _plan(model, half, x, bound)
+        assert (plan.whole, plan.images, plan.work) == (True, n, 1.0)
+        assert plan.memory <= bound < whole[3].memory
+        y = _call(model, half, x, bound)
+        assert torch.equal(y, torch.cat([_call(model, half, some) for some in x.split(n)]))
+        assert (y - expected).abs().max() <= 1e-5 * expected.abs().max()
+    bound = _least(model, half, x)
+    assert bound <= _least(model, half, x[:1]) + results + MIB
+    cut = _call(model, half, x, bound)
+    assert (cut - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+def test_many_images_take_no_more_work_than_one() -> None:
+    model = AutoencoderKL(AutoencoderKLConfig.preset("sd1"))
+    works = [model.plan_decode((n, 4, 128, 128), "4GiB").work for n in (1, 2, 3, 4, 16, 64)]
+    assert works[:-1] == [1.0] * 5
+    assert works[-1] < 1.05  # the results of 64 are 800 MB
+    works = [model.plan_encode((n, 3, 1024, 1024), "4GiB").work for n in (1, 5, 1000)]
+    assert works == [1.0] * 3
+
+
+def test_the_least_bound_of_a_batch_is_that_of_the_better_way() -> None:
+    """One by one, or (results are most of the memory) all at once."""
+    model = autoencoders.kl("sd1")
+    for batch in (1, 2, 7):
+        x = images(4, 64, 64, batch=batch)
+        least = _least(model, "decode", x)
+        assert _plan(model, "decode", x, least).memory <= least
+        alone = _least(model, "decode", x[:1]) + (batch - 1) * 3 * 256**2 * 4
+        assert least <= alone + 3 * 256**2 * 4 + MIB / 50
 
 
 def test_no_tone_shift_where_tiles_differ() -> None:

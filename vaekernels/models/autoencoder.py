@@ -4,33 +4,35 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from vaekernels.guard import checked_choice, guarded
+from vaekernels.guard import checked_choice, guarded_images
 from vaekernels.models.config_base import Config
+from vaekernels.models.image_range import check_range
 from vaekernels.models.pretrained import PretrainedModel
 from vaekernels.models.tiling import MemoryModel, Plan, make_plan, parse_bytes, run_plan
-from vaekernels.nn.steps import Step, run_steps
+from vaekernels.nn.forms import is_conv1x1
+from vaekernels.nn.steps import Chain, Step, first_changed, is_chain, pixel_step, run_steps
 
 # Pixels of a call of one megapixel; float32 activations of its decoder fill gigabytes.
 _LARGE = 1024 * 1024
 _IMAGE_RANGE = (-1.0, 1.0)
-# Resizing and 16-bit formats overshoot a little.
-_SLACK = 0.05
 
 
 class Autoencoder(PretrainedModel):
     """An autoencoder of images in [-1, 1] whose halves are chains of steps.
 
-    Subclasses say what the chains are, and what is done with their results.
+    Subclasses say what the chains are, and what is done with their results. Layers that were
+    changed, by hooks, another ``forward`` or attribute, or by another module in their place, are
+    called as PyTorch calls them; ``max_memory`` is then refused.
 
     Attributes:
-        check_range: whether :meth:`encode` checks that images are in [-1, 1], by one pass over
-            them; on a GPU that waits for the image. Set it to False where they are known to be. The
-            replays of :func:`vk.graph` do not check.
+        check_range: whether :meth:`encode` checks that images are in [-1, 1] and hold no NaN, by
+            one pass over them; on a GPU that waits for the image. Set it to False where they are
+            known to be. The replays of :func:`vk.graph` do not check.
         on_nonfinite: what happens where a result of encoding or decoding in float16 or bfloat16
             is not finite. None, the default: nothing, and nothing is checked. ``"raise"``: a
             ``vk.NonFiniteError``. ``"retry_fp32"``: it is computed again in float32, with copies
@@ -61,12 +63,12 @@ class Autoencoder(PretrainedModel):
     def on_nonfinite(self, choice: str | None) -> None:
         self._on_nonfinite = checked_choice(type(self).__name__, choice)
 
-    def encoding_steps(self) -> list[Step]:
-        """From an image to what the encoder gives."""
+    def encoding_layers(self) -> list[nn.Module]:
+        """From an image to what the encoder gives: chains, and convolutions of single pixels."""
         raise NotImplementedError
 
-    def decoding_steps(self) -> list[Step]:
-        """From latents to an image."""
+    def decoding_layers(self) -> list[nn.Module]:
+        """From latents to an image; likewise."""
         raise NotImplementedError
 
     @property
@@ -95,41 +97,52 @@ class Autoencoder(PretrainedModel):
             A :class:`Plan`: its estimate of the memory, how often more is computed, what is cut.
 
         Raises:
-            ValueError: nothing fits; the error names the least that does.
+            ValueError: nothing fits, and the error names the least that does; or a layer was
+                changed, and the error names it.
         """
-        return self._plan(self.encoding_steps(), shape, self.image_channels, max_memory)
+        return self._plan(self.encoding_layers(), shape, self.image_channels, max_memory)
 
     def plan_decode(self, shape: Sequence[int], max_memory: int | str) -> Plan:
         """How ``decode`` would run on latents of this shape; as :meth:`plan_encode`."""
-        return self._plan(self.decoding_steps(), shape, self.latent_channels, max_memory)
+        return self._plan(self.decoding_layers(), shape, self.latent_channels, max_memory)
 
     def _plan(
-        self, steps: list[Step], shape: Sequence[int], channels: int, max_memory: int | str
+        self, layers: list[nn.Module], shape: Sequence[int], channels: int, max_memory: int | str
     ) -> Plan:
+        bound = parse_bytes(max_memory)
         if len(shape) != 4 or shape[1] != channels or min(shape[2:]) < 1:
             raise ValueError(
                 f"{type(self).__name__}: shape must be (B, {channels}, H, W); got {tuple(shape)}"
             )
         batch, _, height, width = shape
         model = MemoryModel.of(batch, self.device.type, self.dtype)
-        return make_plan(steps, channels, height, width, model, parse_bytes(max_memory))
+        changed = _first_changed(layers)
+        if changed is not None:
+            name = next((name for name, module in self.named_modules() if module is changed), None)
+            what = name or f"torch.nn.functional's function of {type(changed).__name__}"
+            raise ValueError(
+                f"{type(self).__name__}: max_memory needs layers that run in parts of an image; "
+                f"{what} was changed (hooks, a forward, an attribute, another module in its place) "
+                "and runs on whole images: call without max_memory"
+            )
+        return make_plan(_steps(layers), channels, height, width, model, bound)
 
     def _encoded(self, x: Tensor, max_memory: int | str | None) -> Tensor:
         self._check("x", x, self.image_channels, least=self.downscaling)
-        if self.check_range and not torch.compiler.is_compiling():
-            self._check_range("x", x)
-        return self._run("encode", self.encoding_steps, x, x.shape, max_memory)
+        if self.check_range:
+            check_range(type(self).__name__, "x", x, _IMAGE_RANGE)
+        return self._run("encode", self.encoding_layers(), x, x.shape, max_memory)
 
     def _decoded(self, z: Tensor, max_memory: int | str | None) -> Tensor:
         self._check("z", z, self.latent_channels, least=1)
         batch, _, height, width = z.shape
         shape = (batch, height * self.downscaling, width * self.downscaling)
-        return self._run("decode", self.decoding_steps, z, shape, max_memory)
+        return self._run("decode", self.decoding_layers(), z, shape, max_memory)
 
     def _run(
         self,
         method: str,
-        steps: Callable[[], list[Step]],
+        layers: list[nn.Module],
         x: Tensor,
         image: Sequence[int],
         max_memory: int | str | None,
@@ -140,14 +153,18 @@ class Autoencoder(PretrainedModel):
             self._check_graph(method, x)
 
         def call(x: Tensor) -> Tensor:
-            if max_memory is None:
-                return run_steps(steps(), x)
-            # Of the dtype that is computed in.
-            plan = self._plan(steps(), x.shape, x.shape[1], max_memory)
-            return run_plan(plan, steps(), x)
+            if max_memory is not None:
+                # Of the dtype that is computed in.
+                plan = self._plan(layers, x.shape, x.shape[1], max_memory)
+                return run_plan(plan, _steps(layers), x)
+            if _first_changed(layers) is None:
+                return run_steps(_steps(layers), x)
+            for layer in layers:
+                x = layer(x)
+            return x
 
         name = f"{type(self).__name__}.{method}"
-        return guarded(self, name, call, (x,), {}, self._on_nonfinite)
+        return guarded_images(self, name, call, x, self._on_nonfinite)
 
     def _check_graph(self, method: str, x: Tensor) -> None:
         if not torch.is_grad_enabled():
@@ -184,18 +201,6 @@ class Autoencoder(PretrainedModel):
                 f"{owner}: {name} must be {self.dtype}, as the parameters; got {tensor.dtype}"
             )
 
-    def _check_range(self, name: str, image: Tensor) -> None:
-        if image.is_meta or image.numel() == 0:
-            return
-        if image.is_cuda and torch.cuda.is_current_stream_capturing():
-            return  # there is nothing to look at: a graph is being recorded
-        low, high = (float(bound) for bound in image.detach().aminmax())
-        if low < _IMAGE_RANGE[0] - _SLACK or high > _IMAGE_RANGE[1] + _SLACK:
-            raise ValueError(
-                f"{type(self).__name__}: {name} must have values in [-1, 1]; got [{low:g}, "
-                f"{high:g}] (check_range = False switches this check off)"
-            )
-
     @property
     def device(self) -> torch.device:
         """Device of the parameters."""
@@ -205,6 +210,23 @@ class Autoencoder(PretrainedModel):
     def dtype(self) -> torch.dtype:
         """Dtype of the parameters."""
         return next(self.parameters()).dtype
+
+
+def _first_changed(layers: list[nn.Module]) -> nn.Module | None:
+    """The first layer, of these or inside of them, that must be called."""
+    return first_changed((x, is_chain if isinstance(x, Chain) else is_conv1x1) for x in layers)
+
+
+def _steps(layers: list[nn.Module]) -> list[Step]:
+    """The steps of layers that are unchanged."""
+    found: list[Step] = []
+    for layer in layers:
+        if isinstance(layer, Chain):
+            found += layer.steps()
+        elif isinstance(layer, nn.Conv2d):
+            work = layer.in_channels * layer.out_channels
+            found.append(pixel_step(layer, layer.out_channels, work))
+    return found
 
 
 @functools.cache

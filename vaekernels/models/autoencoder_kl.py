@@ -16,7 +16,6 @@ from vaekernels.models.ldm_keys import from_ldm, rename_old_attention
 from vaekernels.models.outputs import DecoderOutput, EncoderOutput
 from vaekernels.models.weights import read_weights
 from vaekernels.nn import Decoder, Encoder
-from vaekernels.nn.steps import Step, pixel_step
 
 Self = TypeVar("Self", bound="AutoencoderKL")
 
@@ -211,13 +210,13 @@ class AutoencoderKL(Autoencoder):
         tensors = from_ldm(read_weights(Path(path)))
         return cls._with_weights(config, tensors, str(path), "config").to(device)
 
-    def encoding_steps(self) -> list[Step]:
+    def encoding_layers(self) -> list[nn.Module]:
         """The encoder, and ``quant_conv``."""
-        return self.encoder.steps() + _pixel_steps(self.quant_conv)
+        return [self.encoder, *([] if self.quant_conv is None else [self.quant_conv])]
 
-    def decoding_steps(self) -> list[Step]:
+    def decoding_layers(self) -> list[nn.Module]:
         """``post_quant_conv``, and the decoder."""
-        return _pixel_steps(self.post_quant_conv) + self.decoder.steps()
+        return [*([] if self.post_quant_conv is None else [self.post_quant_conv]), self.decoder]
 
     @property
     def downscaling(self) -> int:
@@ -259,9 +258,3 @@ class AutoencoderKL(Autoencoder):
         if config.latents_std is not None:
             scale = scale / z.new_tensor(config.latents_std)[:, None, None]
         return shift, scale
-
-
-def _pixel_steps(conv: nn.Conv2d | None) -> list[Step]:
-    if conv is None:
-        return []
-    return [pixel_step(conv, conv.out_channels, conv.in_channels * conv.out_channels)]

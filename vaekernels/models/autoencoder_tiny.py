@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vaekernels.models.autoencoder import Autoencoder
 from vaekernels.models.autoencoder_config import AutoencoderTinyConfig
@@ -15,7 +15,6 @@ from vaekernels.models.outputs import DecoderOutput, TinyEncoderOutput
 from vaekernels.models.taesd_keys import config_of_taesd, from_taesd
 from vaekernels.models.weights import read_weights
 from vaekernels.nn import TinyDecoder, TinyEncoder
-from vaekernels.nn.steps import Step
 
 Self = TypeVar("Self", bound="AutoencoderTiny")
 
@@ -161,13 +160,13 @@ class AutoencoderTiny(Autoencoder):
         model = cls._with_weights(config, tensors, f"{encoder}, {decoder}", "each other")
         return model.to(device=device, dtype=dtype)
 
-    def encoding_steps(self) -> list[Step]:
+    def encoding_layers(self) -> list[nn.Module]:
         """The encoder."""
-        return self.encoder.steps()
+        return [self.encoder]
 
-    def decoding_steps(self) -> list[Step]:
+    def decoding_layers(self) -> list[nn.Module]:
         """The decoder."""
-        return self.decoder.steps()
+        return [self.decoder]
 
     @property
     def downscaling(self) -> int:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vaekernels.models.config import VAEConfig
+from vaekernels.models.image_range import UNBOUNDED, Range
 from vaekernels.ops.bernoulli_nll import bernoulli_nll
 from vaekernels.ops.gaussian_nll import gaussian_nll
 from vaekernels.ops.laplace_nll import laplace_nll
@@ -23,7 +24,13 @@ def build_likelihood(config: VAEConfig) -> Likelihood:
 
 
 class Likelihood(nn.Module):
-    """A distribution of images, independent in each pixel."""
+    """A distribution of images, independent in each pixel.
+
+    Attributes:
+        support: the values that pixels have.
+    """
+
+    support: Range = UNBOUNDED
 
     def nll(self, raw: Tensor, target: Tensor) -> Tensor:
         """(B,) negative log-likelihood of ``target`` in nats; ``raw`` is the decoder's output."""
@@ -36,6 +43,8 @@ class Likelihood(nn.Module):
 
 class Bernoulli(Likelihood):
     """Pixels in [0, 1]; the decoder gives logits."""
+
+    support = (0.0, 1.0)
 
     def nll(self, raw: Tensor, target: Tensor) -> Tensor:
         return bernoulli_nll(raw, lying_as(raw, target))

@@ -11,6 +11,7 @@ from vaekernels.distributions import DiagonalGaussian
 from vaekernels.models import interpolation
 from vaekernels.models.backbones import build_backbone
 from vaekernels.models.config import VAEConfig
+from vaekernels.models.image_range import check_range
 from vaekernels.models.likelihoods import build_likelihood
 from vaekernels.models.objectives import LogMeanExp, free_bits_kl
 from vaekernels.models.outputs import DecoderOutput, EncoderOutput, VAEOutput
@@ -27,7 +28,7 @@ class VAE(PretrainedModel):
         q(z \mid x) = \mathcal N(z;\ \mu(x), \mathrm{diag}\, e^{\ell(x)})
 
     Images are (B, C, H, W) in the dtype and on the device of the parameters, in [0, 1] for the
-    Bernoulli likelihood. The range is documented and not checked: that would synchronise a GPU.
+    Bernoulli likelihood and finite for the others.
 
     The noise is ``vk.randn``'s: it depends on ``seed``, ``step`` and ``sample_ids`` alone, on
     every device and in any batch order. Without a seed one is drawn from ``generator``, or from
@@ -35,6 +36,12 @@ class VAE(PretrainedModel):
 
     Args:
         config: the architecture.
+
+    Attributes:
+        check_range: whether images are checked where they come in, by one pass over them: those
+            in another range and NaN raise; values of the size of 8-bit images warn where the
+            likelihood takes any. On a GPU that waits for the images. Set it to False where they
+            are known to fit. ``torch.compile`` and the replays of :func:`vk.graph` do not check.
 
     Raises:
         TypeError: ``config`` is not a :class:`VAEConfig`.
@@ -55,6 +62,7 @@ class VAE(PretrainedModel):
         super().__init__(config)
         self.encoder, self.decoder = build_backbone(config)
         self.likelihood = build_likelihood(config)
+        self.check_range = True
 
     def forward(
         self,
@@ -88,7 +96,7 @@ class VAE(PretrainedModel):
 
         Raises:
             TypeError: an argument has the wrong kind or dtype.
-            ValueError: a shape, a device, ``beta`` or ``free_bits`` does not fit.
+            ValueError: a shape, a device, a range, ``beta`` or ``free_bits`` does not fit.
 
         Paper: beta: I. Higgins et al., "beta-VAE", ICLR 2017; free bits: D. Kingma et al.,
         "Improved variational inference with inverse autoregressive flow", NeurIPS 2016.
@@ -110,9 +118,11 @@ class VAE(PretrainedModel):
 
         Raises:
             TypeError: ``x`` is not a tensor in the dtype of the parameters.
-            ValueError: the shape or the device of ``x`` does not fit.
+            ValueError: the shape, the device or the range of ``x`` does not fit.
         """
         self._check("x", x, self.config.image_shape)
+        if self.check_range:
+            check_range("VAE", "x", x, self.likelihood.support)
         return EncoderOutput(DiagonalGaussian(self.encoder(x)))
 
     def decode(self, z: Tensor) -> DecoderOutput:

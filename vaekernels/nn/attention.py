@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
+from vaekernels.nn.forms import Used, is_group_norm, is_linear
 from vaekernels.nn.steps import Affine, Chain, State, Step, normalise
 from vaekernels.ops._attention import attend
 
@@ -22,6 +25,8 @@ class AttentionBlock(Chain):
         n = group_norm(x).flatten(2).transpose(1, 2)
         a = F.scaled_dot_product_attention(to_q(n), to_k(n), to_v(n))
         y = x + to_out[0](a).transpose(1, 2).unflatten(2, x.shape[2:])
+
+    Shapes: (N, C, H, W) to the same, channels_last.
 
     The state dict has diffusers' keys (``Attention``): group_norm, to_q, to_k, to_v, to_out.0.
 
@@ -42,11 +47,9 @@ class AttentionBlock(Chain):
         self.to_v = nn.Linear(channels, channels)
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same shape, channels_last."""
-        tokens = _tokens(normalise(x, self.group_norm))
-        attended = self._attend(tokens, self.to_k(tokens), self.to_v(tokens))
-        return x + _image(attended, x)
+    def by_layers(self, x: Tensor) -> Tensor:
+        """The same with the normalisation's own forward."""
+        return self._attended(x, self.group_norm(x))
 
     def in_chunks(self, x: Tensor, affine: Affine, chunk: int) -> Tensor:
         """The same for ``chunk`` pixels at a time, in the memory of x: beside it, keys and values.
@@ -73,7 +76,7 @@ class AttentionBlock(Chain):
         channels = self.to_q.in_features
         return [
             Step(
-                lambda state, affine: State(self(state.x)),
+                lambda state, affine: State(self._normalised_and_attended(state.x)),
                 channels,
                 norm=self.group_norm,
                 temporary=5 * channels,
@@ -81,6 +84,19 @@ class AttentionBlock(Chain):
                 attend=self.in_chunks,
             )
         ]
+
+    def used(self) -> Iterator[Used]:
+        """All layers: the linear ones are called, but for a chunk of the pixels where tiled."""
+        yield self.group_norm, is_group_norm
+        yield from ((layer, is_linear) for layer in (self.to_q, self.to_k, self.to_v, *self.to_out))
+
+    def _normalised_and_attended(self, x: Tensor) -> Tensor:
+        return self._attended(x, normalise(x, self.group_norm))
+
+    def _attended(self, x: Tensor, normalised: Tensor) -> Tensor:
+        tokens = _tokens(normalised)
+        attended = self._attend(tokens, self.to_k(tokens), self.to_v(tokens))
+        return x + _image(attended, x)
 
     def _attend(self, tokens: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         return self.to_out[0](attend(self.to_q(tokens), keys, values))

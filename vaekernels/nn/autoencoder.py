@@ -2,18 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from vaekernels.nn.attention import AttentionBlock
+from vaekernels.nn.forms import SILU, Used, is_conv3x3, is_group_norm
 from vaekernels.nn.resample import Downsample, Upsample
 from vaekernels.nn.resnet import ResnetBlock
-from vaekernels.nn.steps import Affine, Chain, State, Step, conv_step, convolve, norm_conv3x3
+from vaekernels.nn.steps import (
+    Affine,
+    Chain,
+    State,
+    Step,
+    conv_step,
+    convolve,
+    is_chain,
+    norm_conv3x3,
+)
 
 
-class _Level(nn.Module):
+class _Stack(Chain):
+    """Layers one after the other."""
+
+    def layers(self) -> Iterable[nn.Module]:
+        """In the order of their calls."""
+        raise NotImplementedError
+
+    def steps(self) -> list[Step]:
+        """The steps of all layers."""
+        chains = (layer for layer in self.layers() if isinstance(layer, Chain))
+        return [step for chain in chains for step in chain.steps()]
+
+    def used(self) -> Iterator[Used]:
+        """All layers."""
+        yield from ((layer, is_chain) for layer in self.layers())
+
+    def by_layers(self, x: Tensor) -> Tensor:
+        """One after the other."""
+        for layer in self.layers():
+            x = layer(x)
+        return x
+
+
+class _Level(_Stack):
     """The residual blocks of one size, and the layer that changes the size after them, if any."""
 
     def __init__(
@@ -28,11 +62,12 @@ class _Level(nn.Module):
             self.add_module(name, nn.ModuleList([resampler(channels[-1])]))
 
     def layers(self) -> Iterator[nn.Module]:
+        """The blocks, then what changes the size."""
         for children in self.children():
             yield from children.children()
 
 
-class _Middle(nn.Module):
+class _Middle(_Stack):
     """A residual block, attention, a residual block."""
 
     def __init__(self, channels: int, groups: int, attention: bool) -> None:
@@ -43,6 +78,7 @@ class _Middle(nn.Module):
         self.resnets = nn.ModuleList(ResnetBlock(channels, groups=groups) for _ in range(2))
 
     def layers(self) -> Iterator[nn.Module]:
+        """Attention behind the first block."""
         first, second = self.resnets
         yield from (first, *self.attentions, second)
 
@@ -54,18 +90,30 @@ class _Half(Chain):
     conv_norm_out: nn.GroupNorm
     conv_out: nn.Conv2d
 
-    def _parts(self) -> list[_Level | _Middle]:
+    def _parts(self) -> list[_Stack]:
         """What lies between the first and the last convolution."""
         raise NotImplementedError
 
     def steps(self) -> list[Step]:
         """The steps of all layers."""
-        layers = [layer for part in self._parts() for layer in part.layers()]
         return [
             conv_step(self._in, self.conv_in),
-            *(step for layer in layers if isinstance(layer, Chain) for step in layer.steps()),
+            *(step for part in self._parts() for step in part.steps()),
             conv_step(self._out, self.conv_out, norm=self.conv_norm_out),
         ]
+
+    def used(self) -> Iterator[Used]:
+        """All layers, and ``F.silu``."""
+        yield self.conv_in, is_conv3x3
+        yield from ((part, is_chain) for part in self._parts())
+        yield from ((self.conv_norm_out, is_group_norm), SILU, (self.conv_out, is_conv3x3))
+
+    def by_layers(self, x: Tensor) -> Tensor:
+        """One after the other."""
+        x = self.conv_in(x)
+        for part in self._parts():
+            x = part(x)
+        return self.conv_out(F.silu(self.conv_norm_out(x)))
 
     def _in(self, state: State, affine: Affine | None) -> State:
         return convolve("conv3x3", state, self.conv_in)
@@ -121,7 +169,7 @@ class Encoder(_Half):
         self.conv_norm_out = nn.GroupNorm(groups, channels[-1], 1e-6)
         self.conv_out = nn.Conv2d(channels[-1], out_channels, 3, padding=1)
 
-    def _parts(self) -> list[_Level | _Middle]:
+    def _parts(self) -> list[_Stack]:
         return [*self.down_blocks, self.mid_block]  # type: ignore[list-item]
 
 
@@ -162,5 +210,5 @@ class Decoder(_Half):
         self.conv_norm_out = nn.GroupNorm(groups, channels[0], 1e-6)
         self.conv_out = nn.Conv2d(channels[0], out_channels, 3, padding=1)
 
-    def _parts(self) -> list[_Level | _Middle]:
+    def _parts(self) -> list[_Stack]:
         return [self.mid_block, *self.up_blocks]  # type: ignore[list-item]

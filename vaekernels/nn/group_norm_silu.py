@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vaekernels.nn.forms import SILU, is_form
 from vaekernels.ops._uses import OpUse
 from vaekernels.ops.group_norm_silu import group_norm_silu
+from vaekernels.plain_layers import extends
 
 
 class GroupNormSiLU(nn.GroupNorm):
@@ -38,6 +41,8 @@ class GroupNormSiLU(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, ...) to the same shape."""
+        if self.weight is None or not (extends(self, nn.GroupNorm) and is_form(SILU)):
+            return F.silu(super().forward(x))
         return group_norm_silu(x, self.weight, self.bias, self.num_groups, eps=self.eps)
 
     def op_uses(self) -> list[OpUse]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Iterator
 
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vaekernels.nn.forms import INTERPOLATE, PAD, Used, conv_form, is_conv3x3
 from vaekernels.nn.steps import (
     DOWNSAMPLE_CONV3X3,
     UPSAMPLE_CONV3X3,
@@ -14,6 +18,8 @@ from vaekernels.nn.steps import (
     conv_step,
     convolve,
 )
+
+_is_unpadded_stride2 = conv_form(3, stride=2)
 
 
 class Upsample(Chain):
@@ -42,6 +48,14 @@ class Upsample(Chain):
     def steps(self) -> list[Step]:
         """One."""
         return [upsample_step(self.conv)]
+
+    def used(self) -> Iterator[Used]:
+        """The convolution, and ``F.interpolate``."""
+        yield from ((self.conv, is_conv3x3), INTERPOLATE)
+
+    def by_layers(self, x: Tensor) -> Tensor:
+        """The large image, then the convolution."""
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 class Downsample(Chain):
@@ -84,6 +98,15 @@ class Downsample(Chain):
     def steps(self) -> list[Step]:
         """One."""
         return [downsample_step(self.conv, self.padding)]
+
+    def used(self) -> Iterator[Used]:
+        """The convolution, and ``F.pad``."""
+        yield from ((self.conv, _is_unpadded_stride2), PAD)
+
+    def by_layers(self, x: Tensor) -> Tensor:
+        """Padding, then the convolution."""
+        before = 0 if self.padding == "asymmetric" else 1
+        return self.conv(F.pad(x, (before, 1, before, 1)))
 
 
 def upsample_step(conv: nn.Conv2d) -> Step:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Iterator
 
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vaekernels.nn.forms import SILU, Used, is_conv1x1, is_conv3x3, is_group_norm
 from vaekernels.nn.steps import Affine, Chain, State, Step, conv_step, norm_conv3x3
 
 
@@ -22,7 +26,8 @@ class ResnetBlock(Chain):
         y = conv2(F.silu(norm2(h))) + (x if conv_shortcut is None else conv_shortcut(x))
 
     The state dict has diffusers' keys (``ResnetBlock2D``): norm1, conv1, norm2, conv2 and, where
-    there is one, conv_shortcut. The children hold parameters; their own ``forward`` is not called.
+    there is one, conv_shortcut. The children hold parameters; they are called where one of them
+    was changed.
 
     Args:
         in_channels: of x.
@@ -61,6 +66,19 @@ class ResnetBlock(Chain):
             ),
             conv_step(self._second, self.conv2, norm=self.norm2, temporary=shortcut),
         ]
+
+    def used(self) -> Iterator[Used]:
+        """All layers, and ``F.silu``."""
+        yield from ((self.norm1, is_group_norm), (self.conv1, is_conv3x3), SILU)
+        yield from ((self.norm2, is_group_norm), (self.conv2, is_conv3x3))
+        if self.conv_shortcut is not None:
+            yield self.conv_shortcut, is_conv1x1
+
+    def by_layers(self, x: Tensor) -> Tensor:
+        """The two halves."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(F.silu(self.norm2(h)))
+        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
     def _first(self, state: State, affine: Affine | None) -> State:
         return norm_conv3x3(state, self.norm1, self.conv1, affine, skip=state.x)

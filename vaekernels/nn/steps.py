@@ -10,16 +10,18 @@ the other on the whole image; ``vaekernels.models.tiling`` runs them part by par
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vaekernels.nn.forms import Used
 from vaekernels.ops import NormPrologue, group_norm_silu
 from vaekernels.ops._chained import chained_conv
 from vaekernels.ops._uses import OpUse
+from vaekernels.plain_layers import is_observed
 
 
 class Affine(NamedTuple):
@@ -176,19 +178,66 @@ def pixel_step(module: nn.Module, channels: int, work: int = 0) -> Step:
 
 
 class Chain(nn.Module):
-    """A layer, or a network of layers, that is a chain of steps."""
+    """A layer, or a network of layers, that is a chain of steps.
+
+    Steps take the parameters of the layers and do not call them. Where one of them no longer
+    computes what the steps do (it has hooks, another forward, another padding mode, it was
+    exchanged for another module), the layers are called one after the other instead.
+    """
 
     def steps(self) -> list[Step]:
         """The steps in their order."""
         raise NotImplementedError
 
+    def used(self) -> Iterable[Used]:
+        """The layers that the steps stand for, and what each must be for that.
+
+        One after the other: what a layer must be may depend on those before it.
+        """
+        raise NotImplementedError
+
+    def by_layers(self, x: Tensor) -> Tensor:
+        """What the steps compute, by calls of the layers: plain PyTorch."""
+        raise NotImplementedError
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, Ci, H, W) to (N, Co, H', W')."""
-        return run_steps(self.steps(), x)
+        if first_changed(self.used()) is None:
+            return run_steps(self.steps(), x)
+        return self.by_layers(x)
 
     def op_uses(self) -> list[OpUse]:
-        """The ops of all steps."""
+        """The ops of all steps; where layers are called, those of their own are theirs."""
+        if first_changed(self.used()) is not None:
+            return []
         return [step.op_use for step in self.steps() if step.op_use is not None]
+
+
+_METHODS = {name: getattr(Chain, name) for name in ("forward", "__call__", "_call_impl")}
+
+
+def is_chain(layer: nn.Module) -> bool:
+    """A chain that itself is unchanged; its layers may not be."""
+    if not isinstance(layer, Chain) or is_observed(layer):
+        return False
+    attributes, own = layer.__dict__, type(layer)
+    if attributes.get("_compiled_call_impl") is not None:
+        return False
+    return all(
+        name not in attributes and getattr(own, name) is method for name, method in _METHODS.items()
+    )
+
+
+def first_changed(used: Iterable[Used]) -> nn.Module | None:
+    """The first layer, of these and of the chains among them, that steps cannot stand for."""
+    for layer, form in used:
+        if not form(layer):
+            return layer
+        if isinstance(layer, Chain):
+            inner = first_changed(layer.used())
+            if inner is not None:
+                return inner
+    return None
 
 
 def run_steps(steps: Sequence[Step], x: Tensor) -> Tensor:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vaekernels.nn.forms import LEAKY_RELU, RELU, SILU, is_form
 from vaekernels.ops import conv_transpose4x4, downsample_conv4x4
-from vaekernels.ops._conv import ACTIVATIONS
 from vaekernels.ops._uses import OpUse
+from vaekernels.plain_layers import convolution_geometry, extends
+
+_ACTIVATIONS = {None: None, "relu": RELU, "silu": SILU, "leaky_relu": LEAKY_RELU}
 
 
 class DownsampleConv4x4(nn.Conv2d):
     """``nn.Conv2d(..., kernel_size=4, stride=2, padding=1)`` and an activation, in one op.
+
+    Where an attribute such as ``padding_mode`` was changed, PyTorch's own layer runs.
 
     Args:
         in_channels: of the input.
@@ -52,6 +58,8 @@ class DownsampleConv4x4(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, Ci, H, W) to (B, Co, H // 2, W // 2)."""
+        if not _runs_on_op(self, nn.Conv2d):
+            return _activate(self, super().forward(x))
         return downsample_conv4x4(
             x,
             self.weight,
@@ -71,6 +79,8 @@ class DownsampleConv4x4(nn.Conv2d):
 
 class ConvTranspose4x4(nn.ConvTranspose2d):
     """``nn.ConvTranspose2d(..., kernel_size=4, stride=2, padding=1)`` and an activation, in one op.
+
+    Where an attribute such as ``stride`` was changed, PyTorch's own layer runs.
 
     Args:
         in_channels: of the input.
@@ -111,6 +121,8 @@ class ConvTranspose4x4(nn.ConvTranspose2d):
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # torch's takes a size too
         """(B, Ci, H, W) to (B, Co, 2H, 2W)."""
+        if not _runs_on_op(self, nn.ConvTranspose2d):
+            return _activate(self, super().forward(x))
         return conv_transpose4x4(
             x,
             self.weight,
@@ -128,8 +140,28 @@ class ConvTranspose4x4(nn.ConvTranspose2d):
         return f"{super().extra_repr()}, activation={self.activation}"
 
 
+def _runs_on_op(
+    layer: DownsampleConv4x4 | ConvTranspose4x4, kind: type[nn.Conv2d | nn.ConvTranspose2d]
+) -> bool:
+    """Whether the op computes what PyTorch's layer and activation do, as both are now."""
+    activation = _ACTIVATIONS[layer.activation]
+    return (
+        convolution_geometry(layer) == (4, 2, 1)
+        and extends(layer, kind)
+        and (activation is None or is_form(activation))
+    )
+
+
+def _activate(layer: DownsampleConv4x4 | ConvTranspose4x4, y: Tensor) -> Tensor:
+    if layer.activation is None:
+        return y
+    if layer.activation == "leaky_relu":
+        return F.leaky_relu(y, layer.negative_slope)
+    return F.relu(y) if layer.activation == "relu" else F.silu(y)
+
+
 def _checked(layer: str, activation: str | None) -> str | None:
-    if activation not in ACTIVATIONS:
+    if activation not in _ACTIVATIONS:
         raise ValueError(
             f"{layer}: activation must be None, 'relu', 'silu' or 'leaky_relu'; got {activation!r}"
         )

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vaekernels.nn.forms import (
+    Form,
+    Used,
+    conv_form,
+    is_conv1x1,
+    is_conv3x3,
+    is_doubling,
+    is_group_norm,
+    is_relu,
+    is_sequence,
+    sequence,
+)
 from vaekernels.nn.resample import downsample_step, upsample_step
-from vaekernels.nn.steps import Affine, Chain, State, Step, conv_step, normalise
+from vaekernels.nn.steps import Affine, Chain, State, Step, conv_step, is_chain, normalise
 from vaekernels.ops import conv3x3
 
 _POOL_GROUPS = 4
+_is_stride2 = conv_form(3, stride=2, padding=1)
 
 
 class TinyBlock(Chain):
@@ -67,6 +80,18 @@ class TinyBlock(Chain):
             conv_step(go_on, second, skip_channels=channels),
             conv_step(add, third),
         ]
+
+    def used(self) -> Iterator[Used]:
+        """All layers."""
+        if self.pool is not None:
+            yield from sequence(self.pool, is_conv1x1, is_group_norm, is_relu, is_conv1x1)
+        yield from sequence(self.conv, is_conv3x3, is_relu, is_conv3x3, is_relu, is_conv3x3)
+
+    def by_layers(self, x: Tensor) -> Tensor:
+        """The branch, then the convolutions."""
+        if self.pool is not None:
+            x = x + self.pool(x)
+        return F.relu(self.conv(x) + x)
 
 
 def _pool_steps(pool: nn.Sequential) -> list[Step]:
@@ -138,6 +163,17 @@ class TinyEncoder(Chain):
                 found.append(downsample_step(layer, "symmetric"))
         return [*found, _conv_step(last)]
 
+    def used(self) -> Iterator[Used]:
+        """All layers."""
+        yield self.layers, is_sequence
+        inner = list(self.layers)[1:-1]
+        forms = [is_chain if isinstance(layer, TinyBlock) else _is_stride2 for layer in inner]
+        yield from sequence(self.layers, is_conv3x3, *forms, is_conv3x3)
+
+    def by_layers(self, x: Tensor) -> Tensor:
+        """Of images in [0, 1]."""
+        return self.layers(x.add(1).div(2))
+
 
 class TinyDecoder(Chain):
     """Latents to images in [-1, 1]: blocks, twice the size after every level but the last.
@@ -181,6 +217,30 @@ class TinyDecoder(Chain):
             elif isinstance(layer, nn.Conv2d):
                 found.append(upsample_step(layer))
         return [*found, _conv_step(last, after=lambda x: x.mul(2).sub(1))]
+
+    def used(self) -> Iterator[Used]:
+        """All layers."""
+        yield self.layers, is_sequence
+        yield from sequence(
+            self.layers, is_conv3x3, is_relu, *_decoder_forms(list(self.layers)[2:])
+        )
+
+    def by_layers(self, x: Tensor) -> Tensor:
+        """Of latents within +-3."""
+        return self.layers(torch.tanh(x / 3) * 3).mul(2).sub(1)
+
+
+def _decoder_forms(layers: Sequence[nn.Module]) -> Iterator[Form]:
+    """Of blocks, and of upsampling with a convolution behind it; the last layer is one alone."""
+    upsampled = False
+    for layer in layers[:-1]:
+        if upsampled:
+            yield is_conv3x3
+        else:
+            yield is_chain if isinstance(layer, TinyBlock) else is_doubling
+        upsampled = not upsampled and not isinstance(layer, TinyBlock)
+    if not upsampled:  # else there is a form too few
+        yield is_conv3x3
 
 
 def _convolutions(layers: nn.Sequential) -> list[nn.Conv2d]:

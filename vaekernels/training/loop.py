@@ -141,6 +141,7 @@ class _Trainer:
         self.folder, self.world, self.device = folder, world, device
         torch.manual_seed(config.seed)
         self.model = VAE(model_config).to(device)
+        self.model.check_range = False  # ImageData's images are in [0, 1]; a GPU would wait
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr, fused=True)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.amp == "fp16")
         self.done = Progress()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ class Cut(NamedTuple):
 
 
 class Costs:
-    """Of a network on an image of one size.
+    """Of a network on images of one size.
 
     Value 0 is the input, value k the result of step k; a segment ``(begin, end)`` reads the first
     and writes the second.
@@ -38,18 +39,37 @@ class Costs:
         height: of its input.
         width: of its input.
         model: what steps hold.
+        held: bytes that are held beside all this.
     """
 
     def __init__(
-        self, steps: Sequence[Step], channels: int, height: int, width: int, model: MemoryModel
+        self,
+        steps: Sequence[Step],
+        channels: int,
+        height: int,
+        width: int,
+        model: MemoryModel,
+        held: int = 0,
     ) -> None:
         self.steps = steps
         self.model = model
+        self.held = held
         self.heights = sizes_after(steps, height)
         self.widths = sizes_after(steps, width)
         self.channels = [channels, *(step.channels for step in steps)]
         self.skips = [0, *(step.skip_channels for step in steps)]
         self._known_areas: dict[tuple[int, Grid], list[tuple[int, int]]] = {}
+
+    def of(self, images: int, held: int) -> Costs:
+        """Of so many images, with so many bytes held beside them."""
+        model = dataclasses.replace(self.model, batch=images)
+        size = self.heights[0], self.widths[0]
+        return Costs(self.steps, self.channels[0], *size, model, held)
+
+    def result(self) -> int:
+        """Bytes of the last value."""
+        last = len(self.steps)
+        return self._bytes(last, self.pixels(last))
 
     def whole(self) -> int:
         """Bytes where no step is cut, and all that the kernels keep stays."""
@@ -57,10 +77,13 @@ class Costs:
         held = max(self.states(k, k + 1) + self._beside(k) for k in range(count))
         results = [self._bytes(k, self.pixels(k)) for k in range(1, count + 1)]
         held += self.model.filters(self.steps) + self.model.scratch(self.steps)
-        return held + self.model.pooled(results)
+        return self.held + held + self.model.pooled(results)
 
     def memory(self, begin: int, end: int, cut: Cut) -> int:
         """The most bytes that are held on the way."""
+        return self.held + self._segment_memory(begin, end, cut)
+
+    def _segment_memory(self, begin: int, end: int, cut: Cut) -> int:
         if cut.chunk:
             # The image, keys and values; of a chunk the input, the query, the result and copies.
             image, part = self._bytes(begin, self.pixels(begin)), self._bytes(begin, cut.chunk)

@@ -35,21 +35,23 @@ class Segment:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a network runs on an image of one size within a memory bound.
+    """How a network runs on images of one size within a memory bound.
 
     Attributes:
         segments: in their order.
-        whole: everything runs at once, and the kernels keep what they keep between calls.
+        whole: no image is cut, and the kernels keep what they keep between calls.
         memory: estimate of the most bytes that are held beyond the model and its input:
             activations, the result, temporaries, transformed filters, scratch and freed results
             that are kept.
         work: how often more is computed than without a bound: 1.0 where nothing is done twice.
+        images: how many of the batch run at once; the others follow in turn.
     """
 
     segments: tuple[Segment, ...]
     whole: bool
     memory: int
     work: float
+    images: int
 
     def __str__(self) -> str:
         cuts = []
@@ -58,7 +60,10 @@ class Plan:
             if not self.whole and (chunk or rows * columns > 1):
                 parts = f"chunks of {chunk} pixels" if chunk else f"{rows * columns} tiles"
                 cuts.append(f"\n  steps {segment.first + 1} to {segment.last} in {parts}")
-        return f"{format_bytes(self.memory)}, {self.work:.2f} times the work" + "".join(cuts)
+        return (
+            f"{format_bytes(self.memory)}, {self.work:.2f} times the work, "
+            f"{self.images} image{'s' * (self.images != 1)} at once" + "".join(cuts)
+        )
 
 
 def make_plan(
@@ -71,8 +76,9 @@ def make_plan(
 ) -> Plan:
     """The fastest plan within ``max_memory``.
 
-    Every pair of values is a segment, in as few parts as fit; the plan is the shortest path
-    through these, by work.
+    As many images run at once as need not be cut. Where one must be, one runs at a time: every pair
+    of values is a segment, in as few parts as fit; the plan is the shortest path through these, by
+    work.
 
     Args:
         steps: of the network.
@@ -86,19 +92,47 @@ def make_plan(
         ValueError: nothing fits; the error names the least that does.
     """
     costs = Costs(steps, channels, height, width, model)
-    uncut = [next(_cuts(costs, k, k + 1)) for k in range(len(steps))]
-    segments = [_segment(costs, k, k + 1, cut) for k, cut in enumerate(uncut)]
-    if (memory := costs.whole()) <= max_memory:
-        return Plan(tuple(segments), True, memory, 1.0)
-    path = _shortest(costs, max_memory)
-    if path is None:
+    at_once = [costs, *_in_turn(costs)]
+    for some in at_once:
+        if (memory := some.whole()) <= max_memory:
+            return Plan(tuple(_uncut(some)), True, memory, 1.0, some.model.batch)
+    # All at once need less than one by one where the results are most of the memory.
+    plans = [_cut_plan(some, max_memory) for some in (at_once[-1], costs)]
+    found = [plan for plan in plans if plan is not None]
+    if not found:
+        least = min(_least(some) for some in (at_once[-1], costs))
         raise ValueError(
-            f"max_memory must be at least {format_bytes(_least(costs))} for an input of "
+            f"max_memory must be at least {format_bytes(least)} for an input of "
             f"{height} x {width} pixels and a batch of {model.batch}; "
             f"got {format_bytes(max_memory)}"
         )
-    work = sum(s.work for s in path) / sum(s.work for s in segments)
-    return Plan(tuple(path), False, max(s.memory for s in path), max(work, 1.0))
+    return min(found, key=lambda plan: plan.work)
+
+
+def _in_turn(costs: Costs) -> Iterator[Costs]:
+    """Of half the images at once, of a quarter, and so on to one; all results are held."""
+    batch = costs.model.batch
+    results = costs.result()
+    at_once = batch
+    while at_once > 1:
+        at_once = (at_once + 1) // 2
+        yield costs.of(at_once, results)
+
+
+def _uncut(costs: Costs) -> list[Segment]:
+    """All steps one by one."""
+    cuts = (next(_cuts(costs, k, k + 1)) for k in range(len(costs.steps)))
+    return [_segment(costs, k, k + 1, cut) for k, cut in enumerate(cuts)]
+
+
+def _cut_plan(costs: Costs, max_memory: int) -> Plan | None:
+    """The fastest that cuts images; None: nothing fits."""
+    path = _shortest(costs, max_memory)
+    if path is None:
+        return None
+    work = sum(s.work for s in path) / sum(s.work for s in _uncut(costs))
+    memory = max(s.memory for s in path)
+    return Plan(tuple(path), False, memory, max(work, 1.0), costs.model.batch)
 
 
 def _shortest(costs: Costs, max_memory: int) -> list[Segment] | None:

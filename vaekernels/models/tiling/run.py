@@ -17,6 +17,20 @@ from vaekernels.ops import empty_cache
 @torch.no_grad()
 def run_plan(plan: Plan, steps: Sequence[Step], x: Tensor) -> Tensor:
     """The result of ``steps`` for ``x``, as ``plan`` has it; records no graph."""
+    if plan.images == len(x):
+        return _run_at_once(plan, steps, x)
+    result = None
+    for first in range(0, len(x), plan.images):
+        some = slice(first, first + plan.images)
+        part = _run_at_once(plan, steps, x[some])
+        if result is None:
+            result = _empty((len(x), *part.shape[1:]), part)
+        result[some] = part
+    assert result is not None  # an empty batch runs at once
+    return result
+
+
+def _run_at_once(plan: Plan, steps: Sequence[Step], x: Tensor) -> Tensor:
     if plan.whole:
         return run_steps(steps, x)
     state = State(x)

@@ -1,0 +1,86 @@
+"""Whether images have the values that a model is made for."""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+
+from torch import Tensor
+
+from vaekernels.guard import can_be_read
+
+Range = tuple[float, float]
+
+UNBOUNDED: Range = (-math.inf, math.inf)
+# Resizing and 16-bit formats overshoot a little.
+_SLACK = 0.05
+# No image that was standardised reaches it, and most images of 8 bits do.
+_LIKE_EIGHT_BITS = 16.0
+_LISTED = 8
+
+
+def check_range(owner: str, name: str, images: Tensor, bounds: Range) -> None:
+    """All values of ``images`` are finite and in ``bounds``, with a little slack.
+
+    One pass over the images where they fit; a GPU is waited for. Nothing is checked where values
+    cannot be read: under ``torch.compile``, in the capture of a CUDA graph, in transforms of
+    ``torch.func`` and on the meta device.
+
+    Args:
+        owner: the model.
+        name: of the argument.
+        images: (B, ...).
+        bounds: the range; with :data:`UNBOUNDED`, values of the size of 8-bit images warn, once.
+
+    Raises:
+        ValueError: an image does not fit; the error names the images, their range and NaN.
+    """
+    if images.numel() == 0 or not can_be_read(images):
+        return
+    low, high = (float(bound) for bound in images.detach().aminmax())
+    # A comparison with NaN is false.
+    if bounds == UNBOUNDED:
+        if -math.inf < low and high < math.inf:
+            if high > _LIKE_EIGHT_BITS:
+                _warn_about_eight_bits(owner, name)
+            return
+    elif bounds[0] - _SLACK <= low and high <= bounds[1] + _SLACK:
+        return
+    raise ValueError(_message(owner, name, images.detach(), bounds))
+
+
+def _message(owner: str, name: str, images: Tensor, bounds: Range) -> str:
+    expected = f"values in [{bounds[0]:g}, {bounds[1]:g}]"
+    if bounds == UNBOUNDED:
+        expected = "finite values"
+        fits = images.isfinite()
+    else:
+        fits = (images >= bounds[0] - _SLACK) & (images <= bounds[1] + _SLACK)
+    bad = (~fits.flatten(1).all(1)).nonzero().flatten().tolist()
+    values = images[bad]
+    nan = values.isnan()
+    numbers = values[~nan]
+    got = []
+    if len(numbers):
+        low, high = (float(bound) for bound in numbers.aminmax())
+        got.append(f"[{low:g}, {high:g}]")
+    if len(numbers) < values.numel():
+        got.append("NaN")
+    listed = ", ".join(str(index) for index in bad[:_LISTED])
+    more = f" and {len(bad) - _LISTED} others" if len(bad) > _LISTED else ""
+    return (
+        f"{owner}: {name} must have {expected}; got {' and '.join(got)} in "
+        f"image{'s' if len(bad) > 1 else ''} {listed}{more} of a batch of {len(images)} "
+        "(check_range = False switches this check off)"
+    )
+
+
+@functools.cache
+def _warn_about_eight_bits(owner: str, name: str) -> None:
+    """Once for each model class."""
+    warnings.warn(
+        f"{owner}: {name} has values above {_LIKE_EIGHT_BITS:g}, as images of 8 bits that were not "
+        "divided by 255; vaekernels train has images in [0, 1] (check_range = False silences this)",
+        stacklevel=5,
+    )
