@@ -38,10 +38,11 @@ LAYERS = {
     "guard": {"nonfinite", "structures"},
     "nonfinite": set(),
     "atomic": set(),
+    "limits": set(),
     "cases": OPS | {"cases"},
     "plain_layers": set(),
     "nn": OPS | {"nn", "plain_layers"},
-    "models": OPS | {"models", "nn", "distributions", "atomic", "guard"},
+    "models": OPS | {"models", "nn", "distributions", "atomic", "guard", "limits"},
     "machine": FOUNDATION | {"machine"},
     "acceleration": OPS | {"acceleration", "ways", "guard", "structures", "plain_layers"},
     "introspection": OPS | {"machine"},
@@ -50,7 +51,7 @@ LAYERS = {
     "bench": OPS
     | {"bench", "cases", "models", "distributions", "atomic", "machine", "explanation"}
     | {"acceleration"},
-    "training": OPS | {"training", "models", "distributions", "atomic", "nonfinite"},
+    "training": OPS | {"training", "models", "distributions", "atomic", "nonfinite", "limits"},
     "tuning": OPS | {"triton", "models", "nn", "atomic"},
     "pictures": {"atomic"},
     "plots": {"atomic", "pictures"},

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -168,3 +170,157 @@ def test_tune_needs_a_gpu(invoke, monkeypatch):
     result = invoke("tune", "--model", "sd")
     assert result.exit_code == 2
     assert "tune measures on a GPU, and torch finds no CUDA device" in result.stderr
+
+
+HUGE = "1" + 20 * "0"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--device meta", "device must be auto, cpu, cuda or cuda:N; got 'meta'"),
+        ("--device mps", "device must be auto, cpu, cuda or cuda:N; got 'mps'"),
+        ("--device xla:1", "device must be auto, cpu, cuda or cuda:N; got 'xla:1'"),
+        ("--device cpu:3", "device must be auto, cpu, cuda or cuda:N; got 'cpu:3'"),
+        ("--hidden 1000000000", "hidden (1000000000,)"),
+        ("--hidden 2000000000,2000000000", "hidden (2000000000, 2000000000)"),
+        (f"--hidden {HUGE}", "--hidden must be at most 2147483647"),
+        ("--hidden 9" + 5000 * "9", "--hidden must be at most 2147483647"),
+        ("--backbone mlp --hidden " + ",".join(["2"] * 1001), "at most 1000 entries; got 1001"),
+        ("--latent-dim 100000000000", "latent_dim must be at most 2147483647; got 100000000000"),
+        ("--latent-dim 2147483647", "latent_dim 2147483647 needs"),
+        ("--latent-dim 1e11", "--latent-dim"),
+        ("--batch x", "--batch"),
+        ("--no-such-option", "--no-such-option"),
+        ("--free-bits 1e308", "free_bits must be at most 3.4e+38, what float32 holds; got 1e+308"),
+        ("--beta 1e308", "beta must be at most 3.4e+38"),
+        ("--kl-warmup 1e308", "kl_warmup_epochs must be at most 3.4e+38"),
+        ("--grad-clip 1e308", "grad_clip must be at most 3.4e+38"),
+        ("--lr 1e308", "lr must be at most 3.4e+38"),
+        (f"--batch {HUGE}", "batch must be at most 2147483647"),
+        (f"--epochs {HUGE}", "epochs must be at most 2147483647"),
+        (f"--seed {HUGE}", "seed must be in [0, 2**63)"),
+        ("--image-size 1000000", "images of 1000000 x 1000000 pixels needs"),
+        (f"--image-size {HUGE}", "--image-size must be at most 2147483647"),
+        ("--image-size 2147483647", "needs"),
+    ],
+)
+def test_train_refuses_what_is_too_large(invoke, data, tmp_path, options, message):
+    out = tmp_path / "run"
+    assert_refused(invoke("train", data, "--out", out, *options.split()), message)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("sample RUN --out a.png --device meta", "device must be auto, cpu, cuda"),
+        ("encode RUN DATA --out a.safetensors --device mps", "device must be auto, cpu, cuda"),
+        (f"sample RUN --out a.png -n {HUGE}", "-n must be at most 2147483647"),
+        ("sample RUN --out a.png -n 2147483647", "-n: a grid of 2147483647 images needs"),
+        (f"sample RUN --out a.png --columns {HUGE}", "--columns must be at most 2147483647"),
+        (f"sample RUN --out a.png --seed {HUGE}", "seed must fit into 64 bits"),
+        (f"traverse RUN --out a.png --values {HUGE}", "--values must be at most 2147483647"),
+        ("traverse RUN --out a.png --values 2147483647", "--values: a grid of 6442450941 images"),
+        (f"traverse RUN --out a.png --dims {HUGE}", "--dims must be at most 2147483647"),
+        ("traverse RUN --out a.png --extent 1e308", "--extent must be at most 3.4e+38"),
+        (f"encode RUN DATA --out a.safetensors --batch {HUGE}", "--batch must be at most"),
+        (f"reconstruct RUN DATA --out a.png -n {HUGE}", "-n must be at most 2147483647"),
+        (f"bench latent --threads {HUGE}", "--threads must be at most 2147483647"),
+        ("bench latent --device meta", "device must be auto, cpu, cuda or cuda:N; got 'meta'"),
+        ("bench latent --device mps", "device must be auto, cpu, cuda or cuda:N; got 'mps'"),
+        ("demo --device meta --out d", "device must be auto, cpu, cuda or cuda:N; got 'meta'"),
+    ],
+)
+def test_other_commands_refuse_what_is_too_large(
+    invoke, run, data, tmp_path, monkeypatch, words, message
+):
+    monkeypatch.chdir(tmp_path)
+    places = {"RUN": run, "DATA": data}
+    assert_refused(invoke(*(places.get(word, word) for word in words.split())), message)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_want_of_memory_is_one_line(invoke, run, tmp_path, monkeypatch):
+    # More than any machine has, past the check.
+    monkeypatch.setattr("vaekernels.cli._options.check_room", lambda *_: None)
+    result = invoke("sample", run, "--out", tmp_path / "a.png", "-n", 2**31 - 1)
+    assert_refused(result, "allocate")
+
+
+def nested(depth):
+    return "[" * depth + "]" * depth
+
+
+BROKEN_JSON = {
+    "empty": ("", " JSON"),
+    "cut": ('{"a": ', " JSON"),
+    "bytes": ("\udcff\udcfe", " JSON"),
+    "nested": ('{"latent_dim": ' + nested(100_000) + "}", "nested too deep"),
+    "digits": ('{"latent_dim": ' + "9" * 10_000 + "}", " JSON"),
+    "list": ("[1]", "expected a JSON object; got list"),
+    "large": ("{" + " " * 2**20 + "}", "expected a JSON file of at most"),
+}
+
+
+@pytest.mark.parametrize("name", ["config.json", "train_config.json"])
+@pytest.mark.parametrize("broken", BROKEN_JSON)
+def test_broken_json_of_a_run(invoke, run, data, tmp_path, name, broken):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    text, message = BROKEN_JSON[broken]
+    (copy / name).write_bytes(text.encode(errors="surrogateescape"))
+    if name == "config.json":
+        result = invoke("sample", copy, "--out", tmp_path / "a.png")
+    else:
+        result = invoke("train", data, "--out", copy, "--resume")
+    assert_refused(result, str(copy / name), message)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"latent_dim": 10**11}, "latent_dim must be at most 2147483647"),
+        ({"latent_dim": 2**31 - 1, "hidden": [2**31 - 1]}, "sizes in config.json are too large"),
+        ({"latent_dim": 2**31 - 1}, "expected shape"),
+        ({"latent_dim": {"a": [1]}}, "latent_dim must be an integer"),
+        ({"hidden": [[4]]}, "hidden[0] must be an integer"),
+        ({"hidden": [2] * 1001}, "hidden must have at most 1000 entries; got 1001"),
+        ({"image_shape": [1, 10**9, 10**9]}, "config.json"),
+        ({"scale": 1e400}, "scale must be positive and finite"),
+        ({"_class_name": ["VAE"]}, "expected _class_name 'VAE'"),
+    ],
+)
+def test_values_of_a_config_that_cannot_be(invoke, run, tmp_path, change, message):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    values = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**values, **change}))
+    result = invoke("sample", copy, "--out", tmp_path / "a.png")
+    assert_refused(result, str(copy), message)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train": []}, "got list for train"),
+        ({"model": 3}, "got int for model"),
+        ({"data": None}, "got NoneType for data"),
+        ({"train": {"epochs": "many"}}, "epochs must be an integer; got 'many' (str)"),
+        ({"train": {"epochs": True}}, "epochs must be an integer; got True"),
+        ({"train": {"lr": [1]}}, "lr must be a number; got [1]"),
+        ({"train": {"amp": 16}}, "amp must be a string; got 16"),
+        ({"train": {"lrate": 1}}, "unknown training settings: lrate"),
+        ({"train": {"heldout": 7}}, "heldout must be between 0 and 1"),
+        ({"model": {"latent_dim": 3}}, "image_shape must be given"),
+        ({"model": {"image_shape": [1, 8, 8], "latent_dim": "x"}}, "latent_dim must be an integer"),
+    ],
+)
+def test_settings_of_a_run_that_cannot_be(invoke, run, data, tmp_path, change, message):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    path = copy / "train_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    assert_refused(invoke("train", data, "--out", copy, "--resume"), str(path), message)
+    result = invoke("encode", copy, data, "--out", tmp_path / "a.safetensors")
+    assert_refused(result, str(path), message)

@@ -18,6 +18,7 @@ from vaekernels.models import (
     AutoencoderKL,
     AutoencoderKLConfig,
     AutoencoderTiny,
+    AutoencoderTinyConfig,
     from_ldm,
     from_taesd,
     to_ldm,
@@ -190,3 +191,28 @@ def test_files_of_taesd(tmp_path: Path, name: str, pooled: bool) -> None:
     assert again.config == model.config
     with pytest.raises(ValueError, match="decoder must have names that begin with a layer's"):
         from_taesd({}, {"0.weight": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+@pytest.mark.parametrize("subfolder", ["", "vae"])
+def test_weights_in_several_files_are_named(tmp_path: Path, suffix: str, subfolder: str) -> None:
+    folder = tmp_path / subfolder
+    torch.manual_seed(0)
+    config = AutoencoderKLConfig(block_out_channels=(8,), norm_num_groups=4)
+    AutoencoderKL(config).save_pretrained(folder)
+    whole = folder / "diffusion_pytorch_model.safetensors"
+    for number in (1, 2):
+        part = f"diffusion_pytorch_model-0000{number}-of-00002.{suffix}"
+        (folder / part).write_bytes(whole.read_bytes())
+    whole.unlink()
+    index = folder / f"diffusion_pytorch_model.{suffix}.index.json"
+    index.write_text('{"metadata": {}, "weight_map": {}}')
+    with pytest.raises(ValueError, match="the weights are in several files; expected the one file"):
+        AutoencoderKL.from_pretrained(tmp_path, subfolder=subfolder)
+
+
+def test_more_layers_than_can_be_made() -> None:
+    with pytest.raises(ValueError, match="layers_per_block must be at most 1000; got 1000000000"):
+        AutoencoderKLConfig(layers_per_block=10**9)
+    with pytest.raises(ValueError, match=r"num_encoder_blocks\[1\] must be at most 1000; got 1000"):
+        AutoencoderTinyConfig(num_encoder_blocks=(1, 10**9, 3, 3))

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from vaekernels.models import VAE
@@ -157,3 +158,68 @@ def test_no_space_for_a_checkpoint_keeps_the_last(
     assert not [path for path in run.path.iterdir() if path.name.startswith(".")]
     resume(images, model_config, config, run)
     assert len(run.metrics()) == 4
+
+
+def changed(path, drop=(), tensors=(), metadata=()):
+    """The checkpoint again, without some entries and with others."""
+    with safe_open(path, "pt") as file:
+        kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        notes = file.metadata()
+    kept, notes = {**kept, **dict(tensors)}, {**notes, **dict(metadata)}
+    for name in drop:
+        kept.pop(name, None)
+        notes.pop(name, None)
+    save_file(kept, path, notes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"drop": ["rng.cpu"]}, "expected rng.cpu"),
+        ({"tensors": {"rng.cpu": torch.zeros(3)}}, "expected rng.cpu"),
+        ({"tensors": {"rng.cpu": torch.zeros(3, dtype=torch.uint8)}}, "expected rng.cpu"),
+        ({"drop": ["scaler"]}, "expected scaler"),
+        ({"metadata": {"scaler": "{"}}, "expected scaler"),
+        ({"drop": ["progress"]}, "expected progress"),
+        ({"metadata": {"progress": "[]"}}, "expected progress"),
+        ({"metadata": {"progress": '{"epoch": 1}'}}, "expected progress"),
+        ({"metadata": {"progress": '{"steps": 1}'}}, "expected progress"),
+        (
+            {"metadata": {"progress": '{"epoch": "1", "step": 4, "history": [{}]}'}},
+            "expected progress",
+        ),
+        ({"drop": ["optimizer.0.step"]}, "expected the state of Adam of parameter 0"),
+        ({"drop": ["optimizer.3.exp_avg"]}, "expected the state of Adam of parameter 3"),
+        ({"tensors": {"optimizer.0.exp_avg": torch.zeros(3)}}, "the state of Adam of parameter 0"),
+        ({"tensors": {"optimizer.x": torch.zeros(3)}}, "no parameter x"),
+        ({"tensors": {"optimizer.99.step": torch.zeros(())}}, "no parameter 99"),
+        ({"drop": ["model.decoder.input.bias"]}, "is of another model"),
+    ],
+)
+def test_incomplete_checkpoint(images, model_config, config, run, change, message):
+    changed(run.checkpoint, **change)
+    with pytest.raises(CheckpointError, match=f"^checkpoint {run.checkpoint}.*{message}"):
+        resume(images, model_config, config, run)
+
+
+def test_checkpoint_without_any_state_of_the_optimizer(images, model_config, config, run):
+    with safe_open(run.checkpoint, "pt") as file:
+        names = [name for name in file.keys() if name.startswith("optimizer")]  # noqa: SIM118
+    changed(run.checkpoint, drop=names)
+    with pytest.raises(CheckpointError, match="expected the state of Adam of parameter 0"):
+        resume(images, model_config, config, run)
+
+
+def test_checkpoint_of_fp16_needs_its_scale(images, model_config, config, tmp_path):
+    config = replace(config, amp="fp16", epochs=1)
+    run = train(images, model_config, config, tmp_path / "run", progress=False)
+    for state in ("{}", '{"scale": 1.0}', '"x"'):
+        changed(run.checkpoint, metadata={"scaler": state})
+        with pytest.raises(CheckpointError, match=r"expected scaler, the state of torch\.amp"):
+            resume(images, model_config, replace(config, epochs=2), run)
+
+
+def test_broken_metrics_are_named(run):
+    run.metrics_file.write_text('{"epoch": 1}\n{"epo')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2: expected JSON"):
+        run.metrics()

@@ -8,6 +8,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+# Typer's own copy of Click's class, or Click's, as the version has it.
+UsageError: Any = typer.BadParameter.__mro__[1]
+
 
 class CleanErrors(TyperGroup):
     """Known errors of any command end as one line on stderr and exit code 2."""
@@ -19,12 +22,15 @@ class CleanErrors(TyperGroup):
         except KeyboardInterrupt as interrupt:
             typer.echo(str(interrupt) or "interrupted", err=True)
             raise typer.Exit(130) from interrupt
+        except UsageError as error:
+            typer.echo(f"error: {_one_line(error.format_message())}", err=True)
+            raise typer.Exit(2) from error
         except Exception as error:
-            if ctx.params.get("traceback") or not isinstance(error, _known_errors()):
+            if ctx.params.get("traceback") or not _is_known(error):
                 raise
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 raise  # the reader of a pipe went away: nothing to report
-            typer.echo(f"error: {_one_line(error)}", err=True)
+            typer.echo(f"error: {_one_line(_message(error))}", err=True)
             raise typer.Exit(2) from error
 
 
@@ -51,29 +57,35 @@ def options(
     registry.requested()  # a mistake in the environment, before any work
 
 
-def _known_errors() -> tuple[type[Exception], ...]:
+def _is_known(error: Exception) -> bool:
+    """Whether the message says enough: what is raised on bad input, and for want of memory."""
     import torch
 
     from vaekernels._extension import ExtensionError
     from vaekernels.registry import BackendError
 
-    return (
+    known = (
         ValueError,
         TypeError,
         OSError,
         FloatingPointError,
         ModuleNotFoundError,
+        MemoryError,
         BackendError,
         ExtensionError,
         torch.OutOfMemoryError,
     )
+    # On the CPU PyTorch has no class of its own for it.
+    return isinstance(error, known) or "DefaultCPUAllocator" in str(error)
 
 
-def _one_line(error: Exception) -> str:
+def _message(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
-        message = (
-            error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
-        )
-    else:
-        message = str(error) or type(error).__name__
+        if error.filename is None:
+            return error.strerror
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
+
+
+def _one_line(message: str) -> str:
     return " ".join(message.split())

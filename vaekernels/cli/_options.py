@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from vaekernels.limits import LARGEST_SIZE, check_room
 
 Run = Annotated[
     Path, typer.Argument(metavar="RUN", help="Folder of a trained model.", show_default=False)
@@ -32,10 +35,14 @@ def sizes(option: str, text: str, separator: str = ",") -> tuple[int, ...]:
     Raises:
         ValueError: the text is something else.
     """
-    parts = text.split(separator) if text else []
-    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+    parts = [part.strip() for part in text.split(separator)] if text else []
+    if not all(part.isdecimal() and part.strip("0") for part in parts):
         example = separator.join(("32", "64"))
         raise ValueError(f"{option} must be positive integers such as {example}; got {text!r}")
+    for part in parts:
+        # By its length first: Python refuses to read thousands of digits.
+        if len(part) > 20 or int(part) > LARGEST_SIZE:
+            raise ValueError(f"{option} must be at most {LARGEST_SIZE}; got {part[:20]}")
     return tuple(int(part) for part in parts)
 
 
@@ -75,4 +82,15 @@ def at_least_one(option: str, value: int) -> int:
     """
     if value < 1:
         raise ValueError(f"{option} must be at least 1; got {value}")
+    if value > LARGEST_SIZE:
+        raise ValueError(f"{option} must be at most {LARGEST_SIZE}; got {value}")
     return value
+
+
+def check_pictures(option: str, count: int, image_shape: tuple[int, int, int]) -> None:
+    """``count`` images, which ``option`` asks for, fit into memory.
+
+    Raises:
+        ValueError: they do not.
+    """
+    check_room(f"{option}: a grid of {count} images", 4 * count * math.prod(image_shape))

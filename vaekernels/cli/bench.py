@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vaekernels.cli import _options
 from vaekernels.cli._app import app
 
 if TYPE_CHECKING:
@@ -69,12 +70,13 @@ def bench(
     from vaekernels import machine
     from vaekernels.bench import report
     from vaekernels.bench.suites import SUITES
+    from vaekernels.training.distributed import choose_device
 
     chosen = SUITES[suite.value]
     if not seconds > 0:
         raise ValueError(f"--seconds must be positive; got {seconds}")
-    if threads is not None and threads < 1:
-        raise ValueError(f"--threads must be at least 1; got {threads}")
+    if threads is not None:
+        _options.at_least_one("--threads", threads)
     for group in only or ():
         if group not in chosen.groups:
             raise ValueError(f"--only must be one of {', '.join(chosen.groups)}; got {group!r}")
@@ -84,6 +86,7 @@ def bench(
             raise ValueError(f"--{name} is of bench latent; bench {suite.value} got {given}")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"--device {device}: torch finds no CUDA device")
+    choose_device(device)
     if threads is not None:
         torch.set_num_threads(threads)
     works = chosen.works(only or (), **{name: settings[name] for name in chosen.takes})

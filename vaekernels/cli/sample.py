@@ -28,5 +28,6 @@ def sample(
     _options.at_least_one("--columns", columns)
     path = _options.output_file(out, ".png")
     model = load_model(run, device)
+    _options.check_pictures("-n", count, model.config.image_shape)
     save_png(grid(model.sample(count, seed=seed), columns), path)
     typer.echo(f"wrote {path}: {count} samples")

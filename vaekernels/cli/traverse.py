@@ -39,16 +39,21 @@ def traverse(
     import math
 
     from vaekernels.cli._runs import load_model, load_part
+    from vaekernels.limits import LARGEST_FLOAT
     from vaekernels.pictures import grid, save_png
     from vaekernels.training.views import kl_per_dim, traversal
 
     _options.at_least_one("--dims", dims)
-    if values < 2:
+    if _options.at_least_one("--values", values) < 2:
         raise ValueError(f"--values must be at least 2; got {values}")
     if not (math.isfinite(extent) and extent > 0):
         raise ValueError(f"--extent must be positive; got {extent}")
+    if extent > LARGEST_FLOAT:
+        raise ValueError(f"--extent must be at most {LARGEST_FLOAT:.3g}; got {extent}")
     path = _options.output_file(out, ".png")
     model = load_model(run, device)
+    rows = min(dims, model.config.latent_dim)
+    _options.check_pictures("--values", rows * values, model.config.image_shape)
     start, order = None, list(range(model.config.latent_dim))
     if data is not None:
         images = load_part(run, model, data, "all")
@@ -59,5 +64,5 @@ def traverse(
         order = kl.argsort(descending=True).tolist()
     order = order[:dims]
     save_png(grid(traversal(model, order, values, extent, start), values), path)
-    rows = ", ".join(str(dim) if data is None else f"{dim} ({kl[dim]:.2f})" for dim in order)
-    typer.echo(f"wrote {path}: rows are the latent dims {rows}")
+    names = ", ".join(str(dim) if data is None else f"{dim} ({kl[dim]:.2f})" for dim in order)
+    typer.echo(f"wrote {path}: rows are the latent dims {names}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from vaekernels.limits import MOST_LAYERS
 from vaekernels.models.config_base import Config
 
 _DOWN, _UP = "DownEncoderBlock2D", "UpDecoderBlock2D"
@@ -81,8 +82,9 @@ class AutoencoderKLConfig(Config):
         return cls(**_LATENT_DIFFUSION, **_PRESETS[name])
 
     def __post_init__(self) -> None:
-        for name in ("in_channels", "out_channels", "latent_channels", "layers_per_block"):
+        for name in ("in_channels", "out_channels", "latent_channels"):
             self._size(name, getattr(self, name))
+        self._size("layers_per_block", self.layers_per_block, most=MOST_LAYERS)
         self._size("norm_num_groups", self.norm_num_groups)
         channels = self._sizes("block_out_channels", self.block_out_channels)
         self._set("block_out_channels", channels)
@@ -199,7 +201,8 @@ class AutoencoderTinyConfig(Config):
             self._size(name, getattr(self, name))
         for half in ("encoder", "decoder"):
             names = f"{half}_block_out_channels", f"num_{half}_blocks"
-            channels, blocks = (self._sizes(name, getattr(self, name)) for name in names)
+            channels = self._sizes(names[0], getattr(self, names[0]))
+            blocks = self._sizes(names[1], getattr(self, names[1]), most=MOST_LAYERS)
             if len(channels) != len(blocks) or len(set(channels)) != 1:
                 raise ValueError(
                     f"AutoencoderTinyConfig: {names[0]} must be one number repeated for each of "

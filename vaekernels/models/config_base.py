@@ -7,6 +7,8 @@ import json
 import math
 from typing import Any, TypeVar
 
+from vaekernels.limits import LARGEST_SIZE, MOST_LAYERS, parse_json
+
 Self = TypeVar("Self", bound="Config")
 
 
@@ -52,26 +54,29 @@ class Config:
     @classmethod
     def from_json(cls: type[Self], text: str) -> Self:
         """The configuration written by :meth:`to_json`; raises as :meth:`from_dict`."""
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{cls.__name__}: expected JSON; {error}") from error
-        return cls.from_dict(values)
+        return cls.from_dict(parse_json(cls.__name__, text))
 
-    def _size(self, name: str, value: object) -> int:
+    def _size(self, name: str, value: object, most: int = LARGEST_SIZE) -> int:
         # bool is an int for isinstance.
         if type(value) is not int:
             raise TypeError(f"{type(self).__name__}: {name} must be an integer; got {value!r}")
         if value < 1:
             raise ValueError(f"{type(self).__name__}: {name} must be at least 1; got {value}")
+        if value > most:
+            raise ValueError(f"{type(self).__name__}: {name} must be at most {most}; got {value}")
         return value
 
-    def _sizes(self, name: str, values: object) -> tuple[int, ...]:
+    def _sizes(self, name: str, values: object, most: int = LARGEST_SIZE) -> tuple[int, ...]:
         if not isinstance(values, (tuple, list)):
             raise TypeError(
                 f"{type(self).__name__}: {name} must be a tuple of integers; got {values!r}"
             )
-        return tuple(self._size(f"{name}[{index}]", value) for index, value in enumerate(values))
+        if len(values) > MOST_LAYERS:
+            raise ValueError(
+                f"{type(self).__name__}: {name} must have at most {MOST_LAYERS} entries; "
+                f"got {len(values)}"
+            )
+        return tuple(self._size(f"{name}[{at}]", value, most) for at, value in enumerate(values))
 
     def _number(self, name: str, value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from vaekernels.atomic import atomic_write
+from vaekernels.limits import read_json_object
 from vaekernels.models.config import VAEConfig
 from vaekernels.models.config_base import Config
-from vaekernels.models.weights import check_weights, read_bytes, read_weights
+from vaekernels.models.weights import check_exists, check_weights, has_weights, read_weights
 
 CONFIG_NAME = "config.json"
 _CLASS_KEY = "_class_name"
@@ -98,7 +99,7 @@ class PretrainedModel(nn.Module):
         if Path(source).is_dir():
             folder = Path(source) / subfolder
             names = cls.weights_names
-            found = next((name for name in names if (folder / name).is_file()), names[0])
+            found = next((name for name in names if has_weights(folder / name)), names[0])
             paths = folder / CONFIG_NAME, folder / found
         else:
             paths = _download(
@@ -123,8 +124,11 @@ class PretrainedModel(nn.Module):
     ) -> Self:
         """The model in eval mode, in the dtype of ``tensors``, which came from ``source``."""
         tensors = cls._renamed(tensors)
-        with torch.device("meta"):  # The weights replace the initial ones: make none.
-            model = cls(config)
+        try:
+            with torch.device("meta"):  # The weights replace the initial ones: make none.
+                model = cls(config)
+        except (RuntimeError, TypeError) as error:  # more elements than 64 bits count
+            raise ValueError(f"{source}: the sizes in {expected} are too large") from error
         check_weights(source, tensors, model.state_dict(), expected)
         model.load_state_dict(tensors, assign=True)
         return model.eval()
@@ -216,12 +220,8 @@ def _download(
 
 
 def _read_config(path: Path, model: type[PretrainedModel]) -> Config:
-    try:
-        values = json.loads(read_bytes(path).decode())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: expected JSON; {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: expected a JSON object; got {type(values).__name__}")
+    check_exists(path)
+    values = read_json_object(path)
     found = values.get(_CLASS_KEY)
     if found != model.__name__:
         raise ValueError(f"{path}: expected {_CLASS_KEY} {model.__name__!r}; got {found!r}")

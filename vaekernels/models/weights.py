@@ -10,15 +10,31 @@ import torch
 from torch import Tensor
 
 
-def read_bytes(path: Path) -> bytes:
-    """The content of a file.
+def has_weights(path: Path) -> bool:
+    """Whether there is such a file, or an index of its parts."""
+    return path.is_file() or _index(path).is_file()
+
+
+def _index(path: Path) -> Path:
+    return path.with_name(path.name + ".index.json")
+
+
+def check_exists(path: Path) -> None:
+    """Raise unless there is such a file.
 
     Raises:
         FileNotFoundError: there is none; the error names it.
+        ValueError: there is none, but an index of its parts.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"from_pretrained: expected the file {path}; it does not exist")
-    return path.read_bytes()
+    if path.is_file():
+        return
+    index = _index(path)
+    if index.is_file():
+        raise ValueError(
+            f"{index}: the weights are in several files; expected the one file {path.name}, which "
+            "diffusers writes by save_pretrained(..., max_shard_size='100GB')"
+        )
+    raise FileNotFoundError(f"from_pretrained: expected the file {path}; it does not exist")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -34,7 +50,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return _read_state_dict(path)
     import safetensors.torch
 
-    content = read_bytes(path)
+    check_exists(path)
+    content = path.read_bytes()
     try:
         return safetensors.torch.load(content)
     except (safetensors.SafetensorError, KeyError) as error:
@@ -47,7 +64,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
-    content = read_bytes(path)
+    check_exists(path)
+    content = path.read_bytes()
     try:
         found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # of many kinds: zipfile's, pickle's, torch's

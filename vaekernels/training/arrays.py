@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from vaekernels.limits import check_room
+
 _IMAGES = ("x_train", "images", "arr_0", "train_images", "x", "data")
 _LABELS = ("y_train", "labels", "arr_1", "train_labels", "y")
 # Four pixels in a row are likelier than four channels, if there are 1 or 3 elsewhere.
@@ -127,6 +129,8 @@ def resized(images: Tensor, size: tuple[int, int], chunk: int = 1024) -> Tensor:
     height, width = images.shape[2:]
     if (height, width) == size:
         return images
+    count = images.shape[:2].numel() * size[0] * size[1] * images.element_size()
+    check_room(f"{len(images)} images of {size[0]} x {size[1]} pixels", count)
     scale = max(size[0] / height, size[1] / width)
     cover = [max(size[0], round(height * scale)), max(size[1], round(width * scale))]
     top, left = (cover[0] - size[0]) // 2, (cover[1] - size[1]) // 2

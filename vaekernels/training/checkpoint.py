@@ -6,6 +6,8 @@ Nothing is ever unpickled: numbers and the history are JSON in the file's metada
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,13 +84,39 @@ def load_checkpoint(
         raise CheckpointError(
             f"checkpoint {path}: expected the format {_FORMAT!r}; got {metadata.get('format')!r}"
         )
+    progress = _progress(path, metadata)
     _load_model(path, model, _group(tensors, "model."))
-    _load_optimizer(path, optimizer, _group(tensors, "optimizer."))
-    torch.set_rng_state(tensors["rng.cpu"])
+    _load_optimizer(path, optimizer, _group(tensors, "optimizer."), stepped=progress.step > 0)
+    with _loading(path, "rng.cpu, the state of PyTorch's generator"):
+        torch.set_rng_state(tensors["rng.cpu"])
     if torch.cuda.is_initialized() and "rng.cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["rng.cuda"])
-    scaler.load_state_dict(json.loads(metadata["scaler"]))
-    return Progress(**json.loads(metadata["progress"]))
+        with _loading(path, "rng.cuda, the state of PyTorch's generator"):
+            torch.cuda.set_rng_state(tensors["rng.cuda"])
+    with _loading(path, "scaler, the state of torch.amp.GradScaler"):
+        scaler.load_state_dict(json.loads(metadata["scaler"]))
+    return progress
+
+
+@contextmanager
+def _loading(path: Path, part: str) -> Iterator[None]:
+    """What is missing or malformed in the block is an error that names the part."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"checkpoint {path}: expected {part}; got {type(error).__name__}: {error}"
+        ) from error
+
+
+def _progress(path: Path, metadata: dict[str, str]) -> Progress:
+    with _loading(path, "progress: epoch, step and a history with one record for each epoch"):
+        progress = Progress(**json.loads(metadata["progress"]))
+        counts = (progress.epoch, progress.step, len(progress.history))
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError(f"epoch and step must be counts; got {counts[:2]}")
+        if counts[0] != counts[2] or not all(isinstance(each, dict) for each in progress.history):
+            raise ValueError(f"{counts[2]} records for {counts[0]} epochs")
+        return progress
 
 
 def _group(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -105,16 +133,25 @@ def _load_model(path: Path, model: nn.Module, weights: dict[str, Tensor]) -> Non
 
 
 def _load_optimizer(
-    path: Path, optimizer: torch.optim.Optimizer, values: dict[str, Tensor]
+    path: Path, optimizer: torch.optim.Optimizer, values: dict[str, Tensor], *, stepped: bool
 ) -> None:
     """The state alone: learning rate and the like come from the run's settings."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for name, value in values.items():
-        index, key = name.split(".", 1)
-        if int(index) >= len(parameters):
+        index, _, key = name.partition(".")
+        if not index.isdecimal() or int(index) >= len(parameters):
             raise CheckpointError(f"checkpoint {path} is of another model: no parameter {index}")
         state.setdefault(int(index), {})[key] = _like(parameters[int(index)], value)
+    for number, parameter in enumerate(parameters) if stepped else ():
+        found = {key: tuple(value.shape) for key, value in state.get(number, {}).items()}
+        expected: dict[str, tuple[int, ...]] = {"step": (), "exp_avg": tuple(parameter.shape)}
+        expected["exp_avg_sq"] = expected["exp_avg"]
+        if found != expected:
+            raise CheckpointError(
+                f"checkpoint {path}: expected the state of Adam of parameter {number}, {expected}; "
+                f"got {found}"
+            )
     optimizer.load_state_dict(
         {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
     )

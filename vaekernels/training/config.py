@@ -9,6 +9,9 @@ from typing import Any
 
 import torch
 
+from vaekernels.limits import LARGEST_FLOAT, LARGEST_SIZE
+
+_KINDS = {int: "an integer", float: "a number", str: "a string"}
 AMP_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -43,15 +46,30 @@ class TrainConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            kind = type(field.default)
+            # An integer is a number too; a bool, for isinstance, is an integer.
+            kinds = (float, int) if kind is float else (kind,)
+            if isinstance(value, bool) or not isinstance(value, kinds):
+                raise TypeError(
+                    f"{field.name} must be {_KINDS[kind]}; got {value!r} ({type(value).__name__})"
+                )
         for name in ("epochs", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        for name in ("beta", "kl_warmup_epochs", "free_bits", "grad_clip"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} must be finite and not negative; got {value}")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"lr must be finite and positive; got {self.lr}")
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1; got {value}")
+            if value > LARGEST_SIZE:
+                raise ValueError(f"{name} must be at most {LARGEST_SIZE}; got {value}")
+        for name in ("beta", "kl_warmup_epochs", "free_bits", "grad_clip", "lr"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and (value > 0 or (value == 0 and name != "lr"))):
+                sign = "positive" if name == "lr" else "not negative"
+                raise ValueError(f"{name} must be finite and {sign}; got {value}")
+            if value > LARGEST_FLOAT:
+                raise ValueError(
+                    f"{name} must be at most {LARGEST_FLOAT:.3g}, what float32 holds; got {value}"
+                )
         if not 0 < self.heldout < 1:
             raise ValueError(f"heldout must be between 0 and 1; got {self.heldout}")
         if self.amp not in AMP_DTYPES:

@@ -48,11 +48,14 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    expected = f"device must be auto, cpu, cuda or cuda:N; got {name!r}"
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"device must be auto, cpu, cuda or cuda:N; got {name!r}") from error
+        raise ValueError(expected) from error
     if device.type != "cuda":
+        if device.type != "cpu" or device.index:
+            raise ValueError(expected)
         return device
     count = torch.cuda.device_count()
     index = local_rank if device.index is None else device.index

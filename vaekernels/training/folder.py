@@ -13,6 +13,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
+from vaekernels.limits import check_room
+
 _SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 )
@@ -43,12 +45,17 @@ def read_folder(
     files = sorted(_image_files(folder))
     if not files:
         raise ValueError(f"data {folder}: no image in this folder ({', '.join(sorted(_SUFFIXES))})")
+    if size is not None:
+        count = len(files) * size[0] * size[1] * (channels or 1)
+        check_room(f"data {folder}: {len(files)} images of {size[0]} x {size[1]} pixels", count)
     headers = [_header(file) for file in files]
     if channels is None:
         channels = 1 if all(mode in _GREY for mode, _ in headers) else 3
     elif channels not in (1, 3):
         raise ValueError(f"data {folder}: a folder is read with 1 or 3 channels; got {channels}")
     first = _read(files[0], size, channels)
+    what = f"data {folder}: {len(files)} images of shape {tuple(first.shape)}"
+    check_room(what, len(files) * first.nbytes)
     images = torch.empty(len(files), *first.shape, dtype=torch.uint8)
     bar = tqdm(files, desc="reading", unit=" images", leave=False, disable=None)
     for row, file in zip(images, bar, strict=True):

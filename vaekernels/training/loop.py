@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from vaekernels.limits import check_room
 from vaekernels.models import VAE, VAEConfig
 from vaekernels.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from vaekernels.training.config import TrainConfig
@@ -76,6 +77,7 @@ def train(
     train_data, heldout = split(data, config.heldout)
     run = describe_run(model_config, config, data, train_data, heldout)
     with joined(config.device) as (world, device):
+        _check_room(model_config, device)
         if resume:
             check_same_run(folder, run)
         else:
@@ -107,6 +109,18 @@ def train(
                 "and --resume"
             ) from interrupt
     return folder
+
+
+def _check_room(config: VAEConfig, device: torch.device) -> None:
+    """Raise, before any memory is taken, if the device cannot hold the state of a training."""
+    what = f"a model with hidden {config.hidden} and latent_dim {config.latent_dim}"
+    try:
+        with torch.device("meta"):
+            parameters = sum(each.numel() for each in VAE(config).parameters())
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{what} has more parameters than 64 bits count") from error
+    # In float32: weights, gradients and the two moments of Adam.
+    check_room(f"training {what}", 16 * parameters, device)
 
 
 class _Trainer:

@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from vaekernels.atomic import atomic_write
+from vaekernels.limits import parse_json, read_json_object
+from vaekernels.models import VAEConfig
+from vaekernels.training.config import TrainConfig
 
 _STAGING = ".new"
 
@@ -59,12 +62,18 @@ class RunFolder:
         """
         if not self.settings_file.exists():
             raise FileNotFoundError(f"{self.path} holds no run: there is no {self.settings_file}")
+        settings = read_json_object(self.settings_file, otherwise="not a JSON file")
+        for name in ("train", "model", "data"):
+            if not isinstance(settings.get(name), dict):
+                raise ValueError(
+                    f"{self.settings_file}: expected the keys train, model and data, each with an "
+                    f"object; got {type(settings.get(name)).__name__} for {name}"
+                )
         try:
-            settings = json.loads(self.settings_file.read_text())
-        except ValueError as error:
-            raise ValueError(f"{self.settings_file}: not a JSON file ({error})") from error
-        if not isinstance(settings, dict) or not {"train", "model", "data"} <= set(settings):
-            raise ValueError(f"{self.settings_file}: expected the keys train, model and data")
+            TrainConfig.from_dict(settings["train"])
+            VAEConfig.from_dict(settings["model"])
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self.settings_file}: {error}") from error
         return settings
 
     def write_metrics(self, history: list[dict[str, float]]) -> None:
@@ -73,8 +82,17 @@ class RunFolder:
             file.write("".join(json.dumps(record) + "\n" for record in history).encode())
 
     def metrics(self) -> list[dict[str, float]]:
-        """Read ``metrics.jsonl``."""
-        return [json.loads(line) for line in self.metrics_file.read_text().splitlines()]
+        """Read ``metrics.jsonl``.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: a line is not JSON; the error names the file and the line.
+        """
+        lines = self.metrics_file.read_text().splitlines()
+        return [
+            parse_json(f"{self.metrics_file}, line {number}", line)
+            for number, line in enumerate(lines, start=1)
+        ]
 
 
 def check_may_create(path: Path, overwrite: bool) -> None:

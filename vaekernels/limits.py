@@ -1,0 +1,74 @@
+"""What is too large is refused before memory is taken, and files before they are parsed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+# Sizes and counts are passed to PyTorch as 64-bit numbers and multiplied there.
+LARGEST_SIZE = 2**31 - 1
+# Numbers of a step are float32.
+LARGEST_FLOAT = torch.finfo(torch.float32).max
+# Levels of a model, and blocks in one: making more takes minutes.
+MOST_LAYERS = 1000
+# A configuration is a few kB; a list of a million entries is not one.
+_LARGEST_JSON = 2**20
+
+
+def check_room(what: str, needed: int, device: torch.device | str = "cpu") -> None:
+    """``needed`` bytes are not more than all the memory of ``device``.
+
+    Raises:
+        ValueError: they are; the message begins with ``what``.
+    """
+    total = _memory(torch.device(device))
+    if total is not None and needed > total:
+        raise ValueError(
+            f"{what} needs {needed / 2**30:,.0f} GiB of memory; {device} has {total / 2**30:,.0f}"
+        )
+
+
+def _memory(device: torch.device) -> int | None:
+    """All the memory of a device in bytes; None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return None
+
+
+def read_json_object(path: Path, *, otherwise: str = "expected JSON") -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is too large, nested too deep, or no JSON object; the error names it.
+    """
+    size = path.stat().st_size
+    if size > _LARGEST_JSON:
+        raise ValueError(
+            f"{path}: expected a JSON file of at most {_LARGEST_JSON:,} bytes; got {size:,}"
+        )
+    values = parse_json(str(path), path.read_bytes(), otherwise)
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected a JSON object; got {type(values).__name__}")
+    return values
+
+
+def parse_json(source: str, content: str | bytes, otherwise: str = "expected JSON") -> Any:
+    """``content``, which came from ``source``; an error says ``otherwise``.
+
+    Raises:
+        ValueError: it is not JSON, nested too deep, or has a number of too many digits.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError(f"{source}: {otherwise}; it is nested too deep") from error
+    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, too many digits
+        raise ValueError(f"{source}: {otherwise}; {error}") from error
