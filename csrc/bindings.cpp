@@ -106,7 +106,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("set_cpu_capability", &cpu::set_capability);
   m.def("philox", &philox);
   m.def("forget_filters",
-        [](size_t weight) { cpu::forget_filters(reinterpret_cast<const void*>(weight)); });
+        [](size_t storage) { cpu::forget_filters(reinterpret_cast<const void*>(storage)); });
   m.def("cached_filter_bytes", &cpu::cached_filter_bytes);
   m.def("scratch_bytes", &cpu::scratch_bytes);
   m.def("pool_bytes", &cpu::pool_bytes);

@@ -171,6 +171,31 @@ def test_bans(ban: str) -> None:
             assert not re.search(ban, path.read_text()), path
 
 
+FACTORIES = {"tensor", "zeros", "ones", "full", "arange", "empty", "linspace", "eye", "randint"}
+FACTORIES |= {"randn", "rand", "randperm", "scalar_tensor", "as_tensor", "asarray"}
+# What makes tensors of its own, for whoever calls it: where torch's default device says.
+MAKERS = ("bench", "cases", "cli", "demo", "training")
+
+
+def test_constants_have_a_device() -> None:
+    """A default device, as in ``with torch.device("meta")``, must not move them."""
+    for path in SOURCES:
+        if path.relative_to(PACKAGE).parts[0] in MAKERS:
+            continue
+        calls = [node for node in ast.walk(ast.parse(path.read_text())) if type(node) is ast.Call]
+        # Parameters are where the default device is, as those of torch's layers.
+        parameters = {
+            id(argument)
+            for call in calls
+            if ast.unparse(call.func) == "nn.Parameter"
+            for argument in call.args
+        }
+        for call in calls:
+            module, _, name = ast.unparse(call.func).rpartition(".")
+            if module == "torch" and name in FACTORIES and id(call) not in parameters:
+                assert any(k.arg == "device" for k in call.keywords), (path, call.lineno)
+
+
 def test_no_fast_math_and_no_native_flags() -> None:
     for path in (
         *_tracked(".cpp", ".cu", ".h", ".cuh"),

@@ -38,9 +38,8 @@ def grid(images: Tensor, columns: int) -> Image.Image:
     scale = max(1, -(-_SMALLEST_SIDE // max(height, width)))
     pixels = to_bytes(images).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     height, width = height * scale + _PADDING, width * scale + _PADDING
-    canvas = torch.full(
-        (channels, rows * height + _PADDING, columns * width + _PADDING), 255, dtype=torch.uint8
-    )
+    size = (channels, rows * height + _PADDING, columns * width + _PADDING)
+    canvas = torch.full(size, 255, dtype=torch.uint8, device=pixels.device)
     for place, image in enumerate(pixels):
         top = place // columns * height + _PADDING
         left = place % columns * width + _PADDING
@@ -60,7 +59,7 @@ def over_each_other(above: Tensor, below: Tensor, columns: int) -> Tensor:
     missing = -len(above) % columns
     rows = []
     for images in (to_bytes(above), to_bytes(below)):
-        white = torch.full((missing, *images.shape[1:]), 255, dtype=torch.uint8)
+        white = images.new_full((missing, *images.shape[1:]), 255)
         rows.append(torch.cat((images, white)).unflatten(0, (-1, columns)))
     return torch.stack(rows, dim=1).flatten(0, 2)
 

@@ -75,7 +75,7 @@ def latent_map(latents: Tensor, labels: Tensor | None = None, seed: int = 0) -> 
     figure = _figure(width=7.0, height=6.0)
     if len(latents) > _MAP_POINTS:
         generator = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(len(latents), generator=generator)[:_MAP_POINTS]
+        chosen = torch.randperm(len(latents), generator=generator, device="cpu")[:_MAP_POINTS]
         latents = latents[chosen]
         labels = None if labels is None else labels[chosen]
     points, how = _to_plane(latents, seed)

@@ -32,7 +32,8 @@ struct LaplaceNll {
     const T sign = difference < T(0) ? T(-1) : (difference > T(0) ? T(1) : T(0));
     out[1] = g * sign / derived.scale;
     out[0] = -out[1];
-    out[2] = g * ((T(1) - absolute(difference) / derived.scale) / derived.scale);
+    // As two terms: where scale is 0, infinity - infinity, as in PyTorch.
+    out[2] = g / derived.scale - g * (absolute(difference) / derived.scale / derived.scale);
   }
 };
 

@@ -10,7 +10,13 @@
 #include <string>
 #include <tuple>
 
+#include "cpu/checks.h"
+
 namespace vaekernels::cpu {
+
+// x, a float32 tensor, has channels that the groups divide; weight and bias have a number for each.
+void check_group_norm(const at::Tensor& x, const Argument& weight, const Argument& bias,
+                      int64_t groups);
 
 // mean and rstd, (N, groups), of the groups of x.
 std::tuple<at::Tensor, at::Tensor> group_norm_statistics(const at::Tensor& x, int64_t groups,

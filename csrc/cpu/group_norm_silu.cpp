@@ -55,23 +55,11 @@ at::Tensor laid_out(const at::Tensor& x, bool pixels) {
   return pixels ? x.movedim(1, -1).contiguous().movedim(-1, 1) : x.contiguous();
 }
 
+constexpr const char* kOp = "group_norm_silu";
+
 void check(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, int64_t groups) {
-  TORCH_CHECK_VALUE(x.dim() >= 2, "group_norm_silu: x must have shape (N, C, ...); got ",
-                    x.sizes());
-  const int64_t channels = x.size(1);
-  TORCH_CHECK_VALUE(groups > 0 && channels > 0 && channels % groups == 0,
-                    "group_norm_silu: groups must divide the channels of x, ", channels, "; got ",
-                    groups);
-  for (const at::Tensor* tensor : {&x, &weight, &bias}) {
-    TORCH_CHECK_TYPE(tensor->scalar_type() == at::kFloat,
-                     "group_norm_silu: x, weight and bias must be float32; got ",
-                     tensor->scalar_type());
-  }
-  for (const at::Tensor* tensor : {&weight, &bias}) {
-    TORCH_CHECK_VALUE(tensor->dim() == 1 && tensor->size(0) == channels,
-                      "group_norm_silu: weight and bias must have shape (", channels, "); got ",
-                      tensor->sizes());
-  }
+  check_float32({kOp, "x", x});
+  check_group_norm(x, {kOp, "weight", weight}, {kOp, "bias", bias}, groups);
 }
 
 bool is_silu(const std::optional<std::string>& activation) {
@@ -162,6 +150,18 @@ void sum_images(const GroupNormShape& shape, const double* sums, at::Tensor& gra
 
 }  // namespace
 
+void check_group_norm(const at::Tensor& x, const Argument& weight, const Argument& bias,
+                      int64_t groups) {
+  TORCH_CHECK_VALUE(x.dim() >= 2, weight.op, ": x must have shape (N, C, ...); got ", x.sizes());
+  const int64_t channels = x.size(1);
+  TORCH_CHECK_VALUE(groups > 0 && channels > 0 && channels % groups == 0, weight.op,
+                    ": groups must divide the channels of x, ", channels, "; got ", groups);
+  for (const Argument* argument : {&weight, &bias}) {
+    check_float32(*argument);
+    check_shape(*argument, {channels});
+  }
+}
+
 std::tuple<at::Tensor, at::Tensor> group_norm_statistics(const at::Tensor& x, int64_t groups,
                                                          double eps) {
   const at::Tensor in = lies_in_one_piece(x) ? x : x.contiguous();
@@ -246,9 +246,13 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> group_norm_silu_backward(
     const std::optional<std::string>& activation, const at::Tensor& mean, const at::Tensor& rstd,
     std::array<bool, 3> mask) {
   check(x, weight, bias, groups);
-  TORCH_CHECK_VALUE(grad.has_value(), "group_norm_silu: expected a gradient");
-  TORCH_CHECK_VALUE(grad->sizes() == x.sizes(), "group_norm_silu: the gradient must have the ",
-                    "shape of x, ", x.sizes(), "; got ", grad->sizes());
+  TORCH_CHECK_VALUE(grad.has_value(), "group_norm_silu: grad must be a tensor; got None");
+  check_float32({kOp, "grad", *grad});
+  check_shape({kOp, "grad", *grad}, x.sizes());
+  for (const Argument& statistics : {Argument{kOp, "mean", mean}, Argument{kOp, "rstd", rstd}}) {
+    check_float32(statistics);
+    check_shape(statistics, {x.size(0), groups});
+  }
   const auto empty = [&](bool wanted, const at::Tensor& like) {
     return wanted ? pooled_like(like) : at::empty({0}, x.options());
   };
@@ -259,8 +263,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> group_norm_silu_backward(
   const at::Tensor target = other_order ? at::empty_like(x, at::MemoryFormat::Contiguous) : grad_x;
   const bool pixels = mask[0] ? reads_as_pixels(target) : reads_as_pixels(x);
   const at::Tensor in = laid_out(x, pixels), upstream = laid_out(*grad, pixels);
-  const at::Tensor w = weight.contiguous();
-  const auto [scale, shift] = group_norm_affine(mean, rstd, w, bias);
+  const at::Tensor w = weight.contiguous(), m = mean.contiguous(), r = rstd.contiguous();
+  const auto [scale, shift] = group_norm_affine(m, r, w, bias);
 
   GroupNormBackward args;
   const GroupNormShape shape = args.shape = shape_of(in, groups, pixels);
@@ -270,8 +274,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> group_norm_silu_backward(
   args.grad = upstream.const_data_ptr<float>();
   args.x = in.const_data_ptr<float>();
   args.weight = w.const_data_ptr<float>();
-  args.mean = mean.const_data_ptr<float>();
-  args.rstd = rstd.const_data_ptr<float>();
+  args.mean = m.const_data_ptr<float>();
+  args.rstd = r.const_data_ptr<float>();
   args.scale = scale.const_data_ptr<float>();
   args.shift = shift.const_data_ptr<float>();
   args.silu = is_silu(activation);

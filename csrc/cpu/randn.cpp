@@ -6,10 +6,10 @@ namespace vaekernels::cpu {
 
 at::Tensor randn_forward(const at::Tensor& like, const at::Tensor& seed, int64_t step,
                          const std::optional<at::Tensor>& sample_ids) {
-  at::Tensor out = at::empty(like.sizes(), like.options());
   Randn args;
-  args.partition = partition_of(out);
-  args.noise = noise_stream(seed, step, sample_ids, args.partition);
+  args.partition = partition_of({"randn", "like", like});
+  at::Tensor out = at::empty(like.sizes(), like.options());
+  args.noise = noise_stream("randn", seed, step, sample_ids, args.partition);
   args.out = rows_of(out);
   parallel_items(args.partition,
                  [&](int64_t first, int64_t last) { VK_CPU_DISPATCH(randn, args, first, last); });

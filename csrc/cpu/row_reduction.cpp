@@ -9,22 +9,36 @@ namespace {
 template <size_t N>
 using Inputs = std::array<at::Tensor, N>;
 
-// Every input has the shape of the first, or is one number.
 template <size_t N>
-void check_shapes(const char* op, const Inputs<N>& inputs) {
-  for (const at::Tensor& input : inputs) {
-    TORCH_CHECK_VALUE(input.dim() == 0 || input.sizes() == inputs[0].sizes(), op,
-                      ": expected inputs of shape ", inputs[0].sizes(), " or numbers; got ",
-                      input.sizes());
+struct Op {
+  const char* name;
+  Formula formula;
+  std::array<const char*, N> inputs;
+};
+
+constexpr Op<4> kGaussianKl{
+    "gaussian_kl", Formula::kGaussianKl, {"mean", "logvar", "prior_mean", "prior_logvar"}};
+constexpr Op<2> kBernoulliNll{"bernoulli_nll", Formula::kBernoulliNll, {"logits", "target"}};
+constexpr Op<3> kGaussianNll{"gaussian_nll", Formula::kGaussianNll, {"mean", "target", "logvar"}};
+constexpr Op<3> kLaplaceNll{"laplace_nll", Formula::kLaplaceNll, {"mean", "target", "scale"}};
+
+// The work of an op's inputs: each has the shape of the first, or is one number.
+template <size_t N>
+Partition partition_of_inputs(const Op<N>& op, const Inputs<N>& inputs) {
+  const Partition partition = partition_of({op.name, op.inputs[0], inputs[0]});
+  for (size_t k = 1; k < N; ++k) {
+    const Argument argument{op.name, op.inputs[k], inputs[k]};
+    check_floating(argument);
+    if (inputs[k].dim() > 0) check_shape(argument, inputs[0].sizes());
   }
+  return partition;
 }
 
 template <size_t N>
-at::Tensor forward(const char* op, Formula formula, const Inputs<N>& inputs) {
-  check_shapes(op, inputs);
+at::Tensor forward(const Op<N>& op, const Inputs<N>& inputs) {
   RowReductionForward args;
-  args.formula = formula;
-  args.partition = partition_of(inputs[0]);
+  args.formula = op.formula;
+  args.partition = partition_of_inputs(op, inputs);
   const DimOrder order = memory_order(inputs[0]);
   for (size_t k = 0; k < N; ++k) args.inputs[k] = rows_of(inputs[k], order);
   args.in_float64 = any_float64(inputs);
@@ -38,15 +52,16 @@ at::Tensor forward(const char* op, Formula formula, const Inputs<N>& inputs) {
 }
 
 template <size_t N>
-Inputs<N> backward(const char* op, Formula formula, const std::optional<at::Tensor>& grad,
-                   const Inputs<N>& inputs, const std::array<bool, N>& mask) {
-  check_shapes(op, inputs);
+Inputs<N> backward(const Op<N>& op, const std::optional<at::Tensor>& grad, const Inputs<N>& inputs,
+                   const std::array<bool, N>& mask) {
   RowReductionBackward args;
-  args.formula = formula;
-  args.partition = partition_of(inputs[0]);
+  args.formula = op.formula;
+  args.partition = partition_of_inputs(op, inputs);
   const DimOrder order = memory_order(inputs[0]);
   for (size_t k = 0; k < N; ++k) args.inputs[k] = rows_of(inputs[k], order);
-  TORCH_CHECK_VALUE(grad.has_value(), op, ": expected a gradient");
+  TORCH_CHECK_VALUE(grad.has_value(), op.name, ": grad must be a tensor; got None");
+  check_floating({op.name, "grad", *grad});
+  check_shape({op.name, "grad", *grad}, {args.partition.rows});
   args.grad = rows_of(*grad);
   args.in_float64 = any_float64(inputs);
 
@@ -79,50 +94,47 @@ Inputs<N> backward(const char* op, Formula formula, const std::optional<at::Tens
 
 at::Tensor gaussian_kl_forward(const at::Tensor& mean, const at::Tensor& logvar,
                                const at::Tensor& prior_mean, const at::Tensor& prior_logvar) {
-  return forward<4>("gaussian_kl", Formula::kGaussianKl, {mean, logvar, prior_mean, prior_logvar});
+  return forward<4>(kGaussianKl, {mean, logvar, prior_mean, prior_logvar});
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> gaussian_kl_backward(
     const std::optional<at::Tensor>& grad, const at::Tensor& mean, const at::Tensor& logvar,
     const at::Tensor& prior_mean, const at::Tensor& prior_logvar, std::array<bool, 4> mask) {
-  return std::tuple_cat(backward<4>("gaussian_kl", Formula::kGaussianKl, grad,
-                                    {mean, logvar, prior_mean, prior_logvar}, mask));
+  return std::tuple_cat(
+      backward<4>(kGaussianKl, grad, {mean, logvar, prior_mean, prior_logvar}, mask));
 }
 
 at::Tensor bernoulli_nll_forward(const at::Tensor& logits, const at::Tensor& target) {
-  return forward<2>("bernoulli_nll", Formula::kBernoulliNll, {logits, target});
+  return forward<2>(kBernoulliNll, {logits, target});
 }
 
 std::tuple<at::Tensor, at::Tensor> bernoulli_nll_backward(const std::optional<at::Tensor>& grad,
                                                           const at::Tensor& logits,
                                                           const at::Tensor& target,
                                                           std::array<bool, 2> mask) {
-  return std::tuple_cat(
-      backward<2>("bernoulli_nll", Formula::kBernoulliNll, grad, {logits, target}, mask));
+  return std::tuple_cat(backward<2>(kBernoulliNll, grad, {logits, target}, mask));
 }
 
 at::Tensor gaussian_nll_forward(const at::Tensor& mean, const at::Tensor& target,
                                 const at::Tensor& logvar) {
-  return forward<3>("gaussian_nll", Formula::kGaussianNll, {mean, target, logvar});
+  return forward<3>(kGaussianNll, {mean, target, logvar});
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> gaussian_nll_backward(
     const std::optional<at::Tensor>& grad, const at::Tensor& mean, const at::Tensor& target,
     const at::Tensor& logvar, std::array<bool, 3> mask) {
-  return std::tuple_cat(
-      backward<3>("gaussian_nll", Formula::kGaussianNll, grad, {mean, target, logvar}, mask));
+  return std::tuple_cat(backward<3>(kGaussianNll, grad, {mean, target, logvar}, mask));
 }
 
 at::Tensor laplace_nll_forward(const at::Tensor& mean, const at::Tensor& target,
                                const at::Tensor& scale) {
-  return forward<3>("laplace_nll", Formula::kLaplaceNll, {mean, target, scale});
+  return forward<3>(kLaplaceNll, {mean, target, scale});
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> laplace_nll_backward(
     const std::optional<at::Tensor>& grad, const at::Tensor& mean, const at::Tensor& target,
     const at::Tensor& scale, std::array<bool, 3> mask) {
-  return std::tuple_cat(
-      backward<3>("laplace_nll", Formula::kLaplaceNll, grad, {mean, target, scale}, mask));
+  return std::tuple_cat(backward<3>(kLaplaceNll, grad, {mean, target, scale}, mask));
 }
 
 }  // namespace vaekernels::cpu

@@ -5,9 +5,14 @@
 namespace vaekernels::cpu {
 namespace {
 
-void check_pair(const at::Tensor& mean, const at::Tensor& logvar) {
-  TORCH_CHECK_VALUE(mean.sizes() == logvar.sizes(), "rsample_kl: logvar must have the shape of ",
-                    "mean, ", mean.sizes(), "; got ", logvar.sizes());
+constexpr const char* kOp = "rsample_kl";
+
+// The work of a pair of mean and logvar, which have one shape.
+Partition partition_of_pair(const at::Tensor& mean, const at::Tensor& logvar) {
+  const Partition partition = partition_of({kOp, "mean", mean});
+  check_floating({kOp, "logvar", logvar});
+  check_shape({kOp, "logvar", logvar}, mean.sizes());
+  return partition;
 }
 
 }  // namespace
@@ -17,12 +22,11 @@ std::tuple<at::Tensor, at::Tensor> rsample_kl_forward(const at::Tensor& mean,
                                                       const at::Tensor& seed, int64_t step,
                                                       const std::optional<at::Tensor>& sample_ids,
                                                       double logvar_min, double logvar_max) {
-  check_pair(mean, logvar);
   RsampleKlForward args;
-  args.partition = partition_of(mean);
+  args.partition = partition_of_pair(mean, logvar);
   args.mean = rows_of(mean);
   args.logvar = rows_of(logvar);
-  args.noise = noise_stream(seed, step, sample_ids, args.partition);
+  args.noise = noise_stream(kOp, seed, step, sample_ids, args.partition);
   args.logvar_min = logvar_min;
   args.logvar_max = logvar_max;
   args.in_float64 = any_float64({mean, logvar});
@@ -42,14 +46,21 @@ std::tuple<at::Tensor, at::Tensor> rsample_kl_backward(
     const at::Tensor& mean, const at::Tensor& logvar, const at::Tensor& seed, int64_t step,
     const std::optional<at::Tensor>& sample_ids, double logvar_min, double logvar_max,
     std::array<bool, 2> mask) {
-  check_pair(mean, logvar);
   RsampleKlBackward args;
-  args.partition = partition_of(mean);
+  args.partition = partition_of_pair(mean, logvar);
+  if (grad_z.has_value()) {
+    check_floating({kOp, "grad_z", *grad_z});
+    check_shape({kOp, "grad_z", *grad_z}, mean.sizes());
+  }
+  if (grad_kl.has_value()) {
+    check_floating({kOp, "grad_kl", *grad_kl});
+    check_shape({kOp, "grad_kl", *grad_kl}, {args.partition.rows});
+  }
   args.grad_z = rows_of(grad_z);
   args.grad_kl = rows_of(grad_kl);
   args.mean = rows_of(mean);
   args.logvar = rows_of(logvar);
-  args.noise = noise_stream(seed, step, sample_ids, args.partition);
+  args.noise = noise_stream(kOp, seed, step, sample_ids, args.partition);
   args.logvar_min = logvar_min;
   args.logvar_max = logvar_max;
   args.in_float64 = any_float64({mean, logvar});

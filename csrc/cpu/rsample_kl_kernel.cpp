@@ -34,7 +34,8 @@ void forward(const RsampleKlForward& args, int64_t first, int64_t last) {
 
 template <class T>
 void backward(const RsampleKlBackward& args, int64_t first, int64_t last) {
-  const RsampleKl<T> formula{static_cast<T>(args.logvar_min), static_cast<T>(args.logvar_max)};
+  const RsampleKl<T> formula{static_cast<T>(args.logvar_min), static_cast<T>(args.logvar_max),
+                             args.grad_z.present(), args.grad_kl.present()};
   alignas(64) T mean_scratch[kChunk], logvar_scratch[kChunk], grad_z_scratch[kChunk] = {};
   alignas(64) T grad_mean_scratch[kChunk], grad_logvar_scratch[kChunk], grad_kl[kChunk] = {};
   alignas(64) float eps[kChunk] = {};

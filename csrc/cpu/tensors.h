@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "cpu/checks.h"
 #include "cpu/kernels.h"
 
 namespace vaekernels::cpu {
@@ -17,9 +18,7 @@ inline Kind kind_of(const at::Tensor& tensor) {
     case at::kFloat: return Kind::kFloat32;
     case at::kBFloat16: return Kind::kBFloat16;
     case at::kHalf: return Kind::kFloat16;
-    default:
-      TORCH_CHECK_TYPE(false, "expected float64, float32, bfloat16 or float16; got ",
-                       tensor.scalar_type());
+    default: TORCH_INTERNAL_ASSERT(false, "check_floating() comes before");
   }
 }
 
@@ -67,8 +66,11 @@ inline Rows rows_of(const std::optional<at::Tensor>& tensor) {
   return tensor.has_value() && tensor->defined() ? rows_of(*tensor) : Rows{};
 }
 
-inline Partition partition_of(const at::Tensor& tensor) {
-  TORCH_CHECK_VALUE(tensor.dim() >= 1, "expected a batch dim, shape (B, ...); got a scalar");
+inline Partition partition_of(const Argument& argument) {
+  check_floating(argument);
+  const at::Tensor& tensor = argument.tensor;
+  TORCH_CHECK_VALUE(tensor.dim() >= 1, argument.op, ": ", argument.name,
+                    " must have a batch dim, shape (B, ...); got a scalar");
   Partition partition;
   partition.rows = tensor.size(0);
   partition.length = 1;

@@ -49,7 +49,8 @@ VK_INLINE Vec broadcast(float x) {
 #endif
 }
 
-VK_INLINE Vec maximum(Vec a, Vec b) { return a > b ? a : b; }
+// max(0, x), but NaN of NaN: a register's maximum returns its second operand if one is NaN.
+VK_INLINE Vec relu(Vec x) { return Vec{} > x ? Vec{} : x; }
 
 VK_INLINE Vec if_positive(Vec condition, Vec a, Vec b) { return condition > Vec{} ? a : b; }
 
@@ -86,8 +87,8 @@ VK_INLINE Vec operator-(Vec a, Vec b) {
 VK_INLINE Vec operator*(Vec a, Vec b) {
   return lanewise([&](int k) { return a[k] * b[k]; });
 }
-VK_INLINE Vec maximum(Vec a, Vec b) {
-  return lanewise([&](int k) { return a[k] > b[k] ? a[k] : b[k]; });
+VK_INLINE Vec relu(Vec x) {
+  return lanewise([&](int k) { return 0.0f > x[k] ? 0.0f : x[k]; });
 }
 VK_INLINE Vec if_positive(Vec condition, Vec a, Vec b) {
   return lanewise([&](int k) { return condition[k] > 0.0f ? a[k] : b[k]; });
@@ -151,28 +152,35 @@ VK_INLINE __m256i first_lanes(int64_t n) {
 }
 #endif
 
-// The first n < kLanes floats; the rest is zero, and its memory is not touched.
+#if defined(__AVX512F__)
+VK_INLINE __mmask16 first_lanes(int64_t n) {
+  return static_cast<__mmask16>(n < kLanes ? (1u << n) - 1u : 0xFFFFu);
+}
+#endif
+
+// The first n floats, at most kLanes; the rest is zero, and its memory is not touched.
 VK_INLINE Vec load_first(const float* from, int64_t n) {
 #if defined(__AVX512F__)
-  return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1u), from);
+  return _mm512_maskz_loadu_ps(first_lanes(n), from);
 #elif defined(__AVX2__)
   return _mm256_maskload_ps(from, first_lanes(n));
 #else
   float lanes[kLanes] = {};
-  for (int64_t k = 0; k < n; ++k) lanes[k] = from[k];
+  for (int k = 0; k < kLanes && k < n; ++k) lanes[k] = from[k];
   return load(lanes);
 #endif
 }
 
+// Stores the first n lanes, at most kLanes; no other memory is touched.
 VK_INLINE void store_first(float* to, Vec x, int64_t n) {
 #if defined(__AVX512F__)
-  _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << n) - 1u), x);
+  _mm512_mask_storeu_ps(to, first_lanes(n), x);
 #elif defined(__AVX2__)
   _mm256_maskstore_ps(to, first_lanes(n), x);
 #else
   float lanes[kLanes];
   store(lanes, x);
-  for (int64_t k = 0; k < n; ++k) to[k] = lanes[k];
+  for (int k = 0; k < kLanes && k < n; ++k) to[k] = lanes[k];
 #endif
 }
 

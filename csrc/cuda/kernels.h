@@ -83,8 +83,8 @@ struct RsampleKlForward {
 
 struct RsampleKlBackward {
   Partition partition;
-  Rows grad_z;   // (rows, length), or absent: zero
-  Rows grad_kl;  // (rows,), or absent: zero
+  Rows grad_z;   // (rows, length), or absent
+  Rows grad_kl;  // (rows,), or absent
   Rows mean;     // (rows, length)
   Rows logvar;   // (rows, length)
   NoiseStream noise;

@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(kThreads, Access::kBlocks)
 
 // Equation:  grad_mean = grad_z + grad_kl mean;
 //            grad_logvar = 1/2 (grad_z eps e^(logvar / 2) + grad_kl (e^logvar - 1)), 0 where
-//            logvar was clamped.
+//            logvar was clamped; a gradient that is absent has no term.
 // Grid:      as forward.
 // Numerics:  as forward; one rounding.
 // Saved:     nothing but the inputs of forward; the noise is computed again, and only where both
@@ -55,7 +55,8 @@ __global__ void __launch_bounds__(kThreads, Access::kBlocks)
   Item item;
   if (!find_item(args.partition, kSegment, item)) return;
   const NoiseKey key = noise_key(args.noise, item.row);
-  const RsampleKl<T> formula{static_cast<T>(args.logvar_min), static_cast<T>(args.logvar_max)};
+  const RsampleKl<T> formula{static_cast<T>(args.logvar_min), static_cast<T>(args.logvar_max),
+                             args.grad_z.present(), args.grad_kl.present()};
   const T grad_kl = args.grad_kl.present() ? read_row<T>(args.grad_kl, item.row) : T(0);
   for_each_unit<kUnit>(item, [&](int64_t begin, int n) {
     T grad_z[kUnit] = {}, out[kUnit];

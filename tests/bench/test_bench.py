@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from vaekernels import _extension
 from vaekernels.bench import latent, report
 from vaekernels.bench.memory import peak_bytes
+from vaekernels.bench.suites import SUITES
 from vaekernels.bench.timing import interleaved
 from vaekernels.cases import LATENT
 from vaekernels.cli import app
@@ -102,6 +104,36 @@ def test_the_command_measures_one_op(tmp_path: Path) -> None:
     assert {row["op"] for row in record["rows"]} == {"gaussian_kl"}
     assert set(record["geometric_means"]) >= {"gaussian_kl forward"}
     assert "gaussian_kl" in result.output
+
+
+def test_the_command_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: dict[str, object] = {}
+
+    def works(only, **settings):
+        return seen.update(only=list(only), **settings) or ["work"]
+
+    def measure(work, *, seconds):
+        seen.update(seconds=seconds)
+        return {"op": "gaussian_kl", "case": "c", "direction": "forward", "ratio": 1.0}
+
+    suite = replace(SUITES["latent"], works=works, measure=measure, show=lambda *_: None)
+    monkeypatch.setitem(SUITES, "latent", suite)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: seen.update(threads=count))
+    path = tmp_path / "a.json"
+    options = ["--only", "gaussian_kl", "--only", "rsample_kl", "--seconds", "0.125"]
+    options += ["--threads", "3", "--dtype", "bfloat16", "--json", str(path)]
+    result = CliRunner().invoke(app, ["bench", "latent", *options])
+    assert result.exit_code == 0, result.output
+    only = ["gaussian_kl", "rsample_kl"]
+    assert seen == {
+        "only": only,
+        "seconds": 0.125,
+        "threads": 3,
+        "dtype": torch.bfloat16,
+        "device": "cpu",
+    }
+    settings = {"suite": "latent", "dtype": "bfloat16", "seconds": 0.125, "only": only}
+    assert json.loads(path.read_text())["settings"] == settings
 
 
 @pytest.mark.parametrize("option", (["--seconds", "0"], ["--threads", "0"], ["--device", "cuda"]))

@@ -16,7 +16,9 @@ from safetensors import safe_open
 
 from vaekernels.cli import app
 from vaekernels.models import VAE
-from vaekernels.training import RunFolder, TrainConfig
+from vaekernels.pictures import grid, save_png
+from vaekernels.training import RunFolder, TrainConfig, load_images, split
+from vaekernels.training.views import traversal
 
 CELL = 64 + 2  # images of 8 x 8 are drawn eight times as large, with a line between
 
@@ -138,6 +140,46 @@ def test_traverse(invoke, run, data, tmp_path):
     assert png_size(out) == (9 * CELL + 2, 2 * CELL + 2)
     numbers = [float(text.split(")")[0]) for text in result.output.split("(")[1:]]
     assert numbers == sorted(numbers, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"--extent": 0.5}, {"extent": 0.5}),
+        ({"--extent": 2.0}, {"extent": 2.0}),
+        ({"--values": 4}, {"values": 4}),
+        ({"--dims": 2}, {"dims": [0, 1]}),
+    ],
+)
+def test_traverse_shows_what_its_options_say(invoke, run, tmp_path, options, expected):
+    out, right = tmp_path / "dims.png", tmp_path / "right.png"
+    words = [word for option in options.items() for word in option]
+    assert invoke("traverse", run, "--out", out, *words).exit_code == 0
+    arguments = {"dims": [0, 1, 2], "values": 9, "extent": 3.0, **expected}
+    images = traversal(VAE.from_pretrained(run), **arguments)
+    save_png(grid(images, arguments["values"]), right)
+    assert out.read_bytes() == right.read_bytes()
+
+
+def test_traverse_starts_from_the_image(invoke, run, data, tmp_path):
+    pictures = set()
+    for image in (0, 4):
+        out = tmp_path / f"{image}.png"
+        assert invoke("traverse", run, data, "--out", out, "--image", image).exit_code == 0
+        pictures.add(out.read_bytes())
+    assert len(pictures) == 2
+
+
+@pytest.mark.parametrize("part", ["train", "heldout", "all"])
+def test_reconstruct_shows_the_part(invoke, run, data, tmp_path, part):
+    out = tmp_path / "pairs.png"
+    result = invoke("reconstruct", run, data, "--out", out, "--part", part, "-n", 1)
+    assert result.exit_code == 0, result.output
+    train, heldout = split(load_images(data), 0.1)
+    first = {"train": train, "heldout": heldout, "all": load_images(data)}[part].images[0, 0]
+    with Image.open(out) as image:
+        pixels = np.asarray(image)[2 : 2 + 64 : 8, 2 : 2 + 64 : 8]
+    assert np.array_equal(pixels, first.numpy())
 
 
 def test_encode(invoke, run, data, tmp_path):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import vaekernels as vk
 from tests.cuda.emulation.ops import Emulation
+from tests.ops import edges
 from tests.ops.conformance import assert_as_good_as_eager
 from tests.ops.oracle import KINDS, make, plain, plain_rsample_kl, weights
 from vaekernels import _extension
@@ -180,6 +181,14 @@ def test_samples_and_gradients_are_those_of_the_cpu(dtype: torch.dtype) -> None:
         theirs = run(lambda *t: rsample_kl(*t, backend="cpu"), inputs)
         for index in (0, 2, 3):  # all but kl, whose order of summation differs
             assert torch.equal(ours[index], theirs[index])
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_infinities_and_nan_as_in_pytorch(name: str) -> None:
+    if name == "rsample_kl":
+        edges.check_rsample_kl(BACKEND, torch.float32, DEVICE)
+    else:
+        edges.check_row_op(name, BACKEND, torch.float32, DEVICE)
 
 
 @pytest.mark.parametrize("name", OPS)

@@ -270,6 +270,15 @@ def test_bad_settings_are_named(tmp_path, data, change, message):
     assert not list(tmp_path.iterdir())
 
 
+def test_command_hands_its_options_on(tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr("vaekernels.demo.run", lambda *given, **_: called.append(given))
+    monkeypatch.setattr("vaekernels.training.load_images", lambda source: source)
+    options = ["--out", str(tmp_path), "--epochs", "7", "--seed", "3", "--device", "cpu"]
+    assert CliRunner().invoke(app, ["demo", *options]).exit_code == 0
+    assert called == [("mnist5k", tmp_path, Settings(epochs=7, seed=3, device="cpu"))]
+
+
 def test_command_knows_its_options():
     result = CliRunner().invoke(app, ["demo", "--epochs", "0"])
     assert result.exit_code == 2

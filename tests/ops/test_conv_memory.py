@@ -96,12 +96,32 @@ def test_training_keeps_nothing(conv: convs.Conv) -> None:
     assert kept() == 0
 
 
-def test_inference_tensors_are_not_kept() -> None:
+def test_compiled_training_keeps_nothing() -> None:
+    weight = small()
+    step = torch.compile(lambda x: vk.conv3x3(x, weight).square().mean())
+    step(X).backward()
+    assert kept() == 0
+
+
+def test_filters_of_inference_tensors_go_with_them() -> None:
     watched = set(_filters._watched)
     with torch.inference_mode():
-        vk.conv3x3(X, torch.randn(16, 16, 3, 3))
+        weight = torch.randn(16, 16, 3, 3)
+        vk.conv3x3(X, weight)
+    assert kept() > 0
+    del weight
     assert kept() == 0
     assert _filters._watched <= watched
+
+
+def test_filters_stay_while_a_view_of_their_weight_lives() -> None:
+    weight = torch.randn(16, 16, 3, 3)
+    view = weight[:8]
+    vk.conv3x3(X, weight)
+    del weight
+    assert kept() > 0
+    del view
+    assert kept() == 0
 
 
 def test_one_weight_in_every_op_and_direction() -> None:

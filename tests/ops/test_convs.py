@@ -231,3 +231,19 @@ def test_nan_reaches_what_depends_on_it_and_no_other_image(conv: Conv, cpu: str)
     expected = conv(tensors, backend="reference")
     assert got[expected.isnan()].isnan().all()
     assert torch.equal(got[0], clean[0])
+
+
+@pytest.mark.parametrize("conv", convs.every_op((2, 5, 7, 6, 8)), ids=convs.name_of)
+@pytest.mark.parametrize("expanded", (True, False))
+def test_vectors_in_any_strides(conv: Conv, expanded: bool, backend: str) -> None:
+    """Bias and the normalisation's vectors are read by their strides."""
+    dense, spaced = conv.tensors(), conv.tensors()
+    for name, vector in dense.items():
+        if vector.ndim == 1 and expanded:
+            spaced[name] = vector[:1].expand(vector.shape)
+            dense[name] = spaced[name].contiguous()
+        elif vector.ndim == 1:
+            spaced[name] = torch.stack((vector, torch.full_like(vector, 1e9)), 1)[:, 0]
+    ours, right = (conv.results(tensors, None, backend=backend) for tensors in (spaced, dense))
+    for name, value in right.items():
+        assert torch.equal(ours[name], value), name

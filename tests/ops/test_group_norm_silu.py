@@ -355,3 +355,24 @@ X, C = torch.zeros(2, 6, 3, 3), torch.zeros(6)
 def test_message(call, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         call()
+
+
+def spread(vector: Tensor, how: str) -> Tensor:
+    """The values of ``vector`` in other strides, amid numbers that are not its own."""
+    if how == "expanded":
+        return vector[:1].expand(vector.shape)
+    return torch.stack((vector, torch.full_like(vector, 1e9)), 1)[:, 0]
+
+
+@pytest.mark.parametrize("dtype", (torch.float64, torch.float32, torch.bfloat16), ids=str)
+@pytest.mark.parametrize("how", ("expanded", "column"))
+def test_weight_and_bias_in_any_strides(how: str, dtype: torch.dtype) -> None:
+    x, weight, bias = draw((2, 64, 7, 5), dtype)
+    spaced = [spread(vector, how) for vector in (weight, bias)]
+    dense = [vector.contiguous() for vector in spaced]
+    for backend in registry.RANKING["cpu"]:
+        if registry.refusals(backend, "group_norm_silu", "cpu", dtype):
+            continue
+        ours, right = (run((x, *vectors), 8, backend) for vectors in (spaced, dense))
+        for a, b in zip(ours, right, strict=True):
+            assert torch.equal(a, b)

@@ -175,6 +175,17 @@ def test_array_with_image_size_is_cropped_at_the_centre(tmp_path):
     assert data.images.flatten().tolist() == [200] * 16
 
 
+def test_heldout_images_of_an_npz_get_the_size_too(tmp_path):
+    train = np.zeros((2, 4, 8), np.uint8)
+    test = train[:1].copy()
+    train[:, :, 2:6], test[:, :, 2:6] = 200, 90
+    path = save_npz(tmp_path / "a.npz", x_train=train, x_test=test)
+    data = load_images(path, image_size=(4, 4))
+    assert data.images.flatten().tolist() == [200] * 32
+    assert data.heldout.images.flatten().tolist() == [90] * 16
+    assert data.everything().images.shape == (3, 1, 4, 4)
+
+
 def test_text_file_named_png(tmp_path):
     save_images(tmp_path, [(4, 4)])
     (tmp_path / "fake.png").write_text("I am text")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import vaekernels as vk
+from tests.ops import edges
 from tests.ops.conformance import assert_as_good_as_eager
 from tests.ops.oracle import KINDS, make, plain, plain_rsample_kl, weights
 from vaekernels.cases import error
@@ -264,3 +265,11 @@ def test_opcheck() -> None:
         arguments,
         test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
     )
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_infinities_and_nan_as_in_pytorch(name: str) -> None:
+    if name == "rsample_kl":
+        edges.check_rsample_kl("triton", torch.float32)
+    else:
+        edges.check_row_op(name, "triton", torch.float32)

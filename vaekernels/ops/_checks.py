@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 FLOATING = frozenset({torch.float64, torch.float32, torch.bfloat16, torch.float16})
 
@@ -44,7 +45,9 @@ def check_like(op: str, name: str, tensor: object, other_name: str, other: Tenso
 def broadcast(op: str, name: str, value: float | Tensor, other_name: str, other: Tensor) -> Tensor:
     """``value`` as a floating tensor: one element, or expanded to the shape of ``other``."""
     if isinstance(value, (int, float)):
-        return torch.full((), value, dtype=torch.promote_types(other.dtype, torch.float32))
+        # On the host: kernels take it by value, and no default device may move it elsewhere.
+        dtype = torch.promote_types(other.dtype, torch.float32)
+        return torch.full((), value, dtype=dtype, device="cpu")
     value = _floating(op, name, value, "a float or a tensor")
     if value.device != other.device and value.ndim > 0:
         raise ValueError(
@@ -76,3 +79,11 @@ def check_sample_ids(op: str, sample_ids: object, batch: int) -> None:
 def check_step(op: str, step: int) -> None:
     if not 0 <= step < 2**32:
         raise ValueError(f"{op}: step must be in [0, 2**32); got {step}")
+
+
+def derivatives_are_transformed() -> bool:
+    """Whether forward-mode derivatives or transforms of torch.func are active.
+
+    Tensors may then be wrappers without memory of their own.
+    """
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()

@@ -13,7 +13,7 @@ from torch._ops import OpOverload
 from vaekernels import registry
 from vaekernels.ops._checks import _floating
 from vaekernels.ops._define import DEFINITIONS, OpDefinition, define, input_names
-from vaekernels.ops._filters import watch
+from vaekernels.ops._filters import constant
 from vaekernels.ops._precision import conv_precision, cpu_precision
 
 # Triton's kernels number the pixels of a batch, borders included, with 32 bits.
@@ -193,8 +193,8 @@ def run_conv(
             tensors = (*(t if t is None else t.to(dtype) for t in tensors[:4]), *tensors[4:])
         if kernel.namespace == "vaekernels":
             tier = cpu_precision(tier)
-            if eager:
-                watch(weight)
+            if eager and dtype is None:
+                tensors = (x, constant(weight), *tensors[2:])
     if activation == "silu" and wants_gradient(tensors):
         # The gradient of silu needs its argument, which y does not tell.
         return F.silu(kernel(*tensors, *settings, None, negative_slope, tier))

@@ -8,39 +8,49 @@ import torch
 from torch import Tensor
 
 from vaekernels import _extension
+from vaekernels.ops._checks import derivatives_are_transformed
 
-# Identities of the weights whose end is awaited.
+# Addresses of the storages whose end is awaited.
 _watched: set[int] = set()
 
 
 def keeps_filters(weight: Tensor, *, backward: bool = False) -> bool:
-    """Whether the kernels keep filters of ``weight``: their rule, csrc/cpu/conv/filter_cache.cpp.
+    """Whether the kernels keep filters of ``weight``, rather than transform them at each call.
 
     Args:
         weight: of a convolution.
         backward: of its gradient, not of its result.
     """
-    trained = weight.requires_grad and (backward or torch.is_grad_enabled())
-    return not trained and not weight.is_inference()
+    return not weight.requires_grad or not (backward or torch.is_grad_enabled())
 
 
-def watch(weight: Tensor) -> None:
-    """Where the kernels keep a filter of ``weight``, have it freed as soon as the weight dies.
+def constant(weight: Tensor) -> Tensor:
+    """``weight`` for a kernel that may keep its filters until the weight dies or changes.
 
-    It is found dead without this too, but only when the next filter is kept.
+    The kernels keep filters of weights that require no gradient; where none is recorded, a
+    weight is passed on without its requirement.
     """
-    key = id(weight)
-    if key in _watched or not keeps_filters(weight):
-        return
-    _watched.add(key)
-    # The kernels know a weight by the address of its TensorImpl, which they keep from being given
-    # to another tensor.
-    finalizer = weakref.finalize(weight, _forget, key, weight._cdata)
-    finalizer.atexit = False
+    if not keeps_filters(weight) or derivatives_are_transformed():
+        return weight
+    _watch(weight)
+    return weight.detach() if weight.requires_grad else weight
 
 
-def _forget(key: int, address: int) -> None:
-    _watched.discard(key)
+def _watch(weight: Tensor) -> None:
+    """Have the filters of ``weight`` freed as soon as its memory is.
+
+    They are found unused without this too, but only when the next filter is kept. The storage is
+    watched, because ``torch.utils.swap_tensors`` refuses tensors with weak references.
+    """
+    storage = weight.untyped_storage()
+    address = storage._cdata
+    if address not in _watched:
+        _watched.add(address)
+        weakref.finalize(storage, _forget, address).atexit = False
+
+
+def _forget(address: int) -> None:
+    _watched.discard(address)
     _extension.load().forget_filters(address)
 
 

@@ -47,4 +47,4 @@ def seed_tensor(
         raise TypeError(f"{op}: seed must be an integer or a tensor; got {type(seed).__name__}")
     if not -(2**63) <= seed < 2**64:
         raise ValueError(f"{op}: seed must fit into 64 bits, [-2**63, 2**64); got {seed}")
-    return torch.tensor(seed - 2**64 if seed >= 2**63 else seed, dtype=torch.int64)
+    return torch.tensor(seed - 2**64 if seed >= 2**63 else seed, dtype=torch.int64, device="cpu")

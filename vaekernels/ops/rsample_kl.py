@@ -80,12 +80,14 @@ def rsample_kl(
         step: a second key for the noise, in [0, 2**32): the training step, the sample number.
         sample_ids: (B,) int64, the row's identity in the noise; None is ``arange(B)``.
         generator: where the seed is drawn from when ``seed`` is None.
-        logvar_clamp: bounds of ``logvar``; no gradient flows outside of them. None: unbounded.
+        logvar_clamp: bounds of ``logvar``; no gradient flows outside of them, nor at a NaN, as in
+            ``torch.clamp``. None: unbounded.
         backend: one of ``vk.BACKENDS``; None chooses.
 
     Returns:
         ``z`` like ``mean``, and ``kl`` of shape (B,) in nats, float32 (float64 for float64
-        input). Gradients flow to ``mean`` and ``logvar`` from both.
+        input). Gradients flow to ``mean`` and ``logvar`` from both; an output that is not used
+        adds nothing to them, however large it is.
 
     Raises:
         TypeError: an argument has the wrong kind or dtype.

@@ -15,9 +15,16 @@ def group_norm_silu(
     x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, activation: str | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     wide, w, b = widen(x, weight, bias)
-    # F.group_norm, which keeps the statistics to itself.
+    # F.group_norm, which keeps the statistics to itself; this op reads its vectors as contiguous.
     y, mean, rstd = torch.native_group_norm(
-        _dense(wide), w, b, x.shape[0], x.shape[1], math.prod(x.shape[2:]), groups, eps
+        _dense(wide),
+        w.contiguous(),
+        b.contiguous(),
+        x.shape[0],
+        x.shape[1],
+        math.prod(x.shape[2:]),
+        groups,
+        eps,
     )
     y = F.silu(y) if activation == "silu" else y
     return y.to(x.dtype), mean, rstd

@@ -140,4 +140,4 @@ def _float32(value: Tensor | float) -> Tensor | float:
     """``value`` rounded to float32 and widened to float64."""
     if isinstance(value, Tensor):
         return value.double()
-    return torch.tensor(value, dtype=torch.float32).double().item()
+    return torch.tensor(value, dtype=torch.float32, device="cpu").double().item()

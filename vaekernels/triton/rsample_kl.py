@@ -31,10 +31,12 @@ from vaekernels.triton.row_reduction import (
 
 @triton.jit
 def clamp(x, low, high, COMPUTE: tl.constexpr):
-    """Clamped x, and whether it was in [low, high]; a NaN stays and was not, as in PyTorch."""
+    """Clamped x, and where gradients flow: in [low, high], and at a NaN only without bounds."""
     low = tl.full([1, 1], low, COMPUTE)
     high = tl.full([1, 1], high, COMPUTE)
-    return tl.where(x < low, low, tl.where(x > high, high, x)), (x >= low) & (x <= high)
+    unbounded = (low == float("-inf")) & (high == float("inf"))
+    clamped = tl.where(x < low, low, tl.where(x > high, high, x))
+    return clamped, unbounded | ((x >= low) & (x <= high))
 
 
 @triton.jit(do_not_specialize=["seed", "step", "batch", "segments"])
@@ -137,7 +139,7 @@ def rsample_kl_backward_kernel(
         lv, within = clamp(lv, logvar_min, logvar_max, COMPUTE)
         std = exp(0.5 * lv)
         if grad_z is not None:
-            slope_logvar = gz * (eps * std)
+            slope_logvar = gz * eps * std  # in this order 0 for a gz of 0 and every finite std
         if grad_kl is not None:
             slope_logvar += gkl * (std * std - 1.0)
         slope_logvar = tl.where(within, 0.5 * slope_logvar, 0.0)

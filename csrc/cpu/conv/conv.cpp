@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 
+#include "cpu/checks.h"
 #include "cpu/conv/direct_run.h"
 #include "cpu/conv/epilogue.h"
 #include "cpu/conv/filter_cache.h"
@@ -33,6 +34,25 @@ Precision precision_of(const char* op, std::string_view name) {
 
 bool is_transposed(Form form) { return form == Form::kUp4x4; }
 
+void check(const ConvCall& call) {
+  check_float32({call.op, "x", call.x});
+  check_float32({call.op, "weight", call.weight});
+  const int64_t smallest = call.form == Form::kDown4x4 || call.form == Form::kDown3x3 ? 2 : 1;
+  TORCH_CHECK_VALUE(call.x.dim() == 4 && call.x.size(2) >= smallest && call.x.size(3) >= smallest,
+                    call.op, ": x must have shape (N, C, H, W) with at least ", smallest,
+                    " pixels each way; got ", call.x.sizes());
+  const int64_t kernel = geometry(call.form).kernel, channels = call.x.size(1);
+  const int64_t in = is_transposed(call.form) ? 0 : 1, out = 1 - in;
+  const at::IntArrayRef w = call.weight.sizes();
+  TORCH_CHECK_VALUE(w.size() == 4 && channels > 0 && w[in] == channels && w[out] > 0 &&
+                        w[2] == kernel && w[3] == kernel,
+                    call.op, ": weight must have ", kernel, "x", kernel, " taps and, as dimension ",
+                    in, ", the ", channels, " channels of x; got ", w);
+  if (!call.bias.defined()) return;
+  check_float32({call.op, "bias", call.bias});
+  check_shape({call.op, "bias", call.bias}, {w[out]});
+}
+
 int64_t out_channels(const ConvCall& call) {
   return call.weight.size(is_transposed(call.form) ? 1 : 0);
 }
@@ -53,6 +73,13 @@ ImageSizes output_sizes(const ConvCall& call) {
     }
   };
   return {call.x.size(0), out_channels(call), size(call.x.size(2)), size(call.x.size(3))};
+}
+
+// A tensor that is like the result.
+void check_image(const ConvCall& call, const char* name, const at::Tensor& image) {
+  const ImageSizes y = output_sizes(call);
+  check_float32({call.op, name, image});
+  check_shape({call.op, name, image}, {y.batch, y.channels, y.height, y.width});
 }
 
 at::Tensor empty_image(const ImageSizes& sizes) {
@@ -90,11 +117,11 @@ Filters filters_of(const at::Tensor& weight, bool out_first) {
 }
 
 // Runs conv with the filters of the weight: kept ones where they may be.
-void run(Convolution& conv, const at::Tensor& weight, bool out_first, Direction direction) {
+void run(Convolution& conv, const at::Tensor& weight, bool out_first) {
   const at::Tensor contiguous = weight.contiguous();
   const Filters filters = filters_of(contiguous, out_first);
-  if (cacheable(weight, direction)) {
-    const at::Tensor u = cached_filters(weight, conv, filters);
+  if (cacheable(weight)) {
+    const at::Tensor u = cached_filters(weight, contiguous, conv, filters);
     conv.u = u.const_data_ptr<float>();
     convolve(conv);
     return;
@@ -119,8 +146,8 @@ at::Tensor prologue(const ConvCall& call, const at::Tensor& x) {
 at::Tensor forward_by_library(const ConvCall& call, const at::Tensor& x) {
   const std::optional<at::Tensor> bias =
       call.bias.defined() ? std::optional<at::Tensor>(call.bias) : std::nullopt;
-  const bool keeps = cacheable(call.weight, Direction::kForward) && call.weight.is_contiguous() &&
-                     !call.weight.is_contiguous(kNhwc);
+  const bool keeps =
+      cacheable(call.weight) && call.weight.is_contiguous() && !call.weight.is_contiguous(kNhwc);
   const at::Tensor weight = keeps ? cached_channels_last(call.weight) : call.weight;
   at::Tensor y = library_forward(call.form, prologue(call, x), weight, bias);
   y = y.contiguous(kNhwc);
@@ -148,7 +175,8 @@ at::Tensor epilogue_gradient(const ConvCall& call, const at::Tensor& dy, const a
   const at::Tensor g = masked ? at::empty_like(dy) : dy;
   if (masked) {
     args.y = signs.const_data_ptr<float>();
-    args.negative_slope = call.activation == Activation::kLeakyRelu ? call.negative_slope : 0.0f;
+    args.leaky = call.activation == Activation::kLeakyRelu;
+    args.negative_slope = call.negative_slope;
     args.g = g.mutable_data_ptr<float>();
   }
   const int64_t chunks = (args.rows + kEpilogueRows - 1) / kEpilogueRows;
@@ -210,8 +238,14 @@ at::Tensor input_gradient(const ConvCall& call, Method method, const at::Tensor&
   Convolution conv = problem(form, call.precision, sizes_of(g), sizes_of(call.x));
   conv.x = g.const_data_ptr<float>();
   conv.y = dx.mutable_data_ptr<float>();
-  run(conv, call.weight, is_transposed(call.form), Direction::kInputGradient);
+  run(conv, call.weight, is_transposed(call.form));
   return dx;
+}
+
+// A gradient of the weight as the weight lies in memory: what its fake says, and PyTorch does.
+at::Tensor laid_out_as_weight(const ConvCall& call, const at::Tensor& gradient) {
+  if (gradient.strides() == call.weight.strides()) return gradient;
+  return at::empty_like(call.weight).copy_(gradient);
 }
 
 at::Tensor filter_gradient(const ConvCall& call, const at::Tensor& x, const at::Tensor& g) {
@@ -258,10 +292,12 @@ ConvCall::ConvCall(const char* op, Form form, const at::Tensor& x, const at::Ten
       bias(bias.value_or(at::Tensor())),
       activation(activation_of(op, activation)),
       negative_slope(static_cast<float>(negative_slope)),
-      precision(precision_of(op, precision)) {}
+      precision(precision_of(op, precision)) {
+  check(*this);
+}
 
 Plan plan_of(const ConvCall& call, Direction direction) {
-  return plan_of(call, direction, cacheable(call.weight, direction));
+  return plan_of(call, direction, cacheable(call.weight));
 }
 
 Plan plan_of(const ConvCall& call, Direction direction, bool filters_ready) {
@@ -270,6 +306,7 @@ Plan plan_of(const ConvCall& call, Direction direction, bool filters_ready) {
 }
 
 at::Tensor conv_forward(const ConvCall& call) {
+  if (call.residual.defined()) check_image(call, "residual", call.residual);
   const at::Tensor input = call.x.contiguous(kNhwc);
   const Method method =
       input.numel() == 0 ? Method::kLibrary : plan_of(call, Direction::kForward).method;
@@ -301,13 +338,15 @@ at::Tensor conv_forward(const ConvCall& call) {
   conv.y = y.mutable_data_ptr<float>();
   set_epilogue(conv);
   set_prologue(conv, call);
-  run(conv, call.weight, out_first, Direction::kForward);
+  run(conv, call.weight, out_first);
   return y;
 }
 
 ConvGradients conv_backward(const ConvCall& call, const std::optional<at::Tensor>& dy,
                             const at::Tensor& y, std::array<bool, 4> mask) {
-  TORCH_CHECK_VALUE(dy.has_value(), call.op, ": expected a gradient");
+  TORCH_CHECK_VALUE(dy.has_value(), call.op, ": grad must be a tensor; got None");
+  check_image(call, "grad", *dy);
+  check_image(call, "y", y);
   const auto none = [&] { return at::empty({0}, call.x.options()); };
   ConvGradients grads{none(), none(), none(), none()};
   const at::Tensor g = epilogue_gradient(call, dy->contiguous(kNhwc), y, mask[2], grads.bias);
@@ -326,13 +365,14 @@ ConvGradients conv_backward(const ConvCall& call, const std::optional<at::Tensor
     const at::Tensor input = by_library[1] ? prologue(call, x) : x;
     auto [dx, dw] = library_backward(call.form, g, input, call.weight, by_library);
     if (by_library[0]) grads.x = dx.contiguous(kNhwc);
-    if (by_library[1]) grads.weight = dw.contiguous();
+    if (by_library[1]) grads.weight = dw;
   }
   if (mask[0] && !by_library[0]) grads.x = input_gradient(call, method_x, g);
   if (mask[1] && !by_library[1]) {
     const bool shallow = method_w == Method::kShallow;
     grads.weight = shallow ? shallow_gradient(call, x, g) : filter_gradient(call, x, g);
   }
+  if (mask[1]) grads.weight = laid_out_as_weight(call, grads.weight);
   return grads;
 }
 

@@ -15,8 +15,10 @@ struct Norm {
 
 std::optional<Norm> norm_of(const at::Tensor& x, const std::optional<at::Tensor>& weight,
                             const std::optional<at::Tensor>& bias, int64_t groups, double eps) {
+  TORCH_CHECK_VALUE(weight.has_value() == bias.has_value(),
+                    "conv3x3: norm_weight and norm_bias must both be tensors, or both None");
   if (!weight.has_value()) return std::nullopt;
-  TORCH_CHECK_VALUE(bias.has_value(), "conv3x3: expected norm_bias beside norm_weight");
+  check_group_norm(x, {"conv3x3", "norm_weight", *weight}, {"conv3x3", "norm_bias", *bias}, groups);
   auto [mean, rstd] = group_norm_statistics(x, groups, eps);
   return Norm{*weight, *bias, groups, eps, mean, rstd};
 }
@@ -36,8 +38,8 @@ at::Tensor conv3x3_forward(const at::Tensor& x, const at::Tensor& weight,
                            const std::optional<at::Tensor>& norm_bias, int64_t norm_groups,
                            double norm_eps, std::optional<std::string_view> activation,
                            double negative_slope, std::string_view precision) {
-  const at::Tensor nhwc = x.contiguous(at::MemoryFormat::ChannelsLast);
-  ConvCall call{"conv3x3", Form::kSame, nhwc, weight, bias, activation, negative_slope, precision};
+  ConvCall call{"conv3x3", Form::kSame, x, weight, bias, activation, negative_slope, precision};
+  const at::Tensor nhwc = call.x = x.contiguous(at::MemoryFormat::ChannelsLast);
   if (residual.has_value()) call.residual = *residual;
   set_norm(call, norm_of(nhwc, norm_weight, norm_bias, norm_groups, norm_eps));
   return conv_forward(call);
@@ -51,8 +53,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
     int64_t norm_groups, double norm_eps, std::optional<std::string_view> activation,
     double negative_slope, std::string_view precision, const at::Tensor& y,
     std::array<bool, 6> mask) {
-  const at::Tensor nhwc = x.contiguous(at::MemoryFormat::ChannelsLast);
-  ConvCall call{"conv3x3", Form::kSame, nhwc, weight, bias, activation, negative_slope, precision};
+  ConvCall call{"conv3x3", Form::kSame, x, weight, bias, activation, negative_slope, precision};
+  const at::Tensor nhwc = call.x = x.contiguous(at::MemoryFormat::ChannelsLast);
   if (residual.has_value()) call.residual = *residual;
   const auto norm = norm_of(nhwc, norm_weight, norm_bias, norm_groups, norm_eps);
   set_norm(call, norm);

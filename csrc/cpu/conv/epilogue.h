@@ -14,7 +14,8 @@ struct EpilogueBackward {
   int64_t rows = 0, channels = 0;
   const float* dy = nullptr;  // (rows, channels)
   const float* y = nullptr;   // null: no activation, g is dy
-  float negative_slope = 0;   // of the activation where y is not positive
+  bool leaky = false;         // the activation is leaky ReLU, else ReLU
+  float negative_slope = 0;   // of leaky ReLU
   float* g = nullptr;         // the gradient before the activation
   double* sums = nullptr;     // (chunks, channels): of g
 };

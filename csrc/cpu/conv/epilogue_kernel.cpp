@@ -7,11 +7,14 @@ namespace {
 
 constexpr int64_t kWidth = 4096;  // channels, or pixels * channels, that are summed side by side
 
-// g = dy * activation'(y), from the sign of y; sums += g.
+// g = dy * activation'(y), from the sign of y; sums += g. Where y is NaN, and where dy is not
+// finite, g is that of PyTorch.
+template <bool kLeaky>
 void mask_and_sum(const float* dy, const float* y, float slope, int64_t n, float* g, float* sums) {
   VK_INDEPENDENT
   for (int64_t c = 0; c < n; ++c) {
-    const float value = y[c] > 0.0f ? dy[c] : dy[c] * slope;
+    const float value =
+        kLeaky ? (y[c] > 0.0f ? dy[c] : dy[c] * slope) : (y[c] <= 0.0f ? 0.0f : dy[c]);
     g[c] = value;
     sums[c] += value;
   }
@@ -41,7 +44,8 @@ void epilogue_backward(const EpilogueBackward& args, int64_t first, int64_t last
         const int64_t n = end - row < together ? (end - row) * part : width;
         const int64_t at = row * channels + c0;
         if (args.y != nullptr) {
-          mask_and_sum(args.dy + at, args.y + at, args.negative_slope, n, args.g + at, partial);
+          auto* run = args.leaky ? mask_and_sum<true> : mask_and_sum<false>;
+          run(args.dy + at, args.y + at, args.negative_slope, n, args.g + at, partial);
         } else {
           sum(args.dy + at, n, partial);
         }

@@ -27,7 +27,9 @@ Way way_of(const ConvCall& call, Direction direction, bool kept) {
 std::array<Way, 3> explain_conv(const std::string& op, const Sizes& x, const Sizes& weight,
                                 std::optional<std::string_view> padding, std::string_view precision,
                                 std::array<bool, 2> kept) {
-  const auto sizes_only = [](const Sizes& sizes) { return at::empty(sizes, at::kMeta); };
+  const auto sizes_only = [](const Sizes& sizes) {
+    return at::empty(sizes, at::device(at::kMeta).dtype(at::kFloat));
+  };
   const ConvCall call{op.c_str(),   form_of(op, padding), sizes_only(x), sizes_only(weight),
                       std::nullopt, std::nullopt,         0.0,           precision};
   return {way_of(call, Direction::kForward, kept[0]),

@@ -1,9 +1,10 @@
 #include "cpu/conv/filter_cache.h"
 
-#include <ATen/core/grad_mode.h>
+#include <ATen/Parallel.h>
 #include <c10/util/intrusive_ptr.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <map>
 #include <mutex>
@@ -14,33 +15,21 @@
 namespace vaekernels::cpu {
 namespace {
 
-// The weight, and all that u depends on beside it: the algorithm, which taps it takes in which
-// order, which dimension of the weight is the input's, how many inputs there are.
-using Key = std::tuple<const void*, Algorithm, uint64_t, int64_t, int64_t, int64_t, Capability>;
+// Where the weight is, and all but its values that u depends on: the algorithm, which taps it takes
+// in which order, which dimension of the weight is the input's, the numbers of channels.
+using Key = std::tuple<const void*, const void*, Algorithm, uint64_t, int64_t, int64_t, int64_t,
+                       int64_t, Capability>;
 
 struct Entry {
-  c10::weak_intrusive_ptr<c10::TensorImpl> weight;
-  uint32_t version;
-  const void* data;
-  uint64_t fingerprint;
+  // Tells whether the memory still is anybody's. Not of the tensor: torch.utils.swap_tensors
+  // refuses tensors with references of others.
+  c10::weak_intrusive_ptr<c10::StorageImpl> storage;
+  at::Tensor weight;  // a copy
   at::Tensor u;
 };
 
 std::mutex mutex;
 std::map<Key, Entry> entries;
-
-// A hash of values spread over the weight.
-uint64_t fingerprint(const float* w, int64_t count) {
-  constexpr int64_t kSamples = 64;
-  const int64_t step = std::max<int64_t>(1, count / kSamples);
-  uint64_t hash = 1469598103934665603u;  // FNV-1a
-  for (int64_t k = 0; k < count; k += step) {
-    uint32_t bits;
-    std::memcpy(&bits, w + k, sizeof bits);
-    hash = (hash ^ bits) * 1099511628211u;
-  }
-  return hash;
-}
 
 // What of a geometry is seen in the filters: all but where the windows lie.
 uint64_t taps_of(const Geometry& g) {
@@ -53,72 +42,86 @@ uint64_t taps_of(const Geometry& g) {
 }
 
 Key key_of(const at::Tensor& weight, const Convolution& conv, const Filters& filters) {
-  return {weight.unsafeGetTensorImpl(),
+  return {weight.storage().unsafeGetStorageImpl(),
+          weight.const_data_ptr(),
           conv.algorithm,
           taps_of(conv.geometry),
           filters.out_stride,
           filters.in_stride,
           conv.in_channels,
+          conv.out_channels,
           capability()};
 }
 
-void forget_dead() {
-  std::erase_if(entries, [](const auto& entry) { return entry.second.weight.expired(); });
+// Whether two contiguous tensors hold the same bits.
+bool same_bits(const at::Tensor& a, const at::Tensor& b) {
+  constexpr int64_t kChunk = int64_t{1} << 17;
+  const auto* from = static_cast<const char*>(a.const_data_ptr());
+  const auto* with = static_cast<const char*>(b.const_data_ptr());
+  const int64_t bytes = static_cast<int64_t>(a.nbytes());
+  if (bytes != static_cast<int64_t>(b.nbytes())) return false;
+  std::atomic<bool> same{true};
+  at::parallel_for(0, bytes, kChunk, [&](int64_t first, int64_t last) {
+    if (std::memcmp(from + first, with + first, last - first) != 0) same = false;
+  });
+  return same;
 }
 
-// What make() returns, kept under the key while the weight, with its data at w, is what it was.
+// What make() returns for the contiguous weight; kept under the key.
 template <class Make>
-at::Tensor kept(const at::Tensor& weight, const Key& key, const float* w, const Make& make) {
-  const uint32_t version = weight._version();
-  const uint64_t print = fingerprint(w, weight.numel());
+at::Tensor kept(const at::Tensor& weight, const at::Tensor& contiguous, const Key& key,
+                const Make& make) {
+  at::Tensor u, before;
   {
     std::lock_guard<std::mutex> lock(mutex);
     const auto found = entries.find(key);
     if (found != entries.end()) {
-      const Entry& entry = found->second;
-      if (!entry.weight.expired() && entry.version == version && entry.data == w &&
-          entry.fingerprint == print) {
-        return entry.u;
-      }
+      u = found->second.u;
+      before = found->second.weight;
     }
   }
-  at::Tensor u = make();
-  // References are taken before the lock: Python, which counts some of them, must not be waited for
-  // while forget_filters, which Python calls, waits here.
-  Entry entry{c10::weak_intrusive_ptr<c10::TensorImpl>(weight.getIntrusivePtr()), version, w, print,
-              u};
+  if (u.defined() && same_bits(contiguous, before)) return u;
+  // A write by another thread while u is made is seen by the next call: the copy is older.
+  at::Tensor copy = contiguous.is_alias_of(weight) ? contiguous.clone() : contiguous;
+  u = make(copy);
+  Entry entry{weight.storage().getWeakStorageImpl(), std::move(copy), u};
   std::lock_guard<std::mutex> lock(mutex);
-  forget_dead();
+  std::erase_if(entries, [](const auto& each) { return each.second.storage.expired(); });
   entries.insert_or_assign(key, std::move(entry));
   return u;
 }
 
 }  // namespace
 
-bool cacheable(const at::Tensor& weight, Direction direction) {
-  // Backward runs with gradients switched off; its weights change at the next step all the same.
-  const bool trained = direction != Direction::kForward || at::GradMode::is_enabled();
-  return !weight.is_inference() && !(trained && weight.requires_grad());
-}
-
-at::Tensor cached_filters(const at::Tensor& weight, const Convolution& conv,
-                          const Filters& filters) {
-  return kept(weight, key_of(weight, conv, filters), filters.w, [&] {
+at::Tensor cached_filters(const at::Tensor& weight, const at::Tensor& contiguous,
+                          const Convolution& conv, const Filters& filters) {
+  return kept(weight, contiguous, key_of(weight, conv, filters), [&](const at::Tensor& copy) {
     at::Tensor u = at::empty({filter_floats(conv)}, weight.options());
-    transform(conv, filters, u.mutable_data_ptr<float>());
+    Filters of_copy = filters;
+    of_copy.w = copy.const_data_ptr<float>();
+    transform(conv, of_copy, u.mutable_data_ptr<float>());
     return u;
   });
 }
 
 at::Tensor cached_channels_last(const at::Tensor& weight) {
-  return kept(weight, Key{weight.unsafeGetTensorImpl(), {}, 0, 0, 0, 0, {}},
-              weight.const_data_ptr<float>(),
-              [&] { return weight.contiguous(at::MemoryFormat::ChannelsLast); });
+  const Key key{weight.storage().unsafeGetStorageImpl(),
+                weight.const_data_ptr(),
+                {},
+                0,
+                0,
+                0,
+                weight.size(1),
+                weight.size(0),
+                {}};
+  return kept(weight, weight, key, [](const at::Tensor& copy) {
+    return copy.contiguous(at::MemoryFormat::ChannelsLast);
+  });
 }
 
-void forget_filters(const void* weight) {
+void forget_filters(const void* storage) {
   std::lock_guard<std::mutex> lock(mutex);
-  std::erase_if(entries, [&](const auto& entry) { return std::get<0>(entry.first) == weight; });
+  std::erase_if(entries, [&](const auto& entry) { return std::get<0>(entry.first) == storage; });
 }
 
 void forget_all_filters() {
@@ -129,7 +132,7 @@ void forget_all_filters() {
 int64_t cached_filter_bytes() {
   std::lock_guard<std::mutex> lock(mutex);
   int64_t bytes = 0;
-  for (const auto& [key, entry] : entries) bytes += entry.u.nbytes();
+  for (const auto& [key, entry] : entries) bytes += entry.u.nbytes() + entry.weight.nbytes();
   return bytes;
 }
 

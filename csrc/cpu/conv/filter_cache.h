@@ -1,4 +1,4 @@
-// Transformed filters, kept while their weight lives and does not change.
+// Transformed filters, kept between calls for weights that are not being trained.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -8,22 +8,25 @@
 
 namespace vaekernels::cpu {
 
-// Whether the filters of this weight may be kept: it is not being trained, which changes it at
-// every step, and its changes are counted.
-bool cacheable(const at::Tensor& weight, Direction direction);
+// Whether filters of this weight are kept. Those of a weight that requires a gradient are not: it
+// changes at every training step. Where no gradient is recorded, vaekernels/ops/_conv.py passes
+// such a weight detached. A compiled training step, which runs with gradients switched off, does
+// not.
+inline bool cacheable(const at::Tensor& weight) { return !weight.requires_grad(); }
 
-// u for conv: kept, or transformed now and kept. A change of the weight is noticed by its version
-// and address and by a sample of its values, because assignments through `.data` change neither of
-// the first two.
-at::Tensor cached_filters(const at::Tensor& weight, const Convolution& conv,
-                          const Filters& filters);
+// u for conv, transformed now or in an earlier call. Kept filters are used only where every value
+// of the weight is bit for bit what it was: no route by which it may have been written matters.
+//   contiguous: the weight, or a contiguous copy of it; the filters' strides are those of this one.
+at::Tensor cached_filters(const at::Tensor& weight, const at::Tensor& contiguous,
+                          const Convolution& conv, const Filters& filters);
 
 // The contiguous weight in channels_last, as the library wants it: kept in the same way.
 at::Tensor cached_channels_last(const at::Tensor& weight);
 
-// Drops what is kept of the weight with this TensorImpl. vaekernels/ops/_filters.py calls it when
-// the weight dies; what is not watched from there goes when the next filters are kept.
-void forget_filters(const void* weight);
+// Drops what is kept of weights in the StorageImpl at this address. vaekernels/ops/_filters.py
+// calls it when the storage dies; what is not watched from there goes when the next filters are
+// kept.
+void forget_filters(const void* storage);
 
 void forget_all_filters();
 

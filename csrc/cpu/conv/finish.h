@@ -15,7 +15,7 @@ struct Finish {
   VK_INLINE Vec operator()(Vec y) const {
     switch (activation) {
       case Activation::kNone: return y;
-      case Activation::kRelu: return maximum(y, Vec{});
+      case Activation::kRelu: return relu(y);
       case Activation::kLeakyRelu: return if_positive(y, y, y * slope);
       default: return silu(y);
     }

@@ -45,19 +45,21 @@ VK_INLINE void add_products(Vec (&sum)[kRows][kVectors], const float* const (&a)
   }
 }
 
-// c[r][0 .. kPanel) (+)= sum over k of a[r][k] * b[k][0 .. kPanel). Sums of parts are added at the
-// end, not carried on: the error grows with the longest chain of additions.
+// c[r][0 .. kPanel) (+)= sum over k of a[r][k] * b[k][0 .. kPanel), for r < rows <= kRows: no other
+// row of a is read, none of c is written. Sums of parts are added at the end, not carried on: the
+// error grows with the longest chain of additions.
 template <int kVectors>
 VK_INLINE void multiply_group(const float* a, int64_t a_row, const float* b, float* c,
-                              int64_t c_row, int64_t depth, bool accumulate) {
+                              int64_t c_row, int64_t depth, bool accumulate, int rows = kRows) {
   Vec sum[kRows][kVectors];
   clear(sum);
-  const float* rows[kRows];
+  const float* from[kRows];
 #pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) rows[r] = a + r * a_row;
-  add_products(sum, rows, b, depth);
+  for (int r = 0; r < kRows; ++r) from[r] = a + (r < rows ? r : rows - 1) * a_row;
+  add_products(sum, from, b, depth);
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
+    if (r >= rows) break;
 #pragma GCC unroll 2
     for (int q = 0; q < kVectors; ++q) {
       float* to = c + r * c_row + q * kLanes;

@@ -29,21 +29,29 @@ Rows rows_for(const DirectConvolution& conv, int64_t top, int64_t bottom) {
   return {std::max<int64_t>(first, 0), std::min(last, conv.in_height)};
 }
 
+// products[pixel][column] of a group of pixels.
+VK_INLINE void multiply_pixels(const DirectConvolution& conv, const float* x, float* products,
+                               int pixels) {
+  for (int64_t panel = 0; panel < panels_of(conv); ++panel) {
+    multiply_group<2>(x, conv.in_channels, conv.b + panel * conv.in_channels * kPanel,
+                      products + panel * kPanel, row_of(conv), conv.in_channels, false, pixels);
+  }
+}
+
 // products[pixel][column] of the input rows.
 void multiply_rows(const DirectConvolution& conv, int64_t image, Rows rows, float* products) {
   const int64_t pixels = (rows.last - rows.first) * conv.in_width;
   const float* x =
       conv.x + (image * conv.in_height + rows.first) * conv.in_width * conv.in_channels;
-  for (int64_t pixel = 0; pixel < pixels; pixel += kRows) {
-    // The last group overlaps the one before it: there are no pixels past the last.
-    const int64_t at = std::min(pixel, pixels - kRows);
-    prefetch(x + (at + kRows) * conv.in_channels, kRows * conv.in_channels);
-    for (int64_t panel = 0; panel < panels_of(conv); ++panel) {
-      multiply_group<2>(
-          x + at * conv.in_channels, conv.in_channels, conv.b + panel * conv.in_channels * kPanel,
-          products + at * row_of(conv) + panel * kPanel, row_of(conv), conv.in_channels, false);
-    }
+  const int64_t step = kRows * conv.in_channels;
+  for (int64_t group = 0; group < pixels / kRows; ++group) {
+    prefetch(x + step, step);
+    multiply_pixels(conv, x, products, kRows);
+    x += step;
+    products += kRows * row_of(conv);
   }
+  const int rest = static_cast<int>(pixels % kRows);
+  if (rest > 0) multiply_pixels(conv, x, products, rest);
 }
 
 // The taps of one direction that reach output o: their numbers, and the inputs that they take.
