@@ -86,14 +86,19 @@ def runs_forward_of(module: nn.Module, kind: type[nn.Module]) -> bool:
 def may_run_by_parameters(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether an op on the parameters of ``module`` stands for a call of it.
 
-    It runs the forward of PyTorch's ``kind``, with the attributes that it has now, and no hook is
-    to be called.
+    It runs the forward of PyTorch's ``kind``, with the attributes that it has now, no hook is to be
+    called, and it was not compiled by itself.
 
     Args:
         module: any one.
         kind: as for :func:`runs_forward_of`.
     """
-    return runs_forward_of(module, kind) and not is_observed(module) and not all_are_observed()
+    return (
+        runs_forward_of(module, kind)
+        and module._compiled_call_impl is None
+        and not is_observed(module)
+        and not all_are_observed()
+    )
 
 
 def extends(module: nn.Module, kind: type[nn.Module]) -> bool:

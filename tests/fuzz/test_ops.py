@@ -106,7 +106,9 @@ def test_convolutions(call: draw.Conv, writes: list[Any]) -> None:
             draw.add_one(tensors["weight"], write, call.seed + turn)
         with torch.no_grad():
             ours = _our_conv(call, tensors)
-        right = witness.ACTIVATIONS[call.activation](_plain_conv(call, _double(tensors)), call.slope)
+        right = witness.ACTIVATIONS[call.activation](
+            _plain_conv(call, _double(tensors)), call.slope
+        )
         _agrees(ours, right, _HIGH, finite=call.finite)
 
 
