@@ -9,19 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaekernels import ops
-from vaekernels.acceleration.layers import (
-    ASYMMETRIC,
-    CONVOLUTIONS,
-    IDLE,
-    PROJECTION,
-    Step,
-    all_are_observed,
-    is_observed,
-    part,
-)
+from vaekernels.acceleration.layers import ASYMMETRIC, CONVOLUTIONS, IDLE, PROJECTION, Step, part
 from vaekernels.acceleration.layouts import is_like, laid_out_like, takes
 from vaekernels.acceleration.statistics import convolve, keep
 from vaekernels.ops._chained import CHAINED
+from vaekernels.plain_layers import all_are_observed, is_observed
 
 _ACTIVATIONS = {"s": "silu", "r": "relu", "l": "leaky_relu"}
 _HEADS = {

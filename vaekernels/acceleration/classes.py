@@ -15,8 +15,8 @@ from torch import nn
 
 from vaekernels.acceleration.attention import forward_of, is_attention
 from vaekernels.acceleration.forwards import LayerForward, ModuleForward
-from vaekernels.acceleration.layers import original_class
 from vaekernels.acceleration.outermost import guarded_if_outermost
+from vaekernels.plain_layers import original_class
 
 _PICKLING = (
     "an accelerated model cannot be pickled: save model.state_dict(), or call restore() of the "

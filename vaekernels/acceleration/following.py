@@ -11,10 +11,10 @@ from torch import fx, nn
 
 from vaekernels.acceleration.forwards import Variant, compiled
 from vaekernels.acceleration.graphs import Chain, find_chains
-from vaekernels.acceleration.layers import original_class
 from vaekernels.acceleration.layouts import shown
 from vaekernels.acceleration.substitutes import forward_to_trace
 from vaekernels.acceleration.tracing import Trace, Untraceable, trace
+from vaekernels.plain_layers import original_class
 
 _EMPTY = inspect.Parameter.empty
 

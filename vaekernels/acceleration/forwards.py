@@ -11,9 +11,9 @@ from torch.utils._pytree import tree_map_only
 
 from vaekernels.acceleration.chains import fused, run
 from vaekernels.acceleration.graphs import Chain
-from vaekernels.acceleration.layers import all_are_observed, is_observed
 from vaekernels.acceleration.layouts import laid_out_like, takes
 from vaekernels.acceleration.tracing import Assumptions
+from vaekernels.plain_layers import all_are_observed, is_observed
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ from vaekernels.acceleration.chains import OPS
 from vaekernels.acceleration.following import Followed, follow
 from vaekernels.acceleration.forwards import LayerForward, ModuleForward
 from vaekernels.acceleration.graphs import Chain
-from vaekernels.acceleration.layers import is_torch_layer, original_class, part
+from vaekernels.acceleration.layers import is_torch_layer, part
 from vaekernels.acceleration.layouts import shown
 from vaekernels.acceleration.substitutes import ignores_layout
 from vaekernels.acceleration.tracing import Untraceable
 from vaekernels.ops._uses import op_uses_of
+from vaekernels.plain_layers import original_class
 
 
 @dataclass

@@ -10,10 +10,11 @@ from vaekernels import _extension
 from vaekernels.acceleration.calls import LayerCall
 from vaekernels.acceleration.chains import OPS
 from vaekernels.acceleration.graphs import Chain
-from vaekernels.acceleration.layers import IDLE, original_class, part, reason
+from vaekernels.acceleration.layers import IDLE, part, reason
 from vaekernels.acceleration.planning import ModelPlan, Plan
 from vaekernels.ops._conv import CONVOLUTIONS
 from vaekernels.ops._uses import OpUse, op_uses_of
+from vaekernels.plain_layers import original_class
 
 _FUNCTIONS = {
     "s": "silu",

@@ -12,8 +12,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from vaekernels.acceleration.layers import ASYMMETRIC, original_class
+from vaekernels.acceleration.layers import ASYMMETRIC
 from vaekernels.acceleration.tracing import Untraceable
+from vaekernels.plain_layers import original_class
 
 
 def _upsample(self: Any, hidden_states: Tensor, output_size: None) -> Tensor:

@@ -25,12 +25,7 @@ from torch.fx.proxy import GraphAppendingTracer
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from vaekernels.acceleration.layers import (
-    all_are_observed,
-    is_observed,
-    original_class,
-    runs_forward_of,
-)
+from vaekernels.plain_layers import all_are_observed, is_observed, original_class, runs_forward_of
 
 ABSENT = object()
 _MACHINERY = ("torch.", __name__)
