@@ -112,6 +112,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("cached_filter_bytes", &cpu::cached_filter_bytes);
   m.def("scratch_bytes", &cpu::scratch_bytes);
   m.def("pool_bytes", &cpu::pool_bytes);
+  m.def("trim_pool", &cpu::trim_pool, pybind11::call_guard<nogil>());
   m.def("empty_cache", &cpu::empty_cache, pybind11::call_guard<nogil>());
   m.def("explain_conv", &cpu::explain_conv);
 }

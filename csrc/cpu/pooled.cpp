@@ -4,6 +4,7 @@
 #include <ATen/EmptyTensor.h>
 #include <c10/core/CPUAllocator.h>
 
+#include <iterator>
 #include <limits>
 #include <list>
 #include <memory>
@@ -120,6 +121,12 @@ at::Tensor pooled_like(const at::Tensor& like) {
 }
 
 void free_pool() { shrink(0); }
+
+void trim_pool(size_t most) {
+  std::list<Lease> freed;  // after the lock is released
+  std::lock_guard<std::mutex> lock(pool().mutex);
+  while (pool().bytes > most) freed.push_back(pool().remove(std::prev(pool().kept.end())));
+}
 
 size_t pool_bytes() {
   std::lock_guard<std::mutex> lock(pool().mutex);
