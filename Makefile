@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := $(shell find csrc -type f 2>/dev/null) setup.py CMakeLists.txt pyproject.toml constraints.txt
 
-.PHONY: demo test test-all lint format bench readme clean
+.PHONY: demo test test-all mutants lint format bench readme clean
 
 demo: $(STAMP)  ## train a VAE on real digits and show what the fused ops gain
 	$(BIN)/vaekernels demo --out demo
@@ -15,6 +15,11 @@ test: $(STAMP)  ## the suite; under 15 minutes with the build
 
 test-all: $(STAMP)  ## with the slow checks
 	$(BIN)/python -m pytest
+
+# MUTANTS="--count 100 --seed 1 --cpp --only 'vaekernels/training/*.py'"
+mutants: $(STAMP)  ## plant mistakes one at a time and count those that no test notices
+	$(BIN)/python -m pip install --quiet cosmic-ray
+	$(BIN)/python -m tests.mutants.run $(MUTANTS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

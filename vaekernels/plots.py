@@ -23,6 +23,8 @@ _MAP_POINTS = 1000
 def training_curve(history: Sequence[dict[str, float]]) -> Figure:
     """ELBO of training and held-out images over the epochs, and the KL's part in it.
 
+    The epoch with the best held-out ELBO is marked by a ring, and named.
+
     Args:
         history: the records of ``metrics.jsonl``, one for each epoch.
 
@@ -35,16 +37,32 @@ def training_curve(history: Sequence[dict[str, float]]) -> Figure:
     figure = _figure(width=9.0, height=3.6)
     elbo, kl = figure.subplots(1, 2)
     epochs = [record["epoch"] for record in history]
+    best = best_epoch(history)
     for axes, name, title in ((elbo, "elbo", "ELBO"), (kl, "kl", "KL from the prior")):
         axes.plot(epochs, [record[name] for record in history], marker=".", label="training")
         axes.plot(
             epochs, [record[f"heldout_{name}"] for record in history], marker=".", label="held out"
+        )
+        axes.plot(
+            [best["epoch"]],
+            [best[f"heldout_{name}"]],
+            linestyle="none",
+            marker="o",
+            markersize=11,
+            fillstyle="none",
+            color="black",
+            label=f"best held-out ELBO: {best['heldout_elbo']:.2f}, epoch {best['epoch']}",
         )
         axes.set(title=title, xlabel="epoch", ylabel="nats per image")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend()
     return figure
+
+
+def best_epoch(history: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The record with the largest held-out ELBO, the first of equal ones."""
+    return max(history, key=lambda record: record["heldout_elbo"])
 
 
 def latent_map(latents: Tensor, labels: Tensor | None = None, seed: int = 0) -> Figure:

@@ -18,12 +18,12 @@ from typer.testing import CliRunner
 from vaekernels.bench.eager_vae import EagerVAE
 from vaekernels.cli import app
 from vaekernels.demo import ParityError, Settings, eager, run
-from vaekernels.demo.measure import Comparison, Timing
-from vaekernels.demo.parity import TOLERANCE, check_encoding, check_training
+from vaekernels.demo.measure import Timing, eager_shares
+from vaekernels.demo.parity import TOLERANCE, check_encoding, check_evaluation, check_training
 from vaekernels.demo.report import PICTURES, duration
 from vaekernels.machine import cpu_name
 from vaekernels.models import VAE
-from vaekernels.training import ImageData, RunFolder
+from vaekernels.training import ImageData, RunFolder, split
 
 pytest.importorskip("matplotlib", reason="the demo needs matplotlib: extra [demo]")
 _labelled = pytest.importorskip("vaekernels.demo.figures")._labelled
@@ -221,12 +221,59 @@ def test_encoding_parity(data):
     assert check_encoding(model, data.take(index), TINY) <= TOLERANCE
 
 
-def test_shares() -> None:
-    step, layers, latent = Timing("s", 8, 10.0, 8.0), Timing("c", 8, 5.0, 2.5), Timing("l", 8, 2, 1)
-    comparison = Comparison(step, layers, latent, Timing("e", 8, 1.0, 1.0), "cpu")
-    assert comparison.layers_share == 0.5
-    assert comparison.latent_share == 0.2
-    assert layers.ratio == 2.0
+def test_shares_are_parts_of_one_step(data, summary, said, out) -> None:
+    shares = [summary[f"{part}_share_of_eager_step"] for part in ("layers", "latent", "optimizer")]
+    assert all(share > 0 for share in shares)
+    assert sum(shares) == pytest.approx(1.0)
+    page, text = (out / "report.html").read_text(), "\n".join(said)
+    percents = [float(number) for number in re.findall(r"([\d.]+)%", text)]
+    assert sum(percents) == pytest.approx(100, abs=0.2)
+    assert all(f"{percent}%" in page for percent in percents)
+    assert Timing("c", 8, 5.0, 2.5).ratio == 2.0
+
+
+def test_the_step_whose_parts_are_timed_is_the_eager_step(data, monkeypatch) -> None:
+    """Cut into parts, it makes the gradients of the whole."""
+    torch.manual_seed(0)
+    model = VAE(TINY.model_config(data))
+    images = data.batch(torch.arange(16), CPU)
+    made = []
+
+    def step(self, *_) -> None:
+        made.append([p.grad.clone() for group in self.param_groups for p in group["params"]])
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    torch.manual_seed(5)
+    eager_shares(model, images, TINY)
+    torch.manual_seed(5)
+    twin = eager.twin(model)
+    eager.loss(twin, images, None).backward()
+    for got, parameter in zip(made[0], twin.parameters(), strict=True):
+        torch.testing.assert_close(got, parameter.grad)
+
+
+def test_evaluation_parity(data, out, summary) -> None:
+    folder = RunFolder(out / "run")
+    model = VAE.from_pretrained(out / "run")
+    heldout = split(data, TINY.heldout)[1]
+    logged = folder.metrics()[-1]["heldout_elbo"]
+    assert check_evaluation(model, heldout, TINY, logged) <= TOLERANCE
+    assert summary["parity"]["elbo_difference"] <= TOLERANCE
+    with torch.no_grad():
+        model.decoder.convs[0].weight[0] += 0.1
+    with pytest.raises(ParityError, match="held-out ELBO: ours gives .* eager PyTorch"):
+        check_evaluation(model, heldout, TINY, logged)
+
+
+def test_the_best_epoch_is_marked(out, said, summary) -> None:
+    history = RunFolder(out / "run").metrics()
+    best = max(record["heldout_elbo"] for record in history)
+    training = summary["training"]
+    assert training["best_heldout_elbo"] == best
+    assert history[training["best_epoch"] - 1]["heldout_elbo"] == best
+    text = f"{best:.2f} after epoch {training['best_epoch']}"
+    assert text in "\n".join(said)
+    assert text in " ".join((out / "report.html").read_text().split())
 
 
 @pytest.mark.parametrize(

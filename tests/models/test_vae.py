@@ -57,6 +57,14 @@ def linear_gaussian(posterior_error: float = 0.0) -> tuple[VAE, torch.distributi
     return model, torch.distributions.MultivariateNormal(bias, covariance)
 
 
+@pytest.mark.parametrize("name", ["beta", "free_bits"])
+@pytest.mark.parametrize("value", [1e308, 10**400])
+def test_weights_beyond_float32_are_refused(name, value):
+    model = VAE(VAEConfig((1, 4, 4), 2, hidden=(3,)))
+    with pytest.raises(ValueError, match=f"VAE: {name} must be at most 3.4e"):
+        model(torch.rand(2, 1, 4, 4), **{name: value})
+
+
 def test_mlp_is_that_of_pytorch_examples() -> None:
     config = VAEConfig((1, 28, 28), 20, backbone="mlp", hidden=(400,))
     model, x = make(config), images(config)

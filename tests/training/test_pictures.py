@@ -78,6 +78,11 @@ def test_training_curve(tmp_path):
     plots.save_figure(plots.training_curve(HISTORY), tmp_path / "curve.png")
     with Image.open(tmp_path / "curve.png") as image:
         assert image.size[0] > 500
+    history = [*HISTORY, {**HISTORY[-1], "epoch": 4, "heldout_elbo": -7.0}]
+    for axes, name in zip(plots.training_curve(history).axes, ("elbo", "kl"), strict=True):
+        ring = axes.lines[-1]
+        assert ring.get_xydata().tolist() == [[3, HISTORY[-1][f"heldout_{name}"]]]
+        assert ring.get_label() == f"best held-out ELBO: {-8 / 3:.2f}, epoch 3"
     with pytest.raises(ValueError, match="the history is empty"):
         plots.training_curve([])
 

@@ -50,14 +50,15 @@ def _repeats(call: Callable[[], object]) -> int:
 
 
 def _time(call: Callable[[], object], repeats: int) -> float:
-    _synchronize()
+    synchronize()
     start = time.perf_counter()
     for _ in range(repeats):
         call()
-    _synchronize()
+    synchronize()
     return (time.perf_counter() - start) / repeats
 
 
-def _synchronize() -> None:
+def synchronize() -> None:
+    """Wait for all work queued on a GPU, if one is in use."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()

@@ -13,7 +13,8 @@ from vaekernels.demo import eager, ours
 from vaekernels.demo.settings import Settings
 from vaekernels.models import VAE
 from vaekernels.ops import randn
-from vaekernels.training import ImageData
+from vaekernels.registry import use_backend
+from vaekernels.training import ImageData, evaluate
 from vaekernels.training.schedule import permutation
 
 # Relative. Rounding, the convolutions' own included, stays well below over some dozens of steps.
@@ -86,6 +87,30 @@ def check_encoding(model: VAE, data: ImageData, settings: Settings) -> float:
     difference = ((mine - theirs).abs().max() / theirs.abs().max()).item()
     at = int((mine - theirs).abs().argmax())
     _check(difference, f"latent {at}", mine.flatten()[at].item(), theirs.flatten()[at].item())
+    return difference
+
+
+def check_evaluation(model: VAE, heldout: ImageData, settings: Settings, logged: float) -> float:
+    """The held-out ELBO that training logged is that of the saved weights in plain PyTorch.
+
+    Args:
+        model: with the weights that were saved.
+        heldout: the held-out images.
+        settings: batch size and seed of the training.
+        logged: the held-out ELBO in the history's record of these weights.
+
+    Returns:
+        Its relative difference from the ELBO of the same weights on the reference backend.
+
+    Raises:
+        ParityError: it is above ``TOLERANCE``.
+    """
+    with use_backend("reference"):
+        right = evaluate(
+            model, heldout, batch=settings.batch, seed=settings.seed, device=model.device
+        ).elbo
+    difference = abs(logged - right) / abs(right)
+    _check(difference, "held-out ELBO", logged, right)
     return difference
 
 

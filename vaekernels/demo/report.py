@@ -28,7 +28,8 @@ PICTURES = (
     Picture(
         "training_curve.png",
         "ELBO and KL over the epochs",
-        "The ELBO, and the KL's part in it, of training and held-out digits.",
+        "The ELBO, and the KL's part in it, of training and held-out digits; the ring marks the "
+        "epoch with the best held-out ELBO.",
     ),
     Picture(
         "reconstructions.png",
@@ -97,13 +98,15 @@ def write_report(
         step_ratio=comparison.step.ratio,
         layers_ratio=comparison.layers.ratio,
         latent_ratio=comparison.latent.ratio,
-        layers_share=comparison.layers_share,
-        latent_share=comparison.latent_share,
+        shares=comparison.shares,
+        best_epoch=training["best_epoch"],
+        best_elbo=training["best_heldout_elbo"],
         conv_backend=comparison.conv_backend,
         parity={
             "steps": parity["steps"],
             "loss": f"{parity['loss_difference']:.1e}",
             "latents": f"{parity['latent_difference']:.1e}",
+            "elbo": f"{parity['elbo_difference']:.1e}",
             "tolerance": f"{parity['tolerance']:g}",
         },
         pictures=[_embedded(path.parent / picture.name, picture) for picture in PICTURES],

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from vaekernels.limits import LARGEST_FLOAT
 from vaekernels.models.config_base import Config
 
 Backbone = Literal["conv", "mlp"]
@@ -91,4 +92,6 @@ def _scale(value: object) -> float | str:
         raise TypeError(f'VAEConfig: scale must be a number or "learned"; got {value!r}')
     if not 0 < value < math.inf:
         raise ValueError(f"VAEConfig: scale must be positive and finite; got {value}")
+    if value > LARGEST_FLOAT:
+        raise ValueError(f"VAEConfig: scale must be at most {LARGEST_FLOAT:.3g}; got {value}")
     return float(value)

@@ -7,7 +7,7 @@ import json
 import math
 from typing import Any, TypeVar
 
-from vaekernels.limits import LARGEST_SIZE, MOST_LAYERS, parse_json
+from vaekernels.limits import LARGEST_FLOAT, LARGEST_SIZE, MOST_LAYERS, parse_json
 
 Self = TypeVar("Self", bound="Config")
 
@@ -81,8 +81,12 @@ class Config:
     def _number(self, name: str, value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise TypeError(f"{type(self).__name__}: {name} must be a number; got {value!r}")
-        if not math.isfinite(value):
+        if not abs(value) < math.inf:
             raise ValueError(f"{type(self).__name__}: {name} must be finite; got {value}")
+        if abs(value) > LARGEST_FLOAT:
+            raise ValueError(
+                f"{type(self).__name__}: {name} must be at most {LARGEST_FLOAT:.3g}; got {value}"
+            )
         return float(value)
 
     def _one_of(self, name: str, value: object, choices: tuple[str, ...]) -> None:

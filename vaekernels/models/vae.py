@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vaekernels.distributions import DiagonalGaussian
 from vaekernels.guard import warn_if_slow
+from vaekernels.limits import LARGEST_FLOAT
 from vaekernels.models import interpolation
 from vaekernels.models.backbones import build_backbone
 from vaekernels.models.config import VAEConfig
@@ -389,6 +390,8 @@ def _check_weight(name: str, value: float) -> None:
         raise TypeError(f"VAE: {name} must be a number; got {type(value).__name__}")
     if not 0 <= value < math.inf:
         raise ValueError(f"VAE: {name} must be at least 0 and finite; got {value}")
+    if value > LARGEST_FLOAT:
+        raise ValueError(f"VAE: {name} must be at most {LARGEST_FLOAT:.3g}; got {value}")
 
 
 def _check_count(name: str, value: int, *, least: int) -> None:

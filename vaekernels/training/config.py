@@ -63,7 +63,7 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at most {LARGEST_SIZE}; got {value}")
         for name in ("beta", "kl_warmup_epochs", "free_bits", "grad_clip", "lr"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and (value > 0 or (value == 0 and name != "lr"))):
+            if not (0 <= value < math.inf) or (value == 0 and name == "lr"):
                 sign = "positive" if name == "lr" else "not negative"
                 raise ValueError(f"{name} must be finite and {sign}; got {value}")
             if value > LARGEST_FLOAT:
