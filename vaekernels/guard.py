@@ -209,7 +209,7 @@ def warn_if_slow(owner: str, x: Tensor) -> None:
 def _warn_about_slowness(owner: str, dtype: torch.dtype) -> None:
     """Once for each owner and dtype."""
     warnings.warn(
-        f"{owner}: {dtype} on the CPU runs on PyTorch's own layers, which take up to 200 times "
+        f"{owner}: {dtype} on the CPU runs on PyTorch's own layers, which can take many times "
         "the time of float32 there: call model.float(), or move the model to a GPU",
         stacklevel=6,
     )

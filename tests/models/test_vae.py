@@ -259,6 +259,30 @@ def test_noise_from_generators() -> None:
     assert torch.equal(model.sample(4), first)
 
 
+@torch.no_grad()
+def test_every_call_passes_the_noise_on() -> None:
+    model, x = make(dtype=torch.float64), images(dtype=torch.float64)
+    calls = {
+        "forward": lambda **k: model(x, **k).z,
+        "elbo": lambda **k: model.elbo(x, **k),
+        "marginal": lambda **k: model.marginal_log_likelihood(x, 2, **k),
+        "sample": lambda **k: model.sample(5, **k),
+    }
+    ids = torch.tensor([9, 3, 8, 1, 4])
+    for name, call in calls.items():
+        drawn = [
+            call(seed=1),
+            call(seed=2),
+            call(seed=1, step=7),
+            call(seed=1, sample_ids=ids),
+            call(generator=torch.Generator().manual_seed(1)),
+        ]
+        for index, one in enumerate(drawn):
+            assert not any(torch.allclose(one, other) for other in drawn[:index]), name
+        assert torch.equal(call(generator=torch.Generator().manual_seed(1)), drawn[-1])
+        assert torch.equal(call(seed=torch.tensor([1]), sample_ids=torch.arange(5)), drawn[0])
+
+
 def test_sample_decodes_the_noise() -> None:
     model = make()
     whole = model.sample(6, seed=2)
