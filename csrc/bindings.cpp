@@ -47,7 +47,9 @@ std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint3
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(vaekernels, m) { m.def("draw_seed(*, Device? device=None) -> Tensor"); }
+TORCH_LIBRARY_FRAGMENT(vaekernels, m) {
+  m.def("draw_seed(*, Device? device=None) -> Tensor", {at::Tag::nondeterministic_seeded});
+}
 
 TORCH_LIBRARY_IMPL(vaekernels, CompositeExplicitAutograd, m) { m.impl("draw_seed", &draw_seed); }
 
@@ -110,6 +112,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("cached_filter_bytes", &cpu::cached_filter_bytes);
   m.def("scratch_bytes", &cpu::scratch_bytes);
   m.def("pool_bytes", &cpu::pool_bytes);
+  m.def("trim_pool", &cpu::trim_pool, pybind11::call_guard<nogil>());
   m.def("empty_cache", &cpu::empty_cache, pybind11::call_guard<nogil>());
   m.def("explain_conv", &cpu::explain_conv);
 }

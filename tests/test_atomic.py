@@ -38,6 +38,26 @@ def test_flushes_file_and_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert flushed == [False, True]
 
 
+def test_the_file_is_whole_when_it_is_flushed_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a part of it, the rest still in Python's buffer; and it has its name afterwards."""
+    target, seen = tmp_path / "data.bin", []
+
+    def fsync(descriptor: int) -> None:
+        info = os.fstat(descriptor)
+        seen.append("folder" if stat.S_ISDIR(info.st_mode) else info.st_size)
+        seen.append(target.exists())
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for size in (0, 3, 100_000):
+        seen.clear()
+        target.unlink(missing_ok=True)
+        with atomic_write(target) as file:
+            file.write(bytes(size))
+        assert seen == [size, False, "folder", True]
+
+
 @pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt(), OSError("network")])
 def test_error_leaves_the_old_file_alone(tmp_path: Path, error: BaseException) -> None:
     target = tmp_path / "data.bin"

@@ -74,3 +74,40 @@ def test_bad_moments_are_refused() -> None:
         vk.DiagonalGaussian(torch.zeros(3, 7))
     with pytest.raises(TypeError, match="moments must be a floating tensor; got torch.int64"):
         vk.DiagonalGaussian(torch.zeros(3, 8, dtype=torch.int64))
+
+
+def test_kl_takes_both_clamps() -> None:
+    """Log variances beyond the bounds, each distribution with its own."""
+    mean, logvar = torch.randn(2, 6, dtype=torch.float64), torch.tensor([[-50.0, -2, 0, 1, 25, 90]])
+    logvar = logvar.double().expand(2, -1)
+    clamps: list[tuple[float, float] | None] = [(-30.0, 20.0), (-1.0, 0.5), None]
+    for clamp in clamps:
+        for other_clamp in clamps:
+            ours = vk.DiagonalGaussian.from_mean_logvar(mean, logvar / 2, logvar_clamp=clamp)
+            other = vk.DiagonalGaussian.from_mean_logvar(-mean, logvar, logvar_clamp=other_clamp)
+            bounds = [(-1e9, 1e9) if c is None else c for c in (clamp, other_clamp)]
+            log_p, log_q = (logvar / 2).clamp(*bounds[0]), logvar.clamp(*bounds[1])
+            expected = log_q - log_p - 1 + (log_p.exp() + (2 * mean) ** 2) / log_q.exp()
+            torch.testing.assert_close(ours.kl(other), 0.5 * expected.sum(1))
+            torch.testing.assert_close(ours.logvar, log_p)
+            torch.testing.assert_close(ours.std, (0.5 * log_p).exp())
+            prior = 0.5 * (mean**2 + log_p.exp() - 1 - log_p).sum(1)
+            torch.testing.assert_close(ours.kl(), prior)
+            torch.testing.assert_close(ours.rsample_kl(seed=0)[1], prior)
+
+
+def test_the_mode_has_memory_of_its_own() -> None:
+    """Of the mean alone, so that a saved mode is no larger than that."""
+    for moments in (
+        torch.randn(6, 8, 4, 4),
+        torch.randn(6, 8, 4, 4).contiguous(memory_format=torch.channels_last),
+        torch.randn(6, 8),
+    ):
+        for deterministic in (False, True):
+            posterior = vk.DiagonalGaussian(moments, deterministic=deterministic)
+            for z in (posterior.mode(), posterior.sample(seed=0)):
+                assert z.untyped_storage().nbytes() == 4 * z.numel()
+                assert z.untyped_storage().data_ptr() != moments.untyped_storage().data_ptr()
+    moments.requires_grad_()
+    vk.DiagonalGaussian(moments).mode().sum().backward()
+    assert moments.grad.sum() == 24

@@ -5,7 +5,8 @@ On a card: ``tests/cuda/test_cuda_graphs.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -76,7 +77,7 @@ def test_a_recording_for_each_kind_of_arguments(monkeypatch: pytest.MonkeyPatch)
     ):
         call()
         assert recorder.recorded == expected
-    monkeypatch.setattr(graphs, "_autocast", lambda: "another dtype")
+    monkeypatch.setattr(graphs, "_settings", lambda: "others")
     assert len(graph.record(small)) == 7
     assert repr(graph) == f"<Graph of {graph._function.__qualname__}: 7 recordings>"
 
@@ -124,6 +125,90 @@ def test_the_mode_is_part_of_the_kind() -> None:
     assert (graph(x) == 0).any()
     layer.eval()
     assert torch.equal(graph(x), x)
+    assert recorder.recorded == 2
+
+
+def test_the_mode_of_a_child_is_part_of_the_kind() -> None:
+    model = nn.Sequential(nn.Sequential(nn.Dropout(0.5)))
+    graph, recorder = graphed(model)
+    x = torch.ones(100)
+    assert (graph(x) == 0).any()
+    model[0][0].eval()
+    assert torch.equal(graph(x), x)
+    assert recorder.recorded == 2
+
+
+@pytest.mark.parametrize("of", ["parameter", "buffer", "child"])
+def test_what_moved_is_recorded_again(of: str) -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)).eval()
+    graph, recorder = graphed(model)
+    x = torch.randn(2, 3)
+    graph(x)
+    kept = [*model.parameters(), *model.buffers(), *model]  # their memory is not given away
+    if of == "parameter":
+        model[0].weight = nn.Parameter(torch.randn(3, 3))
+    elif of == "buffer":
+        model[1].running_mean = torch.randn(3)
+    else:
+        model[0] = nn.Linear(3, 3)
+    torch.testing.assert_close(graph(x), model(x))
+    assert recorder.recorded == 2
+    assert len(kept) == 9
+
+
+@contextlib.contextmanager
+def attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    yield
+    setattr(owner, name, before)
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    yield
+    torch.set_default_dtype(before)
+
+
+@contextlib.contextmanager
+def deterministic() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+SETTINGS: dict[str, Callable[[], Any]] = {
+    "tier": lambda: vk.set_conv_precision("highest"),
+    "backend": lambda: vk.use_backend("reference"),
+    "autocast": lambda: torch.autocast("cpu"),
+    "inference mode": torch.inference_mode,
+    "default device": lambda: torch.device("cpu", 0),
+    "cudnn": lambda: torch.backends.cudnn.flags(enabled=False, benchmark=False),
+    "cudnn benchmark": lambda: torch.backends.cudnn.flags(enabled=True, benchmark=True),
+    "cudnn deterministic": lambda: torch.backends.cudnn.flags(enabled=True, deterministic=True),
+    "attention": lambda: nn.attention.sdpa_kernel(nn.attention.SDPBackend.MATH),
+    "tf32 of convolutions": lambda: attribute(torch.backends.cudnn.conv, "fp32_precision", "ieee"),
+    "tf32 of products": lambda: attribute(torch.backends.cuda.matmul, "fp32_precision", "tf32"),
+    "16-bit sums": lambda: attribute(
+        torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", False
+    ),
+    "default dtype": lambda: default_dtype(torch.float64),
+    "deterministic algorithms": deterministic,
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_setting_is_part_of_the_kind(setting: str) -> None:
+    graph, recorder = graphed(nn.Linear(3, 3))
+    x = torch.randn(2, 3)
+    graph(x)
+    with SETTINGS[setting]():
+        graph(x)
+        graph(x)
+        assert recorder.recorded == 2
+    graph(x)
     assert recorder.recorded == 2
 
 

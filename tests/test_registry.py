@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+import platform
+import re
 import subprocess
 import sys
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -96,6 +100,11 @@ def test_the_environment_variable_is_read() -> None:
     bad = _python(code, VAEKERNELS_BACKEND="tpu")
     assert bad.returncode != 0
     assert "VAEKERNELS_BACKEND: expected one of" in bad.stderr
+    assert _python("import vaekernels", VAEKERNELS_BACKEND="tpu").returncode == 0
+    main = "import sys; from vaekernels.cli import main; sys.argv[1:] = ['info']; main()"
+    bad = _python(main, VAEKERNELS_BACKEND="tpu")
+    assert bad.returncode == 2
+    assert re.fullmatch(r"error: VAEKERNELS_BACKEND: expected one of .*; got 'tpu'\n", bad.stderr)
 
 
 @needs_extension
@@ -119,9 +128,58 @@ def test_import_touches_neither_cuda_nor_triton_nor_the_extension() -> None:
 
 def test_a_build_that_does_not_load_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vaekernels._C", None)
-    monkeypatch.setattr(_extension, "build_info", lambda: {"extension": True, "torch": "9.9"})
-    with pytest.raises(_extension.ExtensionError, match=r"built for torch 9\.9.*pip install"):
+    monkeypatch.setattr(_extension, "build_info", lambda: BUILD_HERE)
+    with pytest.raises(_extension.ExtensionError, match=r"built for torch .*_C.*pip install"):
         _extension.load.__wrapped__()
+
+
+BUILD_HERE = {
+    "extension": True,
+    "cuda": False,
+    "torch": torch.__version__,
+    "python": platform.python_version(),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [
+        ("torch", "2.1.0+cpu"),
+        ("torch", "9.9.0"),
+        ("python", "3.8.1"),
+        ("torch", "2.13.0.dev20260101"),
+    ],
+)
+def test_a_library_of_another_version_is_not_loaded(
+    name: str, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even looked for: an interface that differs could do anything."""
+    monkeypatch.setitem(sys.modules, "vaekernels._C", ModuleType("vaekernels._C"))
+    monkeypatch.setattr(_extension, "build_info", lambda: {**BUILD_HERE, name: version})
+    message = f"built for {name} {re.escape(version)} and this is {name} .*pip install"
+    with pytest.raises(_extension.ExtensionError, match=message):
+        _extension.load.__wrapped__()
+
+
+@needs_extension
+def test_a_library_of_another_patch_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    major, minor, *_ = torch.__version__.split(".")
+    build = {**BUILD_HERE, "torch": f"{major}.{minor}.99+cu128"}
+    monkeypatch.setattr(_extension, "build_info", lambda: build)
+    assert _extension.load.__wrapped__() is _extension.load()
+
+
+def test_the_cuda_library_needs_the_stable_interface(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr(torch.ops, "load_library", loaded.append)
+    monkeypatch.setattr(_extension, "STABLE_SINCE", "99.0")
+    with pytest.raises(_extension.ExtensionError, match="needs torch 99.0 or later; this is"):
+        _extension.load_cuda.__wrapped__()
+    monkeypatch.undo()
+    digits = "".join(f"{int(part):02x}" for part in _extension.STABLE_SINCE.split("."))
+    text = (Path(_extension.__file__).parents[1] / "csrc/cuda/CMakeLists.txt").read_text()
+    assert f"TORCH_TARGET_VERSION=0x{digits}" in text
+    assert not loaded
 
 
 def test_without_an_extension_the_reference_runs_and_info_says_why(

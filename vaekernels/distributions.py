@@ -107,7 +107,7 @@ class DiagonalGaussian:
     ) -> tuple[Tensor, Tensor]:
         """A reparameterised sample and the KL to the standard normal; see :func:`vk.rsample_kl`."""
         if self.deterministic:
-            return self.mean, self.kl()
+            return self.mode(), self.kl()
         return rsample_kl(
             self.mean,
             self._unclamped_logvar,
@@ -141,8 +141,8 @@ class DiagonalGaussian:
         return self.rsample(generator, seed=seed, step=step, sample_ids=sample_ids)
 
     def mode(self) -> Tensor:
-        """The mean."""
-        return self.mean
+        """The mean, in memory of its own: ``mean`` is a view of the moments."""
+        return self.mean.clone()
 
     def kl(self, other: DiagonalGaussian | None = None) -> Tensor:
         """KL divergence from ``other``, or from the standard normal: (B,) in nats."""

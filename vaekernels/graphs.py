@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from vaekernels import structures
+from vaekernels import registry, structures
+from vaekernels.ops._precision import conv_precision
 from vaekernels.ops._seed import seed_tensor
 
 _WARM_UPS = 3  # libraries choose algorithms, Triton compiles: neither can happen in a capture
@@ -31,7 +32,9 @@ def graph(model: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Graph:
     Args:
         model: a module, one of its methods or another function, whose work can be recorded: it
             never waits for the device. It records no gradients, and reads its parameters where they
-            lie: they may change in place, but not move.
+            lie: they may change in place; after a move, the next call records again. What it does
+            in Python, hooks and attributes that are not tensors among it, is done when it is
+            recorded.
         args: an example. Every tensor is on one CUDA device. Without any, nothing is recorded yet.
         kwargs: likewise. A ``seed``, an integer or a tensor, is copied to the device at each call;
             every other argument that is no tensor is a constant of the recording.
@@ -58,9 +61,11 @@ def graph(model: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Graph:
 class Graph:
     """A function as CUDA graphs, one for each kind of arguments; see :func:`graph`.
 
-    A kind is the shapes and dtypes of the tensors, the other arguments, the module's mode and
-    autocast; it is recorded at its first call, or by :meth:`record`. All recordings share their
-    scratch memory. A call returns new tensors. Calls must come from one stream at a time.
+    A kind is the shapes and dtypes of the tensors, the other arguments, the mode of the module and
+    of each module in it, where their parameters and buffers lie, and the settings that choose
+    kernels: autocast, the precision of convolutions, the backend, and those of ``torch.backends``.
+    It is recorded at its first call, or by :meth:`record`. All recordings share their scratch
+    memory. A call returns new tensors. Calls must come from one stream at a time.
 
     Args:
         function: what is recorded.
@@ -96,9 +101,6 @@ class Graph:
         name = getattr(self._function, "__qualname__", type(self._function).__name__)
         return f"<Graph of {name}: {len(self)} recordings>"
 
-    def _mode(self) -> Hashable:
-        return getattr(_owner(self._function), "training", None)
-
     def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Arguments:
         seed = kwargs.get("seed")
         if seed is not None:
@@ -107,7 +109,7 @@ class Graph:
         return _Arguments(leaves, spec, None if seed is None else kwargs["seed"])
 
     def _recording(self, arguments: _Arguments) -> Recording:
-        key = self._mode(), arguments.key()
+        key = _state(_owner(self._function)), _settings(), arguments.key()
         if key not in self._recordings:
             self._recordings[key] = self._record(arguments)
         return self._recordings[key]
@@ -244,7 +246,7 @@ class _Arguments(NamedTuple):
     def key(self) -> Hashable:
         """Equal for calls that one recording serves."""
         leaves = tuple(self._key(leaf) for leaf in self.leaves)
-        return repr(self.spec), leaves, _autocast()  # a spec need not be hashable
+        return repr(self.spec), leaves  # a spec need not be hashable
 
     def _key(self, leaf: Any) -> Hashable:
         if leaf is self.seed and leaf is not None:
@@ -297,5 +299,45 @@ def _owner(function: Callable[..., Any]) -> Any:
     return function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
 
 
-def _autocast() -> Hashable:
-    return torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+def _state(owner: Any) -> Hashable:
+    """The mode of every module in ``owner``, and the addresses of its tensors."""
+    if not isinstance(owner, nn.Module):
+        return getattr(owner, "training", None)
+    return tuple(
+        (
+            id(module),
+            module.training,
+            *(t.data_ptr() for t in module._parameters.values() if t is not None),
+            *(t.data_ptr() for t in module._buffers.values() if t is not None),
+        )
+        for module in owner.modules()
+    )
+
+
+def _settings() -> Hashable:
+    """What else decides which kernels a function launches, and on what."""
+    backends: Any = torch.backends
+    cudnn, cuda, deterministic = backends.cudnn, backends.cuda, torch.utils.deterministic
+    return (
+        *((torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in ("cuda", "cpu")),
+        conv_precision("graph", None),
+        registry.requested(),
+        torch.is_inference_mode_enabled(),
+        torch.get_default_dtype(),
+        torch.get_default_device(),
+        torch.are_deterministic_algorithms_enabled(),
+        deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
+        (cudnn.enabled, cudnn.benchmark, cudnn.deterministic),
+        # The older allow_tf32 cannot be read where convolutions and recurrent networks differ.
+        backends.fp32_precision,
+        cudnn.conv.fp32_precision,
+        cudnn.rnn.fp32_precision,
+        cuda.matmul.fp32_precision,
+        cuda.matmul.allow_fp16_reduced_precision_reduction,
+        cuda.matmul.allow_bf16_reduced_precision_reduction,
+        cuda.matmul.allow_fp16_accumulation,
+        (cuda.flash_sdp_enabled(), cuda.mem_efficient_sdp_enabled()),
+        (cuda.math_sdp_enabled(), cuda.cudnn_sdp_enabled()),
+        cuda.fp16_bf16_reduction_math_sdp_allowed(),
+        str(cuda.preferred_blas_library()),
+    )

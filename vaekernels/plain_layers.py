@@ -34,11 +34,13 @@ _MADE_OF: dict[type[nn.Module], tuple[tuple[Any, str], ...]] = {
     nn.ZeroPad2d: ((F, "pad"), (_nn, "pad")),
     nn.Sequential: ((nn.Sequential, "__iter__"),),
 }
-_OF_EVERY_MODULE = ("forward", "__call__", "_call_impl")
+_CALLING = ("__call__", "_call_impl")
 
 
 def is_from_torch(function: object) -> bool:
-    """Whether ``function`` was defined by PyTorch, whatever name it has."""
+    """Whether a function or class was defined by PyTorch or Python, whatever name it has."""
+    if isinstance(function, type):
+        return function.__module__.split(".")[0] in ("torch", "builtins")
     if isinstance(function, FunctionType):
         return str(function.__globals__.get("__name__", "")).startswith("torch.")
     return isinstance(function, BuiltinFunctionType)
@@ -52,9 +54,10 @@ def _original(owner: Any, name: str) -> object:
 
 def _methods(kind: type[nn.Module]) -> dict[str, object]:
     own = [name for owner, name in _MADE_OF[kind] if owner is kind]
-    return {name: _original(kind, name) for name in (*_OF_EVERY_MODULE, *own)}
+    return {name: _original(kind, name) for name in ("forward", *_CALLING, *own)}
 
 
+_CALLS = {name: _original(nn.Module, name) for name in _CALLING}
 _METHODS = {kind: _methods(kind) for kind in _MADE_OF}
 _FUNCTIONS = {
     kind: tuple((owner, name, _original(owner, name)) for owner, name in parts if owner is not kind)
@@ -83,17 +86,36 @@ def runs_forward_of(module: nn.Module, kind: type[nn.Module]) -> bool:
     return all(getattr(owner, name) is original for owner, name, original in _FUNCTIONS[kind])
 
 
+def runs_function_of(kind: type[nn.Module]) -> bool:
+    """Whether PyTorch's function that PyTorch's ``kind`` calls still calls what it did."""
+    parts = _FUNCTIONS[kind]
+    return all(
+        getattr(owner, name) is original for owner, name, original in parts if owner is not F
+    )
+
+
+def is_called_as_usual(module: nn.Module) -> bool:
+    """Whether calling ``module`` is what ``nn.Module.__call__`` is in PyTorch."""
+    kind: Any = type(module)
+    return all(getattr(kind, name) is _CALLS[name] for name in _CALLS)
+
+
 def may_run_by_parameters(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether an op on the parameters of ``module`` stands for a call of it.
 
-    It runs the forward of PyTorch's ``kind``, with the attributes that it has now, and no hook is
-    to be called.
+    It runs the forward of PyTorch's ``kind``, with the attributes that it has now, no hook is to be
+    called, and it was not compiled by itself.
 
     Args:
         module: any one.
         kind: as for :func:`runs_forward_of`.
     """
-    return runs_forward_of(module, kind) and not is_observed(module) and not all_are_observed()
+    return (
+        runs_forward_of(module, kind)
+        and module._compiled_call_impl is None
+        and not is_observed(module)
+        and not all_are_observed()
+    )
 
 
 def extends(module: nn.Module, kind: type[nn.Module]) -> bool:
@@ -111,7 +133,7 @@ def extends(module: nn.Module, kind: type[nn.Module]) -> bool:
             return False
     functions = _FUNCTIONS[kind]
     unchanged = all(getattr(owner, name) is original for owner, name, original in functions)
-    return unchanged and not _functions_are_observed()
+    return unchanged and not functions_are_observed()
 
 
 def is_observed(module: nn.Module) -> bool:
@@ -126,11 +148,12 @@ def is_observed(module: nn.Module) -> bool:
 
 def all_are_observed() -> bool:
     """Whether global hooks watch every module, or a user's TorchFunctionMode every function."""
-    return _has_any_global_hook() or _functions_are_observed()
+    return _has_any_global_hook() or functions_are_observed()
 
 
-def _functions_are_observed() -> bool:
-    # PyTorch's own modes, as that of ``torch.device(...)``, change no result.
+def functions_are_observed() -> bool:
+    """Whether a TorchFunctionMode that is not PyTorch's watches the calls of functions."""
+    # Those of PyTorch, as that of ``torch.device(...)``, change no result.
     modes = range(torch._C._len_torch_function_stack())
     return any(
         not type(torch._C._get_function_stack_at(i)).__module__.startswith("torch.") for i in modes

@@ -2,8 +2,8 @@
 
 The choice, first match wins: the argument ``backend=``, the innermost
 ``with use_backend(...)``, the environment variable ``VAEKERNELS_BACKEND`` (read once,
-at import), else the first backend of :data:`RANKING` for the tensors' device that does
-not refuse.
+at import, and checked when it first counts), else the first backend of :data:`RANKING` for the
+tensors' device that does not refuse.
 """
 
 from __future__ import annotations
@@ -41,9 +41,19 @@ def _checked(name: str, source: str) -> str:
 
 
 _environment = os.environ.get("VAEKERNELS_BACKEND") or None
-if _environment is not None:
-    _checked(_environment, "VAEKERNELS_BACKEND")
-_requested: ContextVar[str | None] = ContextVar("vaekernels_backend", default=_environment)
+_requested: ContextVar[str | None] = ContextVar("vaekernels_backend", default=None)
+
+
+def requested() -> str | None:
+    """The backend asked for by ``use_backend`` or by the environment; None: there is a choice.
+
+    Raises:
+        ValueError: ``VAEKERNELS_BACKEND`` is not a backend's name.
+    """
+    inside = _requested.get()
+    if inside is not None or _environment is None:
+        return inside
+    return _checked(_environment, "VAEKERNELS_BACKEND")
 
 
 @contextlib.contextmanager
@@ -161,11 +171,8 @@ def select(op: str, device: str, dtype: torch.dtype, backend: str | None = None)
         ValueError: ``backend`` is not a backend's name.
         BackendError: an explicitly chosen backend refuses; every reason is in the message.
     """
-    requested = backend if backend is not None else _requested.get()
-    if requested is None:
-        name = _automatic(op, device, dtype)
-    else:
-        name = _explicit(op, device, dtype, requested)
+    asked = backend if backend is not None else requested()
+    name = _automatic(op, device, dtype) if asked is None else _explicit(op, device, dtype, asked)
     choices = _choices.get()
     if choices is not None:
         choices.append(Choice(op, device, dtype, name))
@@ -219,7 +226,7 @@ def refuse_shape(op: str, name: str, backend: str | None, reason: str) -> str:
     Raises:
         BackendError: ``name`` was chosen explicitly.
     """
-    if (backend or _requested.get()) is not None:
+    if (backend or requested()) is not None:
         raise BackendError(f"{op}: backend {name!r} cannot run this shape: {reason}")
     warnings.warn(f"{op}: backend {name!r} refused ({reason}); plain PyTorch is used", stacklevel=5)
     amend_choice(backend="reference")

@@ -4,6 +4,7 @@
 #include <ATen/EmptyTensor.h>
 #include <c10/core/CPUAllocator.h>
 
+#include <iterator>
 #include <limits>
 #include <list>
 #include <memory>
@@ -12,8 +13,12 @@
 namespace vaekernels::cpu {
 namespace {
 
-// Smaller memory is reused by the C library.
+// Smaller memory is reused by the C library. Sanitizers are to see all of it.
+#ifdef VAEKERNELS_SANITIZE
+constexpr size_t kSmallest = std::numeric_limits<size_t>::max();
+#else
 constexpr size_t kSmallest = size_t{1} << 20;
+#endif
 
 // Memory that a result had, or has.
 struct Lease {
@@ -116,6 +121,12 @@ at::Tensor pooled_like(const at::Tensor& like) {
 }
 
 void free_pool() { shrink(0); }
+
+void trim_pool(size_t most) {
+  std::list<Lease> freed;  // after the lock is released
+  std::lock_guard<std::mutex> lock(pool().mutex);
+  while (pool().bytes > most) freed.push_back(pool().remove(std::prev(pool().kept.end())));
+}
 
 size_t pool_bytes() {
   std::lock_guard<std::mutex> lock(pool().mutex);

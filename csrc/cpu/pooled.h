@@ -17,8 +17,9 @@ at::Tensor pooled_empty(at::IntArrayRef sizes, at::MemoryFormat format);
 // at::empty_like of a float32 tensor on the CPU.
 at::Tensor pooled_like(const at::Tensor& like);
 
-// Frees what the pool keeps; its bytes.
+// Frees what the pool keeps; what was freed last, until it keeps at most so many bytes; its bytes.
 void free_pool();
+void trim_pool(size_t most);
 size_t pool_bytes();
 
 }  // namespace vaekernels::cpu

@@ -268,6 +268,8 @@ def test_several_arguments() -> None:
     assert handle.report.layers[0].parts == ("norm", "silu", "conv", "residual", "relu")
     with vk.accelerate(model), pytest.raises(TypeError, match="unexpected keyword argument 'sk'"):
         model(x, sk=skip)
+    with vk.accelerate(model), pytest.raises(TypeError, match="missing 1 required positional"):
+        model(x)
 
 
 def test_tracing_changes_nothing() -> None:

@@ -76,6 +76,10 @@ class Conv:
         return self.op.split()[0]
 
     @property
+    def finite(self) -> bool:
+        return self.spoiled is None
+
+    @property
     def padding(self) -> dict[str, str]:
         return {"padding": self.op.split()[1]} if " " in self.op else {}
 
@@ -101,8 +105,8 @@ class Conv:
         if self.groups is not None:
             found["norm_weight"] = 1.0 + 0.2 * randn(ci)
             found["norm_bias"] = 0.2 * randn(ci)
-        if self.spoiled is not None:
-            x = found["x"]
+        x = found["x"]
+        if self.spoiled is not None and x.numel():
             position = int(torch.randint(x.numel(), (), generator=generator))
             at = torch.unravel_index(torch.tensor(position), x.shape)
             x[at] = self.spoiled

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -23,7 +23,13 @@ _LATENT = {torch.float32: 1e-5, torch.float64: 1e-7, torch.bfloat16: 2e-2, torch
 
 
 def _calls(count: int) -> Callable[[Any], Any]:
-    return settings(max_examples=_NEW or count, derandomize=not _NEW, deadline=None, database=None)
+    return settings(
+        max_examples=_NEW or count,
+        derandomize=not _NEW,
+        deadline=None,
+        database=None,
+        phases=(Phase.explicit, Phase.generate, Phase.shrink),
+    )
 
 
 def _capabilities() -> list[str]:
@@ -43,15 +49,15 @@ def _capability(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def _agrees(ours: Tensor, right: Tensor, bound: float, finite: bool) -> None:
-    """``ours`` is close where ``right`` is finite, and has a NaN where it has one.
+    """``ours`` is close where ``right`` is finite, and not finite where that is not.
 
     A Winograd tile may spread what is not finite to its neighbours, so places beside those are
-    not compared; where all inputs are finite there are none.
+    not compared; where all inputs are finite there are none. NaN and infinity are not told apart:
+    algorithms that add filters before samples have one where a sum of infinities is the other.
     """
     assert ours.shape == right.shape
     ours, right = ours.detach().double(), right.detach()
-    assert not (right.isnan() & ~ours.isnan()).any(), "a NaN is lost"
-    assert not (right.isinf() & ours.isfinite()).any(), "an infinity is lost"
+    assert not (~right.isfinite() & ours.isfinite()).any(), "a NaN or an infinity is lost"
     if finite:
         assert ours.isfinite().all(), "a NaN or an infinity from finite inputs"
     both = ours.isfinite() & right.isfinite()
@@ -100,8 +106,10 @@ def test_convolutions(call: draw.Conv, writes: list[Any]) -> None:
             draw.add_one(tensors["weight"], write, call.seed + turn)
         with torch.no_grad():
             ours = _our_conv(call, tensors)
-        right = witness.ACTIVATIONS[call.activation](_plain_conv(call, _double(tensors)), call.slope)
-        _agrees(ours, right, _HIGH, finite=call.spoiled is None)
+        right = witness.ACTIVATIONS[call.activation](
+            _plain_conv(call, _double(tensors)), call.slope
+        )
+        _agrees(ours, right, _HIGH, finite=call.finite)
 
 
 @_calls(60)
@@ -128,7 +136,11 @@ def test_gradients_of_convolutions(call: draw.Conv) -> None:
 @_calls(60)
 @given(call=draw.norms())
 def test_group_norm_silu(call: draw.Norm) -> None:
-    """Result and gradients, with at most four times the error of PyTorch's float32."""
+    """Result and gradients, with at most four times the error of PyTorch's float32.
+
+    And that of a mean which is rounded once: where it is large beside the deviation from it, both
+    have that.
+    """
     torch.set_num_threads(call.threads)
     activation = witness.ACTIVATIONS[call.activation]
 
@@ -145,11 +157,12 @@ def test_group_norm_silu(call: draw.Norm) -> None:
         return vk.group_norm_silu(*tensors, call.groups, activation=call.activation)
 
     tensors = call.tensors()
+    floor = max(2e-5, 2.0**-24 * call.offset / call.scale)
     exact = run(plain, *(t.double() for t in tensors))
     for got, right, eager in zip(run(ours, *tensors), exact, run(plain, *tensors), strict=True):
         largest = right.nan_to_num().abs().max().clamp(min=1e-3)
         off = float(((eager.double() - right).nan_to_num().abs().max() / largest).detach())
-        _agrees(got, right, max(2e-5, 4.0 * off), finite=not call.spoiled)
+        _agrees(got, right, max(floor, 4.0 * off), finite=not call.spoiled)
 
 
 @_calls(120)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tests.models import autoencoders
 from tests.models.autoencoders import images
+from vaekernels import guard
 from vaekernels.models import AutoencoderKL, AutoencoderKLConfig, AutoencoderTinyConfig, autoencoder
 
 
@@ -102,6 +103,66 @@ def test_the_range_check_can_be_switched_off() -> None:
         model.encode(torch.full((1, 3, 8, 8), 2.0))
     model.check_range = False
     model.encode(torch.full((1, 3, 8, 8), 2.0))
+
+
+KEYWORDS: list[dict[str, Any]] = [
+    {"seed": 3},
+    {"seed": 4},
+    {"seed": 3, "step": 1},
+    {"seed": 3, "sample_ids": torch.tensor([1, 0])},
+    {"seed": 3, "sample_ids": torch.tensor([7, 9]), "step": 5},
+    {"generator": 6},
+    {"sample": False},
+]
+
+
+@torch.no_grad()
+def test_keywords_of_the_noise_are_those_of_rsample() -> None:
+    model = autoencoders.kl("sd3")
+    x = images(3, 16, 16, batch=1).expand(2, -1, -1, -1)
+    posterior, shift, scale = model.encode(x).latent_dist, 0.0609, 1.5305
+    drawn = []
+    for given in KEYWORDS:
+        made = [dict(given) for _ in range(3)]
+        for keywords in made:
+            if "generator" in given:
+                keywords["generator"] = torch.Generator().manual_seed(given["generator"])
+        z = posterior.mode() if "sample" in given else posterior.rsample(**made[0])
+        drawn.append(z)
+        torch.testing.assert_close(model.encode_scaled(x, **made[1]), (z - shift) * scale)
+        torch.testing.assert_close(model(x, **made[2]).sample, model.decode(z).sample)
+    for index, z in enumerate(drawn):
+        assert not any(torch.allclose(z, other) for other in drawn[:index])
+    torch.testing.assert_close(drawn[0][0], drawn[3][1])  # the noise of identity 0
+
+
+@pytest.mark.parametrize("family", ["kl", "tiny"])
+@pytest.mark.parametrize(
+    "call", ["encode", "encode_scaled", "decode", "decode_scaled", "reconstruct"]
+)
+def test_every_call_has_its_bound(family: str, call: str) -> None:
+    model = getattr(autoencoders, family)()
+    given = torch.randn(1, 4, 8, 8) if "decode" in call else images(3, 16, 16)
+    with pytest.raises(ValueError, match="max_memory must be at least"):
+        getattr(model, call)(given, max_memory=1)
+    with pytest.raises(ValueError, match="max_memory must be a positive"):
+        getattr(model, call)(given, max_memory="none")
+
+
+@pytest.mark.parametrize("family", ["kl", "tiny"])
+def test_float16_on_the_cpu_warns_once(family: str) -> None:
+    guard._warn_about_slowness.cache_clear()
+    model = getattr(autoencoders, family)().half()
+    z = torch.randn(1, 4, 4, 4)
+    with torch.no_grad():
+        with pytest.warns(
+            UserWarning, match=r"torch.float16 on the CPU .*model.float\(\)"
+        ) as caught:
+            [model.decode(z.half()) for _ in range(2)]
+        assert [w.filename for w in caught] == [__file__]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model.float().decode(z)
 
 
 def test_bad_latents() -> None:

@@ -108,14 +108,18 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
         AutoencoderKL.from_pretrained(tmp_path)
 
 
-def test_attention_of_old_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("as_convolutions", [False, True])
+def test_attention_of_old_files(tmp_path: Path, as_convolutions: bool) -> None:
     model = autoencoders.kl("sdxl")
     model.save_pretrained(tmp_path)
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     tensors = {}
     for name, tensor in model.state_dict().items():
         new = next((new for new in old if f".attentions.0.{new}." in name), None)
-        tensors[name if new is None else name.replace(new, old[new])] = tensor
+        matrix = new is not None and tensor.ndim == 2
+        tensors[name if new is None else name.replace(new, old[new])] = (
+            tensor[:, :, None, None] if matrix and as_convolutions else tensor
+        )
     assert "encoder.mid_block.attentions.0.proj_attn.bias" in tensors
     safetensors.torch.save_file(tensors, tmp_path / f"{WEIGHTS}.safetensors")
     assert _equal(AutoencoderKL.from_pretrained(tmp_path), model)

@@ -156,6 +156,26 @@ def test_the_least_bound_of_a_batch_is_that_of_the_better_way() -> None:
         assert least <= alone + 3 * 256**2 * 4 + MIB / 50
 
 
+@pytest.mark.skipif(bool(_extension.refusals()), reason="built without the C++ extension")
+def test_what_is_kept_of_other_models_stays() -> None:
+    """Their filters, and as much freed memory as before; of the tiled model nothing stays."""
+    library = _extension.load()
+    vk.empty_cache()
+    other, model = autoencoders.kl("sdxl"), autoencoders.kl("sd1")
+    z = images(4, 64, 64, batch=1)
+    for kept_of in (None, other):
+        if kept_of is not None:
+            _call(kept_of, "decode", images(4, 128, 128, batch=1))
+        filters, pool = library.cached_filter_bytes(), library.pool_bytes()
+        assert (filters > 0) == (pool > 0) == (kept_of is not None)
+        for share in (0.7, 0.1, 0.0):
+            whole, least = _plan(model, "decode", z, 2**40).memory, _least(model, "decode", z)
+            _call(model, "decode", z, int(least + share * (whole - least)))
+            assert library.cached_filter_bytes() == filters
+            assert library.pool_bytes() <= pool
+    vk.empty_cache()
+
+
 def test_no_tone_shift_where_tiles_differ() -> None:
     """One half black, one half white: statistics of a tile are far from those of the image."""
     model = autoencoders.kl("sd1")

@@ -6,11 +6,14 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import pytest
+import safetensors
 import safetensors.torch
 import torch
 
@@ -60,6 +63,36 @@ def test_config_file_is_readable(folder: Path) -> None:
     values = json.loads((folder / "config.json").read_text())
     assert values.pop("_class_name") == "VAE"
     assert VAEConfig.from_dict(values) == CONFIG
+
+
+def test_files_say_that_they_are_pytorch_s(folder: Path) -> None:
+    """Other loaders ask for it."""
+    with safetensors.safe_open(folder / "model.safetensors", framework="pt") as file:
+        assert file.metadata() == {"format": "pt"}
+
+
+_WRITE = """
+import sys, torch
+from vaekernels.models.weights import safetensors_bytes
+torch.manual_seed(0)
+tensors = {"b": torch.randn(3, 5), "a": torch.arange(7), "ä": torch.randn(2).half()}
+sys.stdout.buffer.write(safetensors_bytes(tensors, {k: k * 3 for k in "zyxäcba\\n"}))
+"""
+
+
+def test_equal_tensors_and_metadata_make_equal_files(tmp_path: Path) -> None:
+    """In any process: orders of hash tables differ there."""
+    command = [sys.executable, "-c", _WRITE]
+    first, second = (subprocess.run(command, check=True, capture_output=True).stdout for _ in "12")
+    assert first == second
+    assert int.from_bytes(first[:8], "little") % 8 == 0
+    (tmp_path / "x.safetensors").write_bytes(first)
+    with safetensors.safe_open(tmp_path / "x.safetensors", framework="pt") as file:
+        assert file.metadata() == {k: k * 3 for k in "zyxäcba\n"}
+        torch.manual_seed(0)
+        assert torch.equal(file.get_tensor("b"), torch.randn(3, 5))
+        assert torch.equal(file.get_tensor("a"), torch.arange(7))
+        assert torch.equal(file.get_tensor("ä"), torch.randn(2).half())
 
 
 @pytest.mark.parametrize("size", [0, 4, 100, -1])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vaekernels.cases import OpCases, error, run, summed_terms, tolerance
 
-LAYOUTS = ("contiguous", "strided_halves", "channels_last", "transposed")
+LAYOUTS = ("contiguous", "strided_halves", "strided_ends", "channels_last", "transposed")
 
 
 def in_layout(tensor: Tensor, layout: str) -> Tensor:
@@ -18,6 +18,12 @@ def in_layout(tensor: Tensor, layout: str) -> Tensor:
         return tensor.contiguous()
     if layout == "strided_halves":
         return torch.cat([tensor, tensor], dim=1)[:, : tensor.shape[1]]
+    if layout == "strided_ends" and tensor.ndim >= 3:
+        # Every second element of the last two dims, which do not merge with the ones before.
+        height, width = tensor.shape[-2:]
+        wide = tensor.new_full((*tensor.shape[:-2], 2 * height + 1, 2 * width + 1), torch.nan)
+        view = wide[..., : 2 * height : 2, : 2 * width : 2]
+        return view.copy_(tensor)
     if layout == "channels_last" and tensor.ndim == 4:
         return tensor.contiguous(memory_format=torch.channels_last)
     return tensor.transpose(0, -1).contiguous().transpose(0, -1)

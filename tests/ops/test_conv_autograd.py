@@ -130,6 +130,68 @@ def test_opcheck(conv: Conv, activation: str | None, cpu: str) -> None:
     torch.library.opcheck(operator, tuple(arguments.values()))
 
 
+FILTER_LAYOUTS = {
+    "channels_last": lambda w: w.contiguous(memory_format=torch.channels_last),
+    "exchanged": lambda w: w.transpose(0, 1).contiguous().transpose(0, 1),
+    "taps first": lambda w: w.permute(2, 3, 0, 1).contiguous().permute(2, 3, 0, 1),
+    "every second": lambda w: torch.stack([w, w], -1)[..., 0],
+    "expanded": lambda w: w[:1].expand(w.shape),
+}
+# Small and large, and with few channels on either side: every way of the filters' gradient.
+WAYS = ((2, 4, 3, 6, 5), (2, 3, 16, 9, 8), (2, 16, 3, 9, 8), (2, 16, 1, 9, 8), (2, 32, 32, 18, 18))
+
+
+@pytest.mark.parametrize("layout", FILTER_LAYOUTS)
+@pytest.mark.parametrize("conv", CALLS, ids=convs.name_of)
+def test_the_filters_gradient_lies_as_the_filters(conv: Conv, layout: str, backend: str) -> None:
+    """In the strides of empty_like(weight), which are those that its fake promises."""
+    for shape in WAYS:
+        conv = replace(conv, shape=shape, groups=None)
+        tensors = conv.tensors()
+        tensors["weight"] = FILTER_LAYOUTS[layout](tensors["weight"])
+        results = conv.results(tensors, None, backend=backend)
+        if backend == "cpu":
+            assert results["weight"].stride() == torch.empty_like(tensors["weight"]).stride(), shape
+        dense = {**tensors, "weight": tensors["weight"].contiguous()}
+        expected = conv.results(dense, None, backend=backend)["weight"]
+        torch.testing.assert_close(results["weight"], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", FILTER_LAYOUTS)
+@pytest.mark.parametrize("conv", CALLS, ids=convs.name_of)
+def test_opcheck_of_backward_with_filters_in_other_strides(
+    conv: Conv, layout: str, cpu: str
+) -> None:
+    _extension.load()
+    arguments = _arguments(conv, None)
+    arguments["weight"] = FILTER_LAYOUTS[layout](arguments["weight"])
+    y = getattr(torch.ops.vaekernels, conv.op).default(*arguments.values())
+    backward = getattr(torch.ops.vaekernels, f"{conv.op}_backward").default
+    present = [arguments[name] is not None for name in DEFINITIONS[conv.op].differentiable]
+    inputs = (convs.random_like(y), *arguments.values(), y, present)
+    torch.library.opcheck(backward, inputs, test_utils=("test_schema", "test_faketensor"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("conv", CALLS, ids=convs.name_of)
+def test_inductor_trains_channels_last_filters(conv: Conv, cpu: str) -> None:
+    torch._dynamo.reset()
+    conv = replace(conv, layout="channels_last")
+    tensors = conv.tensors()
+    for name in ("x", "weight"):
+        tensors[name] = tensors[name].contiguous(memory_format=torch.channels_last)
+    leaves = {name: t.requires_grad_() for name, t in tensors.items()}
+
+    def loss(leaves: dict[str, Tensor]) -> Tensor:
+        return conv(leaves, backend=cpu).square().mean()
+
+    expected = torch.autograd.grad(loss(leaves), list(leaves.values()))
+    got = torch.autograd.grad(torch.compile(loss)(leaves), list(leaves.values()))
+    for name, a, b in zip(leaves, got, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=name)
+        assert a.stride() == b.stride(), name
+
+
 @pytest.mark.parametrize("conv", CALLS, ids=convs.name_of)
 def test_compiled_whole(conv: Conv, backend: str) -> None:
     torch._dynamo.reset()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -21,10 +23,11 @@ def compare(conv: Conv) -> None:
 
 
 @pytest.fixture(params=(1, 2, 4))
-def threads(request: pytest.FixtureRequest) -> None:
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
-    request.addfinalizer(lambda: torch.set_num_threads(before))
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("threads")

@@ -81,7 +81,9 @@ def _norm(**changes: object) -> Callable[[], Tensor]:
         (_norm(weight=None), TypeError, "norm.weight must be a tensor; got NoneType"),
         (_norm(bias=B), ValueError, r"norm.bias must have shape \(6,\).*got \(4,\)"),
         (_norm(bias=torch.zeros(6).double()), TypeError, "norm.bias must have the dtype of x"),
-        (_norm(eps=0.0), ValueError, "norm.eps must be positive; got 0.0"),
+        (_norm(eps=-1.0), ValueError, "norm.eps must not be negative; got -1.0"),
+        (_norm(eps=float("nan")), ValueError, "norm.eps must not be negative; got nan"),
+        (_norm(eps="small"), TypeError, "norm.eps must be a float; got str"),
         (lambda: vk.upsample_conv3x3(X, W4), ValueError, r"upsample_conv3x3: weight.*6, 3, 3\)"),
         (
             lambda: vk.downsample_conv3x3(X, W, padding="same"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -11,13 +12,13 @@ from torch import Tensor
 
 import vaekernels as vk
 from tests.ops import convs
+from vaekernels.ops import _precision
 from vaekernels.ops._precision import conv_precision
 
 
 @pytest.fixture(autouse=True)
-def _the_default_comes_back() -> Iterator[None]:
-    with vk.set_conv_precision("high"):
-        yield
+def _nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_precision, "_process", deque(maxlen=_precision._KEPT))
 
 
 def in_force() -> str:
@@ -49,13 +50,66 @@ def test_an_unknown_tier_changes_nothing() -> None:
     assert in_force() == "high"
 
 
-def test_a_new_thread_starts_with_the_default() -> None:
+def seen_in_a_thread() -> str:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(in_force).result()
+
+
+def test_a_call_sets_the_tier_of_the_process() -> None:
     vk.set_conv_precision("highest")
-    seen: list[str] = []
-    thread = threading.Thread(target=lambda: seen.append(in_force()))
-    thread.start()
-    thread.join()
-    assert seen == ["high"]
+    assert seen_in_a_thread() == "highest"
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(vk.set_conv_precision, "medium").result()
+    assert seen_in_a_thread() == "medium"
+
+
+def test_a_block_sets_the_tier_of_its_thread() -> None:
+    with vk.set_conv_precision("highest"):
+        assert seen_in_a_thread() == "high"
+        vk.set_conv_precision("medium")
+        assert in_force() == seen_in_a_thread() == "medium"
+    assert in_force() == seen_in_a_thread() == "high"
+
+
+def test_blocks_of_two_threads_do_not_meet() -> None:
+    entered, done = threading.Event(), threading.Event()
+
+    def other() -> str:
+        with vk.set_conv_precision("medium"):
+            entered.set()
+            done.wait()
+            return in_force()
+
+    with ThreadPoolExecutor(1) as pool:
+        with vk.set_conv_precision("highest"):
+            future = pool.submit(other)
+            entered.wait()
+        assert in_force() == "high"
+        done.set()
+        assert future.result() == "medium"
+    assert in_force() == seen_in_a_thread() == "high"
+
+
+def test_settings_without_end_are_not_kept() -> None:
+    for _ in range(100):
+        vk.set_conv_precision("highest")
+    assert len(_precision._process) <= _precision._KEPT
+
+
+def test_backward_has_the_tier_of_its_forward() -> None:
+    """In whatever thread, and whatever is in force by then."""
+    convs.skip_if_refused("cpu")
+    conv = convs.Conv("conv3x3", (2, 24, 24, 17, 19))
+    tensors = {name: tensor.requires_grad_() for name, tensor in conv.tensors().items()}
+    grads = {}
+    for tier in ("high", "highest"):
+        with vk.set_conv_precision(tier):
+            y = conv(tensors).square().sum()
+        with ThreadPoolExecutor(1) as pool:
+            grads[tier] = pool.submit(torch.autograd.grad, y, tensors["weight"]).result()[0]
+        explicit = conv(tensors, precision=tier).square().sum()
+        assert torch.equal(grads[tier], torch.autograd.grad(explicit, tensors["weight"])[0])
+    assert not torch.equal(grads["high"], grads["highest"])
 
 
 @pytest.mark.parametrize("conv", convs.every_op(), ids=convs.name_of)

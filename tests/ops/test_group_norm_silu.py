@@ -376,3 +376,18 @@ def test_weight_and_bias_in_any_strides(how: str, dtype: torch.dtype) -> None:
         ours, right = (run((x, *vectors), 8, backend) for vectors in (spaced, dense))
         for a, b in zip(ours, right, strict=True):
             assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_eps_of_zero_is_pytorchs_in_every_op(backend: str) -> None:
+    """Infinite where a group has no variance."""
+    varied, (weight, bias) = torch.randn(2, 8, 5, 5), torch.randn(2, 8)
+    filters = torch.randn(4, 8, 3, 3)
+    for x in (varied, torch.ones_like(varied)):
+        plain = F.silu(F.group_norm(x, 2, weight, bias, 0.0))
+        y = vk.group_norm_silu(x, weight, bias, 2, eps=0, backend=backend)
+        torch.testing.assert_close(y, plain, rtol=1e-4, atol=1e-5, equal_nan=True)
+        norm = vk.NormPrologue(weight, bias, 2, 0)
+        y = vk.conv3x3(x, filters, norm=norm, backend=backend)
+        plain = F.conv2d(plain, filters, padding=1)
+        torch.testing.assert_close(y, plain, rtol=1e-4, atol=1e-4, equal_nan=True)

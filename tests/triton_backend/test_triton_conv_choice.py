@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,13 +55,49 @@ def test_the_library(conv: Conv, dtype: torch.dtype, monkeypatch: pytest.MonkeyP
     convs.check(conv, "triton", dtype, ("medium",), roundings=1)
 
 
-def test_settings_of_the_library_are_left_as_they_were() -> None:
-    from vaekernels.triton.conv.library import _repeatable
+@pytest.mark.parametrize("way", ("cudnn", "tap_gemm"))
+def test_backward_goes_the_way_of_its_forward(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a thread of its own, as on a GPU; and nobody else's calls do."""
+    from vaekernels.triton.conv import choice, library
 
-    with _repeatable():
-        assert torch.backends.cudnn.deterministic
-        assert not torch.backends.cudnn.benchmark
-    assert not torch.backends.cudnn.deterministic
+    calls: list[str] = []
+    gradients = library.gradients
+    monkeypatch.setattr(
+        library, "gradients", lambda *given: calls.append("cudnn") or gradients(*given)
+    )
+    x, weight = torch.randn(1, 4, 4, 4), torch.randn(4, 4, 3, 3, requires_grad=True)
+    with choice.only(way):
+        y = vk.conv3x3(x, weight, precision="medium", backend="triton")
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(choice._asked.get).result() is None
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(torch.autograd.grad, y.sum(), weight).result()
+    assert calls == (["cudnn"] if way == "cudnn" else [])
+
+
+def test_threads_leave_the_settings_as_they_were() -> None:
+    """And no op but the gradient of filters changes them, for one thread at a time."""
+    from vaekernels.triton.conv import library
+    from vaekernels.triton.conv.forms import SAME
+
+    cudnn = torch.backends.cudnn
+    x, weight = torch.randn(1, 2, 4, 4), torch.randn(2, 2, 3, 3)
+    meet = threading.Barrier(2)
+
+    def settings() -> tuple[bool, bool]:
+        meet.wait()
+        with library._repeatable():
+            assert cudnn.deterministic
+            assert not cudnn.benchmark
+            library.forward(SAME, x, weight, (4, 4))  # does not wait for the lock
+            library.gradients(SAME, x, x, weight, (True, False))
+        meet.wait()
+        return cudnn.deterministic, cudnn.benchmark
+
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(5):
+            both = [pool.submit(settings) for _ in range(2)]
+            assert [future.result() for future in both] == [(False, False)] * 2
 
 
 # In a process of its own: what PyTorch starts with cannot be set again.
@@ -80,10 +118,8 @@ def found():
 def check():
     before = found()
     x, weight = torch.randn(1, 2, 4, 4), torch.randn(2, 2, 3, 3)
-    with library._tf32():
-        assert cudnn.conv.fp32_precision == "tf32"
-        y = library.forward(SAME, x, weight, (4, 4))
-        library.gradients(SAME, y, x, weight, (True, True))
+    y = library.forward(SAME, x, weight, (4, 4))
+    library.gradients(SAME, y, x, weight, (True, True))
     assert found() == before, (before, found())
 
 check()
@@ -104,7 +140,7 @@ check()
 """
 
 
-def test_tf32_is_allowed_to_the_library_and_to_nobody_else() -> None:
+def test_the_library_leaves_the_settings_of_tf32_alone() -> None:
     """Whatever was set, by PyTorch's older setting, its newer ones or both, is so again."""
     command = [sys.executable, "-W", "ignore", "-c", TF32_SETTINGS]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

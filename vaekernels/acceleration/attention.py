@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vaekernels.acceleration.layouts import takes
 from vaekernels.ops._attention import attend, prefers_rows
+from vaekernels.plain_layers import original_class
 
 _MODULE = "diffusers.models.attention_processor"
 _ABSENT = ("spatial_norm", "norm_q", "norm_k")  # none of them in autoencoders
@@ -44,7 +45,8 @@ def forward_of(own: Callable[..., Any]) -> Callable[..., Any]:
 def _fits(module: Any, x: Tensor) -> bool:
     processor = type(module.processor)
     return (
-        f"{processor.__module__}.{processor.__qualname__}" == f"{_MODULE}.AttnProcessor2_0"
+        is_attention(original_class(module))
+        and f"{processor.__module__}.{processor.__qualname__}" == f"{_MODULE}.AttnProcessor2_0"
         and module.heads == 1
         and module.group_norm is not None
         and all(getattr(module, name) is None for name in _ABSENT)

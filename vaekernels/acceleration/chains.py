@@ -149,17 +149,21 @@ def _is_wide_enough(x: Tensor, conv: nn.Conv2d | nn.ConvTranspose2d) -> bool:
     return x.shape[2] >= smallest and x.shape[3] >= smallest
 
 
+# Those that were traced: what the names stand for now may be something around them.
+_silu, _relu, _leaky_relu, _interpolate, _pad = F.silu, F.relu, F.leaky_relu, F.interpolate, F.pad
+
+
 def _function(letter: str, slope: float, x: Tensor, residual: Tensor | None) -> Tensor:
     if letter == "s":
-        return F.silu(x)
+        return _silu(x)
     if letter == "r":
-        return F.relu(x)
+        return _relu(x)
     if letter == "l":
-        return F.leaky_relu(x, slope)
+        return _leaky_relu(x, slope)
     if letter == "u":
-        return F.interpolate(x, scale_factor=2.0, mode="nearest")
+        return _interpolate(x, scale_factor=2.0, mode="nearest")
     if letter == "p":
-        return F.pad(x, ASYMMETRIC)
+        return _pad(x, ASYMMETRIC)
     if letter == "a":
         assert residual is not None
         return x + residual

@@ -57,11 +57,13 @@ def restore(model: nn.Module) -> None:
 def _make_class(
     original: type[nn.Module], run: LayerForward | ModuleForward, on_nonfinite: str | None
 ) -> type[nn.Module]:
-    own = original.forward
+    def own(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return super(made, self).forward(*args, **kwargs)  # as it is now: it may be replaced
+
     if is_attention(original):
         own = forward_of(own)
 
-    @functools.wraps(own)
+    @functools.wraps(original.forward)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return run(self, own, args, kwargs)
 
@@ -81,7 +83,8 @@ def _make_class(
             return run.inner(self, own, args, kwargs)
 
         members["_vaekernels_inner"] = inner
-    return type(original.__name__, (original,), members)
+    made: Any = type(original.__name__, (original,), members)
+    return made
 
 
 _layer_class = functools.cache(_make_class)

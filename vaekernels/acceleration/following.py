@@ -13,7 +13,8 @@ from vaekernels.acceleration.forwards import Variant, compiled
 from vaekernels.acceleration.graphs import Chain, find_chains
 from vaekernels.acceleration.layouts import shown
 from vaekernels.acceleration.substitutes import forward_to_trace
-from vaekernels.acceleration.tracing import Trace, Untraceable, trace
+from vaekernels.acceleration.surroundings import Untraceable
+from vaekernels.acceleration.tracing import Trace, trace
 from vaekernels.plain_layers import original_class
 
 _EMPTY = inspect.Parameter.empty
@@ -26,10 +27,12 @@ class Followed:
     Attributes:
         traces: for each mode and set of tensors.
         defaults: parameter -> default; None for one that has none.
+        required: the parameters that have none.
     """
 
     traces: Mapping[tuple[bool, tuple[str, ...]], tuple[Trace, list[Chain]]]
     defaults: Mapping[str, Any]
+    required: tuple[str, ...]
 
     @property
     def chains(self) -> list[Chain]:
@@ -72,12 +75,12 @@ def follow(module: nn.Module) -> Followed:
     if not named:
         raise Untraceable("it takes no tensor")
     first = next(iter(named))
-    required = tuple(n for n, default in named.items() if default is _EMPTY or n == first)
+    required = tuple(n for n, default in named.items() if default is _EMPTY)
     defaults = {n: None if default is _EMPTY else default for n, default in named.items()}
     forward = forward_to_trace(module)
     traces = {}
     reason = Untraceable("")
-    for names in dict.fromkeys(((first,), required)):
+    for names in dict.fromkeys(((first,), tuple(dict.fromkeys((first, *required))))):
         arguments = {n: n in names for n in defaults if n in names or defaults[n] is None}
         try:
             for training in (False, True):
@@ -87,4 +90,4 @@ def follow(module: nn.Module) -> Followed:
             reason = error
     if not traces:
         raise reason
-    return Followed(traces, defaults)
+    return Followed(traces, defaults, required)

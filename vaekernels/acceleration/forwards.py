@@ -13,7 +13,7 @@ from vaekernels.acceleration.chains import fused, run
 from vaekernels.acceleration.graphs import Chain
 from vaekernels.acceleration.layouts import laid_out_like, takes
 from vaekernels.acceleration.tracing import Assumptions
-from vaekernels.plain_layers import all_are_observed, is_observed
+from vaekernels.plain_layers import all_are_observed, is_called_as_usual, is_observed
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,14 @@ class ModuleForward:
 
     Attributes:
         defaults: parameter of the module's own forward -> its default.
+        required: the parameters that have none.
         variants: the forwards; there may be none.
         any_layout: all callers take results of any layout.
         frees_children: so does the module's own forward, and its children count on it.
     """
 
     defaults: Mapping[str, Any]
+    required: tuple[str, ...]
     variants: tuple[Variant, ...]
     any_layout: bool
     frees_children: bool
@@ -110,9 +112,9 @@ class ModuleForward:
         names = tuple(self.defaults)
         if len(args) > len(names) or any(name not in names[len(args) :] for name in kwargs):
             return None
-        if len(args) == 1 and not kwargs:
-            return {names[0]: args[0]}
         values = {**dict(zip(names, args, strict=False)), **kwargs}
+        if any(name not in values for name in self.required):
+            return None
         return {
             name: values[name]
             for name, default in self.defaults.items()
@@ -127,6 +129,7 @@ def call(child: nn.Module, *args: Any, **kwargs: Any) -> Any:
         inner is not None
         and "forward" not in child.__dict__
         and child._compiled_call_impl is None
+        and is_called_as_usual(child)
         and not (is_observed(child) or all_are_observed())
     ):
         return inner(child, *args, **kwargs)

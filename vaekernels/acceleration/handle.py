@@ -59,7 +59,7 @@ class Handle:
 
 
 # Of a model that has no forward of ours, and is guarded all the same.
-_AS_IT_WAS = ModuleForward({}, (), any_layout=False, frees_children=False)
+_AS_IT_WAS = ModuleForward({}, (), (), any_layout=False, frees_children=False)
 
 
 def accelerate(

@@ -16,6 +16,7 @@ from vaekernels.plain_layers import (
     is_from_torch,
     original_class,
     runs_forward_of,
+    runs_function_of,
     square_geometry,
 )
 
@@ -40,6 +41,16 @@ _CONV2D = {
 }
 
 
+# Letters of functions -> the layers that call them.
+_LIKE_FUNCTIONS: dict[str, type[nn.Module]] = {
+    "s": nn.SiLU,
+    "r": nn.ReLU,
+    "l": nn.LeakyReLU,
+    "u": nn.Upsample,
+    "p": nn.ConstantPad2d,
+}
+
+
 def is_torch_layer(module: nn.Module) -> bool:
     """Whether ``module`` is one of PyTorch's as it is there, which take any layout."""
     kind = original_class(module)
@@ -50,7 +61,8 @@ def is_torch_layer(module: nn.Module) -> bool:
 def part(step: Step) -> tuple[str, float]:
     """The letter of ``step``, and the slope of a leaky_relu."""
     if isinstance(step, tuple):
-        return step
+        like = _LIKE_FUNCTIONS.get(step[0])
+        return step if like is None or runs_function_of(like) else (OTHER, 0.0)
     kind = original_class(step)
     try:
         known = _known[kind]

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from typing_extensions import TypeIs
 
 from vaekernels import registry
+from vaekernels.plain_layers import functions_are_observed
 
 # What tells the layouts apart, or fails for one of them. Behind a permutation even .view() works
 # on channels_last, and fails on contiguous. Noise is drawn in the order of the memory.
@@ -75,13 +76,15 @@ def is_like(tensor: object, x: Tensor) -> TypeIs[Tensor]:
 def takes(x: object) -> TypeIs[Tensor]:
     """Whether a call with ``x`` is for the kernels: one in which PyTorch computes in its dtype.
 
-    They have no rules for forward-mode derivatives and the transforms of torch.func.
+    They have no rules for forward-mode derivatives and the transforms of torch.func, and a
+    TorchFunctionMode would not see the functions that it waits for.
     """
     return (
         is_plain(x)
         and not torch.is_autocast_enabled(x.device.type)
         and forward_mode._current_level < 0
         and not torch._C._are_functorch_transforms_active()
+        and not functions_are_observed()
     )
 
 

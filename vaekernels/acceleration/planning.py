@@ -16,7 +16,7 @@ from vaekernels.acceleration.graphs import Chain
 from vaekernels.acceleration.layers import is_torch_layer, part
 from vaekernels.acceleration.layouts import shown
 from vaekernels.acceleration.substitutes import ignores_layout
-from vaekernels.acceleration.tracing import Untraceable
+from vaekernels.acceleration.surroundings import Untraceable
 from vaekernels.ops._uses import op_uses_of
 from vaekernels.plain_layers import original_class
 
@@ -98,12 +98,12 @@ class ModelPlan:
         if plan.followed is not None:
             hides = self._hides_child(plan.module)
             variants = plan.followed.variants(hides, precision, self._asking)
-            defaults = plan.followed.defaults
-            return ModuleForward(defaults, variants, plan.any_layout, frees_children)
+            defaults, required = plan.followed.defaults, plan.followed.required
+            return ModuleForward(defaults, required, variants, plan.any_layout, frees_children)
         # Its children may give it channels_last; its callers must not see that.
         leaks = frees_children and not plan.any_layout
         if leaks or is_attention(original_class(plan.module)):
-            return ModuleForward({}, (), plan.any_layout, frees_children)
+            return ModuleForward({}, (), (), plan.any_layout, frees_children)
         return None
 
     def _gains(self, module: nn.Module) -> bool:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vaekernels.acceleration.layers import ASYMMETRIC
-from vaekernels.acceleration.tracing import Untraceable
+from vaekernels.acceleration.surroundings import Untraceable
 from vaekernels.plain_layers import original_class
 
 

@@ -9,42 +9,26 @@ setting an attribute, ends the tracing, and the module keeps its own forward.
 
 from __future__ import annotations
 
-import operator
 import random
-import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import BuiltinFunctionType, FunctionType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
-from torch.fx.proxy import GraphAppendingTracer
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
+from torch import fx, nn
 
+from vaekernels.acceleration.surroundings import ABSENT, Read, Untraceable, reads_of
+from vaekernels.acceleration.symbols import OnlySymbols, Tracer, message_of
 from vaekernels.plain_layers import all_are_observed, is_observed, original_class, runs_forward_of
 
-ABSENT = object()
-_MACHINERY = ("torch.", __name__)
 _SIMPLE = (bool, int, float, complex, str, type(None), torch.dtype, torch.device, type)
-_ARGUMENTS = (
-    *(fx.Node, tuple, list, dict, slice, range, bool, int, float, complex, str, type(None)),
-    *(torch.dtype, torch.device, torch.layout, torch.memory_format, type(Ellipsis)),
-)
 _FUNCTIONS = (FunctionType, BuiltinFunctionType)
-_IN_PLACE = (
-    *("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "imatmul"),
-    *("iand", "ior", "ixor", "ilshift", "irshift"),
-)
+_SEED = 0x5EED5EED
 
 Path = tuple[str, ...]
-
-
-class Untraceable(Exception):
-    """Why a forward cannot be followed."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +37,19 @@ class Assumptions:
 
     Attributes:
         values: attribute -> its value.
-        children: path -> the class of the child, None where there is none.
+        methods: names that were found on its class, and would be found on the module first.
+        children: path -> the class of the child and its forward, None where there is none.
         containers: path -> the names in a list, dict or sequence of modules.
         inlined: paths of the sequences that were entered; hooks on them want them called.
+        reads: what its code reads beside the module.
     """
 
     values: Mapping[str, Any]
-    children: Mapping[Path, type[nn.Module] | None]
+    methods: frozenset[str]
+    children: Mapping[Path, _Class | None]
     containers: Mapping[Path, tuple[str, ...]]
     inlined: tuple[Path, ...]
+    reads: tuple[Read, ...]
 
     def hold(self, module: nn.Module) -> bool:
         """Whether ``module`` would still answer the same."""
@@ -69,9 +57,10 @@ class Assumptions:
             now = getattr(module, name, ABSENT)
             if type(now) is not type(value) or now != value:
                 return False
+        if not self.methods.isdisjoint(module.__dict__):
+            return False
         for path, kind in self.children.items():
-            child = _descend(module, path)
-            if (None if child is None else original_class(child)) is not kind:
+            if _class_of(_descend(module, path)) != kind:
                 return False
         for path, names in self.containers.items():
             container = _descend(module, path)
@@ -79,9 +68,28 @@ class Assumptions:
                 return False
         for path in self.inlined:
             container = _descend(module, path)
-            if container is None or is_observed(container) or "forward" in container.__dict__:
+            if container is None or is_observed(container):
                 return False
-        return not (self.inlined and all_are_observed())
+            if not runs_forward_of(container, nn.Sequential):
+                return False
+        return not (self.inlined and all_are_observed()) and self._reads_are_as_they_were()
+
+    def _reads_are_as_they_were(self) -> bool:
+        return all(read.is_as_it_was() for read in self.reads)
+
+    # Dynamo runs it where it traces a call, and keeps the answer.
+    _reads_are_as_they_were._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+# What is asked of a child: its class, and the forward that it has of it.
+_Class = tuple[type[nn.Module], Any]
+
+
+def _class_of(child: nn.Module | None) -> _Class | None:
+    if child is None:
+        return None
+    kind = original_class(child)
+    return kind, child.__dict__.get("forward", kind.forward)
 
 
 def _descend(module: nn.Module, path: Path) -> nn.Module | None:
@@ -91,91 +99,15 @@ def _descend(module: nn.Module, path: Path) -> nn.Module | None:
     return child
 
 
-class _Symbol(fx.Proxy):
-    """Stands for what a tensor's place holds."""
-
-    @property  # type: ignore[misc]
-    def __class__(self) -> Any:
-        """Asked by ``isinstance``, of inputs and parameters only: those are tensors for sure.
-
-        Not for PyTorch itself, whose C++ would read the memory of a tensor.
-        """
-        asking = sys._getframe(1).f_globals.get("__name__", "")
-        if asking == "torch.autograd.function":
-            raise Untraceable("it calls an autograd function")
-        if asking.startswith(_MACHINERY):
-            return _Symbol
-        if self.node.op not in ("placeholder", "get_attr"):
-            raise Untraceable(f"it asks for the class of {self.node.name}")
-        return Tensor
-
-    def __getattr__(self, name: str) -> Any:
-        if not hasattr(Tensor, name):
-            raise AttributeError(f"'Tensor' object has no attribute '{name}'")
-        return super().__getattr__(name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name not in ("tracer", "node"):
-            raise Untraceable(f"it sets .{name} of a tensor")
-        super().__setattr__(name, value)
-
-
-def _recorded_in_place(name: str) -> Callable[[fx.Proxy, Any], Any]:
-    function = getattr(operator, name)
-
-    def in_place(self: fx.Proxy, other: Any) -> Any:
-        return self.tracer.create_proxy("call_function", function, (self, other), {})
-
-    return in_place
-
-
-for _name in _IN_PLACE:
-    # torch.fx has none of these, and Python would take y = y + x for y += x.
-    setattr(_Symbol, f"__{_name}__", _recorded_in_place(_name))
-
-
-class _Tracer(GraphAppendingTracer):
-    def __init__(self, graph: fx.Graph) -> None:
-        super().__init__(graph)
-        self._surroundings = _surroundings()
-
-    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        # A graph has one for all of its nodes: those of the call.
-        for name, now in _surroundings().items():
-            if now != self._surroundings[name]:
-                raise Untraceable(f"it changes {name} for a part of itself")
-        return super().create_node(*args, **kwargs)
-
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _Symbol(node, self)
-
-    def create_arg(self, a: Any) -> Any:
-        # torch.fx would take a named tuple or a subclass of dict for a plain one.
-        if not issubclass(type(a), fx.Proxy) and type(a) not in _ARGUMENTS:
-            raise Untraceable(f"it makes or passes on a {type(a).__name__}")
-        return super().create_arg(a)
-
-
-class _OnlySymbols(TorchFunctionMode):
-    """Refuses the functions that make tensors from nothing: noise, constants."""
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        leaves = tree_leaves((args, kwargs or {}))
-        if not any(type(leaf) is _Symbol for leaf in leaves):
-            raise Untraceable(f"it calls {getattr(function, '__name__', function)} on no input")
-        return function(*args, **(kwargs or {}))
-
-
 class Tracing:
     """One run of a forward, with what it read and the graph it made."""
 
     def __init__(self, module: nn.Module, training: bool) -> None:
         self.graph = fx.Graph()
-        self.tracer = _Tracer(self.graph)
+        self.tracer = Tracer(self.graph, Tracing.call.__code__)
         self.values: dict[str, Any] = {}
-        self.children: dict[str, type[nn.Module] | None] = {}
+        self.methods: set[str] = set()
+        self.children: dict[str, _Class | None] = {}
         self.containers: dict[str, tuple[str, ...]] = {}
         self.inlined: list[str] = []
         self._module = module
@@ -183,12 +115,14 @@ class Tracing:
         self._stand_ins: dict[str, nn.Module | None] = {}
 
     def assumptions(self) -> Assumptions:
-        """What was read."""
+        """What was read of the module."""
         return Assumptions(
             self.values,
+            frozenset(self.methods),
             {_split(path): kind for path, kind in self.children.items()},
             {_split(path): names for path, names in self.containers.items()},
             tuple(map(_split, self.inlined)),
+            (),
         )
 
     def call(self, forward: Callable[..., Any], arguments: Mapping[str, bool]) -> None:
@@ -216,8 +150,8 @@ class Tracing:
         def read(stand_in: nn.Module, name: str) -> Any:
             return self._read(stand_in, name)
 
-        stand_in = type(kind.__name__, (kind,), {"__getattribute__": read, "__setattr__": _refuse})
-        return object.__new__(stand_in)
+        members = {"__getattribute__": read, "__setattr__": self._refuse_to_set}
+        return object.__new__(type(kind.__name__, (kind,), members))
 
     def _read(self, stand_in: nn.Module, name: str) -> Any:
         module = self._module
@@ -237,14 +171,17 @@ class Tracing:
         except AttributeError:
             self.values[name] = ABSENT
             raise
-        return self._assumed(name, value) if isinstance(value, _SIMPLE) else value
+        if isinstance(value, _SIMPLE):
+            return self._assumed(name, value)
+        self.methods.add(name)
+        return value
 
     def _assumed(self, name: str, value: Any) -> Any:
         parts = value if isinstance(value, tuple) else (value,)
         if name.startswith("__"):
             return value
         if not all(isinstance(part, (*_SIMPLE, *_FUNCTIONS)) for part in parts):
-            raise Untraceable(f"it reads self.{name}, whose changes would go unseen")
+            self.tracer.refuse(f"it reads self.{name}, whose changes would go unseen")
         self.values[name] = value
         return value
 
@@ -254,7 +191,7 @@ class Tracing:
         return self._stand_ins[path]
 
     def _stand_in_of_child(self, path: str, child: nn.Module | None) -> nn.Module | None:
-        self.children[path] = None if child is None else original_class(child)
+        self.children[path] = _class_of(child)
         if child is None:
             return None
         container = _container(child)
@@ -284,15 +221,19 @@ class Tracing:
         def read(stand_in: nn.Module, name: str) -> Any:
             if name.startswith("__"):
                 return object.__getattribute__(stand_in, name)
-            raise Untraceable(f"it reads {path}.{name}")
+            self.tracer.refuse(f"it reads {path}.{name}")
 
         kind = original_class(child)
-        members = {"__call__": call, "__getattribute__": read, "__setattr__": _refuse}
+        setter = self._refuse_to_set
+        members = {"__call__": call, "__getattribute__": read, "__setattr__": setter}
         return object.__new__(type(kind.__name__, (kind,), members))
 
+    @property
+    def _refuse_to_set(self) -> Callable[..., NoReturn]:
+        def refuse(stand_in: nn.Module, name: str, value: Any) -> NoReturn:
+            self.tracer.refuse(f"it sets self.{name}")
 
-def _refuse(stand_in: nn.Module, name: str, value: Any) -> None:
-    raise Untraceable(f"it sets self.{name}")
+        return refuse
 
 
 def _container(module: nn.Module) -> type[nn.Module] | None:
@@ -330,40 +271,52 @@ def trace(
     Raises:
         Untraceable: it does what no assumption covers.
     """
-    dice = _dice()
-    runs = []
-    for gradients in (True, False):
-        tracing = Tracing(module, training)
-        try:
-            with torch.set_grad_enabled(gradients), _OnlySymbols():
-                tracing.call(forward, arguments)
-        except Exception as error:
-            text = str(error).strip() or type(error).__name__
-            raise Untraceable(text.splitlines()[0]) from error
-        runs.append(tracing)
-    if _dice() != dice:
-        raise Untraceable("it draws random numbers")
+    kind = original_class(module)
+    before = reads_of(forward, kind, {})
+    runs = [_run(module, forward, arguments, training, grad) for grad in (True, False)]
+    for read in before:
+        if not read.is_as_it_was():
+            raise Untraceable(f"it sets {read.name}")
+    reads = reads_of(forward, kind, runs[0].tracer.helpers | runs[1].tracer.helpers)
     if _source(runs[0].graph) != _source(runs[1].graph):
         raise Untraceable("it does other things where gradients are recorded")
     first, second = (tracing.assumptions() for tracing in runs)
     merged = Assumptions(
         {**second.values, **first.values},
+        first.methods | second.methods,
         {**second.children, **first.children},
         {**second.containers, **first.containers},
         tuple(dict.fromkeys([*first.inlined, *second.inlined])),
+        reads,
     )
     return Trace(runs[0].graph, merged)
 
 
-def _surroundings() -> dict[str, object]:
-    """What an operation depends on beside its arguments."""
-    return {
-        "autocast": [
-            (torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
-            for device in ("cpu", "cuda")
-        ],
-        "what is kept for backward": torch._C._autograd._top_saved_tensors_default_hooks(True),
-    }
+def _run(
+    module: nn.Module,
+    forward: Callable[..., Any],
+    arguments: Mapping[str, bool],
+    training: bool,
+    gradients: bool,
+) -> Tracing:
+    """One run of the forward, as :func:`trace` has it."""
+    tracing = Tracing(module, training)
+    generator = torch.default_generator
+    state = generator.get_state()
+    try:
+        generator.manual_seed(_SEED)  # of nobody else, so that seeding is seen too
+        dice = _dice()
+        with torch.set_grad_enabled(gradients), OnlySymbols(tracing.tracer):
+            tracing.call(forward, arguments)
+        if _dice() != dice:
+            raise Untraceable("it draws random numbers")
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # exit() of a branch that no tensor takes
+        raise Untraceable(tracing.tracer.refusal or message_of(error)) from error
+    finally:
+        generator.set_state(state)
+    return tracing
 
 
 def _split(path: str) -> Path:
@@ -371,9 +324,10 @@ def _split(path: str) -> Path:
 
 
 def _dice() -> tuple[Any, ...]:
-    # The global generators of Python and NumPy; PyTorch's is refused as it is called.
+    # The global generators of Python, NumPy and PyTorch.
     state: Any = np.random.get_state()  # noqa: NPY002
-    return random.getstate(), state[1].tobytes(), state[2:]
+    seed = torch.default_generator.get_state().numpy().tobytes()
+    return random.getstate(), state[1].tobytes(), state[2:], seed
 
 
 def _source(graph: fx.Graph) -> str:

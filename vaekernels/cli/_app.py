@@ -52,6 +52,9 @@ def options(
     ] = False,
 ) -> None:
     """Fast, exact kernels for variational autoencoders: train, look, encode, measure."""
+    from vaekernels import registry
+
+    registry.requested()  # a mistake in the environment, before any work
 
 
 def _is_known(error: Exception) -> bool:

@@ -28,10 +28,9 @@ def encode(
     A latent is drawn from them with vk.DiagonalGaussian.from_mean_logvar(mean, logvar)
     .sample(seed=..., sample_ids=ids).
     """
-    from safetensors.torch import save
-
     from vaekernels.atomic import atomic_write
     from vaekernels.cli._runs import load_model, load_part, provenance
+    from vaekernels.models.weights import safetensors_bytes
     from vaekernels.training.views import moments
 
     _options.at_least_one("--batch", batch)
@@ -43,5 +42,5 @@ def encode(
     if images.labels is not None:
         tensors["labels"] = images.labels
     with atomic_write(path) as file:
-        file.write(save(tensors, provenance(run, model, images, part)))
+        file.write(safetensors_bytes(tensors, provenance(run, model, images, part)))
     typer.echo(f"wrote {path}: {len(images)} latents of {mean.shape[1]} dims")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vaekernels.guard import checked_choice, guarded_images
+from vaekernels.guard import checked_choice, guarded_images, warn_if_slow
 from vaekernels.models.config_base import Config
 from vaekernels.models.image_range import check_range
 from vaekernels.models.pretrained import PretrainedModel
@@ -147,6 +147,7 @@ class Autoencoder(PretrainedModel):
         image: Sequence[int],
         max_memory: int | str | None,
     ) -> Tensor:
+        warn_if_slow(type(self).__name__, x)
         large = image[0] * image[-2] * image[-1] >= _LARGE
         at_once = max_memory is None
         if at_once and large and not self.training and not torch.compiler.is_compiling():

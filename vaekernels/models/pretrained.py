@@ -16,7 +16,13 @@ from vaekernels.atomic import atomic_write
 from vaekernels.limits import read_json_object
 from vaekernels.models.config import VAEConfig
 from vaekernels.models.config_base import Config
-from vaekernels.models.weights import check_exists, check_weights, has_weights, read_weights
+from vaekernels.models.weights import (
+    check_exists,
+    check_weights,
+    has_weights,
+    read_weights,
+    safetensors_bytes,
+)
 
 CONFIG_NAME = "config.json"
 _CLASS_KEY = "_class_name"
@@ -53,15 +59,13 @@ class PretrainedModel(nn.Module):
         Raises:
             OSError: the folder cannot be written, or the disk is full; the error names the file.
         """
-        import safetensors.torch
-
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         values = {_CLASS_KEY: type(self).__name__, **self.config.to_dict()}
         tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
         with atomic_write(folder / self.weights_names[0]) as file:
             # Not save_file, which hides the OSError of a full disk.
-            file.write(safetensors.torch.save(tensors, metadata={"format": "pt"}))
+            file.write(safetensors_bytes(tensors, {"format": "pt"}))
         with atomic_write(folder / CONFIG_NAME) as file:
             file.write((json.dumps(values, indent=2) + "\n").encode())
 

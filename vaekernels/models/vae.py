@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vaekernels.distributions import DiagonalGaussian
+from vaekernels.guard import warn_if_slow
 from vaekernels.limits import LARGEST_FLOAT
 from vaekernels.models import interpolation
 from vaekernels.models.backbones import build_backbone
@@ -381,6 +382,7 @@ class VAE(PretrainedModel):
             raise TypeError(
                 f"VAE: {name} must be {self.dtype}, as the parameters; got {tensor.dtype}"
             )
+        warn_if_slow("VAE", tensor)
 
 
 def _check_weight(name: str, value: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -61,6 +62,25 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         else:
             got = f"{len(content)} bytes, truncated or of another kind ({error})"
         raise ValueError(f"{path}: expected a complete safetensors file; got {got}") from error
+
+
+def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """The content of a safetensors file; the same bytes for the same arguments.
+
+    Args:
+        tensors: contiguous ones, by name.
+        metadata: the file's own.
+    """
+    import safetensors.torch
+
+    content = safetensors.torch.save(dict(tensors), dict(metadata))
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    # The library writes metadata in an order that differs from process to process.
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    ordered += b" " * (-len(ordered) % 8)  # tensors are aligned to 8 bytes
+    return len(ordered).to_bytes(8, "little") + ordered + content[8 + length :]
 
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -77,6 +77,8 @@ def check_sample_ids(op: str, sample_ids: object, batch: int) -> None:
 
 
 def check_step(op: str, step: int) -> None:
+    if isinstance(step, (float, str)):
+        raise TypeError(f"{op}: step must be an integer; got {type(step).__name__}")
     if not 0 <= step < 2**32:
         raise ValueError(f"{op}: step must be in [0, 2**32); got {step}")
 

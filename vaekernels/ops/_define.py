@@ -12,6 +12,7 @@ in C++, csrc/bindings.cpp) and ``vaekernels_triton`` (registered from Python).
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -146,6 +147,7 @@ def _register_autograd(definition: OpDefinition, namespace: str, library: Any) -
         ctx.inputs = [None if isinstance(value, Tensor) else (value,) for value in inputs]
         ctx.mark_non_differentiable(*(outputs[position] for position in constant_positions))
         ctx.set_materialize_grads(False)
+        ctx.context = contextvars.copy_context()  # the autograd engine has threads of its own
 
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         carried = [grad for i, grad in enumerate(grads) if i not in constant_positions]
@@ -154,7 +156,9 @@ def _register_autograd(definition: OpDefinition, namespace: str, library: Any) -
         saved = iter(ctx.saved_tensors)
         inputs = [next(saved) if value is None else value[0] for value in ctx.inputs]
         mask = [bool(ctx.needs_input_grad[position]) for position in positions]
-        computed = _op(namespace, f"{definition.name}_backward")(*carried, *inputs, *saved, mask)
+        run = _op(namespace, f"{definition.name}_backward")
+        # A copy: one context cannot be entered by two backwards at a time.
+        computed = ctx.context.copy().run(run, *carried, *inputs, *saved, mask)
         result: list[Tensor | None] = [None] * len(inputs)
         for position, wanted, grad in zip(positions, mask, computed, strict=True):
             result[position] = grad if wanted else None

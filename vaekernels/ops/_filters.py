@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -52,6 +54,22 @@ def _watch(weight: Tensor) -> None:
 def _forget(address: int) -> None:
     _watched.discard(address)
     _extension.load().forget_filters(address)
+
+
+@contextlib.contextmanager
+def released_after(weights: Iterable[Tensor]) -> Iterator[None]:
+    """What the kernels keep of the calls in the block is freed behind it, and nothing else.
+
+    That is the filters of ``weights``, and freed results beyond as many bytes as were kept before.
+    """
+    library = None if _extension.refusals() else _extension.load()
+    before = 0 if library is None else library.pool_bytes()
+    yield
+    if library is not None:
+        for weight in weights:
+            if not weight.is_meta:
+                library.forget_filters(weight.untyped_storage()._cdata)
+        library.trim_pool(before)
 
 
 def empty_cache() -> None:

@@ -31,8 +31,15 @@ def check_group_norm(
         raise ValueError(
             f"{op}: {prefix}groups must divide the channels of x, {channels}; got {groups}"
         )
+    check_eps(op, f"{prefix}eps", eps)
+
+
+def check_eps(op: str, name: str, eps: float) -> None:
+    """``eps`` can be added to a variance; 0 is PyTorch's division by 0 where there is none."""
+    if isinstance(eps, bool) or not isinstance(eps, (int, float)):
+        raise TypeError(f"{op}: {name} must be a float; got {type(eps).__name__}")
     if not eps >= 0.0:
-        raise ValueError(f"{op}: {prefix}eps must not be negative; got {eps}")
+        raise ValueError(f"{op}: {name} must not be negative; got {eps}")
 
 
 def _check_per_channel(op: str, name: str, value: object, x: Tensor) -> None:

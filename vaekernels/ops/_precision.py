@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from contextvars import ContextVar
 from types import TracebackType
 
 PRECISIONS = ("medium", "high", "highest")
-_in_force: ContextVar[str] = ContextVar("vaekernels_conv_precision", default="high")
+_DEFAULT = "high"
+_KEPT = 16  # settings; more than there are threads between a call and the block that it opens
+_lock = threading.Lock()
 
 
 def _checked(precision: str, source: str) -> str:
@@ -18,13 +22,29 @@ def _checked(precision: str, source: str) -> str:
 
 
 class _Setting:
-    """What :func:`set_conv_precision` returns: leaving it as a context restores the tier."""
+    """What :func:`set_conv_precision` returns: of the process, until it is entered as a block.
 
-    def __init__(self, previous: str) -> None:
-        self._previous = previous
+    Attributes:
+        precision: the tier.
+        inside: the settings that were made in its block without one of their own.
+    """
+
+    def __init__(self, precision: str) -> None:
+        self.precision = precision
+        self.inside: deque[_Setting] = deque(maxlen=_KEPT)
+        self._outer = _block.get()
+        with _lock:
+            _process.append(self)
+            if self._outer is not None:
+                self._outer.inside.append(self)
 
     def __enter__(self) -> None:
-        return None
+        with _lock:
+            _remove(self, _process)
+            if self._outer is not None:
+                _remove(self, self._outer.inside)
+        self._outer = _block.get()
+        _block.set(self)
 
     def __exit__(
         self,
@@ -32,7 +52,30 @@ class _Setting:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        _in_force.set(self._previous)
+        with _lock:
+            for setting in self.inside:
+                _remove(setting, _process)
+            self.inside.clear()
+        _block.set(self._outer)
+
+
+def _remove(setting: _Setting, settings: deque[_Setting]) -> None:
+    if setting in settings:
+        settings.remove(setting)
+
+
+# The last one counts. A block's setting comes before those of the process, in its context.
+_process: deque[_Setting] = deque(maxlen=_KEPT)
+_block: ContextVar[_Setting | None] = ContextVar("vaekernels_conv_precision", default=None)
+
+
+def _in_force() -> str:
+    block = _block.get()
+    with _lock:
+        settings = _process if block is None else block.inside
+        if settings:
+            return settings[-1].precision
+    return _DEFAULT if block is None else block.precision
 
 
 def set_conv_precision(precision: str) -> _Setting:
@@ -45,9 +88,10 @@ def set_conv_precision(precision: str) -> _Setting:
             on CPUs the same as ``"high"``. ``docs/convolutions.md`` has the figures.
 
     Returns:
-        An object to use or to ignore: the tier is set at once, in this context (a new thread
-        starts with ``"high"``); as ``with vk.set_conv_precision(...)`` the one before comes back
-        at the end of the block.
+        An object to use or to ignore. The tier is set at once, for the process: for all threads,
+        as with ``torch.set_float32_matmul_precision``. As ``with vk.set_conv_precision(...)`` it
+        is that of the block alone, in this thread (and asyncio task), and the one before comes
+        back at its end.
 
     Raises:
         ValueError: ``precision`` is none of them.
@@ -59,9 +103,7 @@ def set_conv_precision(precision: str) -> _Setting:
         >>> with vk.set_conv_precision("highest"):
         ...     image = decoder(latent)
     """
-    setting = _Setting(_in_force.get())
-    _in_force.set(_checked(precision, "set_conv_precision"))
-    return setting
+    return _Setting(_checked(precision, "set_conv_precision"))
 
 
 def conv_precision(op: str, precision: str | None) -> str:
@@ -70,7 +112,7 @@ def conv_precision(op: str, precision: str | None) -> str:
     Raises:
         ValueError: ``precision`` is not a tier.
     """
-    return _in_force.get() if precision is None else _checked(precision, op)
+    return _in_force() if precision is None else _checked(precision, op)
 
 
 # Dynamo cannot trace a context variable (see registry.select).

@@ -18,6 +18,20 @@ def _extension_draw_seed() -> Callable[[], Tensor] | None:
     return torch.ops.vaekernels.draw_seed.default
 
 
+def _is_traced() -> bool:
+    """Whether a compiler, ``torch.jit.trace`` or a functional transform watches the call.
+
+    They know ``torch.randint`` as random: that it is drawn at each call of what they made, and
+    for each row of ``torch.vmap(randomness="different")``. ``torch.jit.trace`` keeps the results
+    of all other ops without inputs as constants.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._are_functorch_transforms_active()
+    )
+
+
 def seed_tensor(
     op: str, seed: int | Tensor | None, generator: torch.Generator | None, device: torch.device
 ) -> Tensor:
@@ -28,12 +42,15 @@ def seed_tensor(
     synchronisation, and a CUDA graph draws a new one at each replay.
     """
     if seed is None:
-        if generator is None and device.type == "cpu" and not torch.compiler.is_compiling():
+        if generator is None and device.type == "cpu" and not _is_traced():
             draw = _extension_draw_seed()
             if draw is not None:
                 return draw()
         where = device if generator is None else generator.device
-        return torch.randint(-(2**63), 2**63 - 1, (), generator=generator, device=where)
+        try:
+            return torch.randint(-(2**63), 2**63 - 1, (), generator=generator, device=where)
+        except RuntimeError as error:  # as under torch.vmap, which allows no random numbers
+            raise RuntimeError(f"{op}: no seed can be drawn; pass seed=. {error}") from error
     if generator is not None:
         raise ValueError(f"{op}: expected seed or generator, got both")
     if isinstance(seed, Tensor):

@@ -14,6 +14,7 @@ from vaekernels.ops._conv import (
     empty_result,
     run_conv,
 )
+from vaekernels.ops._norm import check_eps
 
 OP = "conv3x3"
 
@@ -148,5 +149,4 @@ def check_norm(norm: object, x: Tensor) -> None:
         raise ValueError(
             f"{OP}: norm.groups must divide the {channels} channels of x; got {norm.groups}"
         )
-    if not norm.eps > 0.0:
-        raise ValueError(f"{OP}: norm.eps must be positive; got {norm.eps}")
+    check_eps(OP, "norm.eps", norm.eps)

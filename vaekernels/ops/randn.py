@@ -70,8 +70,7 @@ def randn(
     dtype = torch.get_default_dtype() if dtype is None else dtype
     if dtype not in FLOATING:
         raise TypeError(f"randn: dtype must be float64, float32, bfloat16 or float16; got {dtype}")
-    if len(shape) == 0:
-        raise ValueError("randn: shape must have a batch dim, (B, ...); got ()")
+    _check_shape(shape)
     check_step("randn", step)
     # An expanded scalar says shape, dtype and device without occupying memory.
     like = torch.empty((), device=device, dtype=dtype).expand(tuple(shape))
@@ -81,3 +80,15 @@ def randn(
         raise TypeError("randn: seed must be an integer or a tensor; got None")
     key = seed_tensor("randn", seed, None, like.device)
     return registry.implementation("randn", like, backend)(like, key, step, sample_ids)
+
+
+def _check_shape(shape: object) -> None:
+    if not isinstance(shape, (tuple, list)):  # torch.Size is a tuple
+        raise TypeError(f"randn: shape must be a tuple of integers; got {shape!r}")
+    if len(shape) == 0:
+        raise ValueError("randn: shape must have a batch dim, (B, ...); got ()")
+    for extent in shape:
+        if isinstance(extent, (float, str)):
+            raise TypeError(f"randn: shape must be a tuple of integers; got {tuple(shape)}")
+        if extent < 0:
+            raise ValueError(f"randn: shape must not have negative sizes; got {tuple(shape)}")

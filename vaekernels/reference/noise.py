@@ -49,9 +49,6 @@ def _multiply(a: Tensor, m: int) -> tuple[Tensor, Tensor]:
     return carried >> 16, (a * (m & 0xFFFF) + ((a * (m >> 16) & 0xFFFF) << 16)) & MASK32
 
 
-# An op of its own, so that a compiler calls it as a whole: Inductor needs minutes for the emulated
-# integer arithmetic below.
-@torch.library.custom_op("vaekernels_reference::normals", mutates_args=())
 def normals(
     size: Sequence[int],
     seed: Tensor,
@@ -60,6 +57,17 @@ def normals(
     device: torch.device,
 ) -> Tensor:
     """Standard normals of shape ``size`` in float32; ``size[0]`` counts samples."""
+    # A tensor without memory of its own says size and device: torch.jit.trace records neither as
+    # an argument of an op.
+    like = torch.empty((), dtype=torch.float32, device=device).expand(tuple(size))
+    return _normals(like, seed, step, sample_ids)
+
+
+# An op of its own, so that a compiler calls it as a whole: Inductor needs minutes for the emulated
+# integer arithmetic below.
+@torch.library.custom_op("vaekernels_reference::normals", mutates_args=())
+def _normals(like: Tensor, seed: Tensor, step: int, sample_ids: Tensor | None) -> Tensor:
+    size, device = like.shape, like.device
     batch, event = size[0], 1
     for extent in size[1:]:
         event *= extent
@@ -78,15 +86,9 @@ def normals(
     return flat[:, :event].contiguous().reshape(tuple(size))
 
 
-@normals.register_fake
-def _(
-    size: Sequence[int],
-    seed: Tensor,
-    step: int,
-    sample_ids: Tensor | None,
-    device: torch.device,
-) -> Tensor:
-    return torch.empty(tuple(size), dtype=torch.float32, device=device)
+@_normals.register_fake
+def _(like: Tensor, seed: Tensor, step: int, sample_ids: Tensor | None) -> Tensor:
+    return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
 def box_muller(radius_word: Tensor, angle_word: Tensor) -> tuple[Tensor, Tensor]:

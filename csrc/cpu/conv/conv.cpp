@@ -347,6 +347,7 @@ ConvGradients conv_backward(const ConvCall& call, const std::optional<at::Tensor
   TORCH_CHECK_VALUE(dy.has_value(), call.op, ": grad must be a tensor; got None");
   check_image(call, "grad", *dy);
   check_image(call, "y", y);
+  if (call.residual.defined()) check_image(call, "residual", call.residual);
   const auto none = [&] { return at::empty({0}, call.x.options()); };
   ConvGradients grads{none(), none(), none(), none()};
   const at::Tensor g = epilogue_gradient(call, dy->contiguous(kNhwc), y, mask[2], grads.bias);

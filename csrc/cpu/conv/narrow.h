@@ -7,7 +7,7 @@
 
 namespace vaekernels::cpu {
 
-// Floats of b: [panel][in channel][panel width].
+// Floats of b: [panel][in channel][panel width], then a register of what padding adds.
 VK_CPU_DECLARE(int64_t narrow_filter_floats(const DirectConvolution&))
 VK_CPU_DECLARE(void pack_narrow_filters(const DirectConvolution&))
 // Floats of the products of a unit, which each thread needs.

@@ -76,6 +76,7 @@ void add_row(const DirectConvolution& conv, const float* products, Rows rows, in
   const Finish finish{conv.activation, broadcast(conv.negative_slope)};
   const int64_t channels = conv.out_channels, pixel = row_of(conv);
   const Taps vertical(conv, oy, conv.in_height);
+  const float* beyond = conv.b + panels_of(conv) * conv.in_channels * kPanel;
   for (int64_t ox = phase; ox < conv.out_width;) {
     const Taps horizontal(conv, ox, conv.in_width);
     const float* from[9];
@@ -88,11 +89,12 @@ void add_row(const DirectConvolution& conv, const float* products, Rows rows, in
         from[count++] = products + at * pixel + tap * channels;
       }
     }
+    const bool padded = conv.stride == 1 && count < conv.taps();
     const bool inside = horizontal.count == Taps(conv, ox + conv.stride, conv.in_width).count;
     const int64_t left = (conv.out_width - ox + conv.stride - 1) / conv.stride;
     const int64_t run = inside ? std::min(left, conv.in_width - rightmost) : 1;
     for (int64_t k = 0; k < run; ++k, ox += conv.stride) {
-      Vec sum = bias;
+      Vec sum = padded ? bias + load(beyond) : bias;
       for (int64_t tap = 0; tap < count; ++tap) sum = sum + load(from[tap] + k * pixel);
       const int64_t at = (row + ox) * channels;
       if (conv.residual != nullptr) sum = sum + load_first(conv.residual + at, channels);
@@ -104,7 +106,7 @@ void add_row(const DirectConvolution& conv, const float* products, Rows rows, in
 }  // namespace
 
 int64_t narrow_filter_floats(const DirectConvolution& conv) {
-  return panels_of(conv) * conv.in_channels * kPanel;
+  return panels_of(conv) * conv.in_channels * kPanel + kLanes;
 }
 
 int64_t narrow_product_floats(const DirectConvolution& conv) {
@@ -120,6 +122,16 @@ void pack_narrow_filters(const DirectConvolution& conv) {
                      (conv.flipped ? conv.taps() - 1 - tap : tap);
     for (int64_t in = 0; in < conv.in_channels; ++in) {
       b[in * kPanel] = column < columns_of(conv) ? w[in * conv.in_stride] : 0.0f;
+    }
+  }
+  // What the zeros around an image give, of which no products are made: NaN where filters are not
+  // finite.
+  float* beyond = conv.b + panels_of(conv) * conv.in_channels * kPanel;
+  for (int64_t out = 0; out < kLanes; ++out) {
+    beyond[out] = 0.0f;
+    for (int64_t k = 0; out < conv.out_channels && k < conv.in_channels * conv.taps(); ++k) {
+      beyond[out] +=
+          0.0f * conv.w[out * conv.out_stride + k / conv.taps() * conv.in_stride + k % conv.taps()];
     }
   }
 }

@@ -27,11 +27,23 @@ struct Buffer {
     floats = 0;
   }
 
+  bool fits(size_t count) const {
+#ifdef VAEKERNELS_SANITIZE
+    return floats == count;
+#else
+    return floats >= count;
+#endif
+  }
+
   void allocate(size_t count) {
     free();
     const size_t bytes = count * sizeof(float);
     memory = static_cast<float*>(::operator new[](bytes, kAlignment));
+#ifdef VAEKERNELS_SANITIZE
+    std::memset(memory, 0xFF, bytes);  // NaN
+#else
     std::memset(memory, 0, bytes);
+#endif
     floats = count;
     total += static_cast<int64_t>(bytes);
   }
@@ -43,7 +55,7 @@ thread_local Buffer buffers[4];
 
 float* scratch(Scratch kind, size_t floats) {
   Buffer& buffer = buffers[static_cast<size_t>(kind)];
-  if (buffer.floats < floats) buffer.allocate(floats);
+  if (!buffer.fits(floats)) buffer.allocate(floats);
   return buffer.memory;
 }
 

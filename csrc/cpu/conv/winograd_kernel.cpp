@@ -106,7 +106,9 @@ VK_INLINE void transform_output(const Convolution& conv, const float* products, 
 #pragma GCC unroll 8
     for (int j = 0; j < kM; ++j) {
       if (j >= columns) break;
-      Vec out = t[j] + bias;
+      // Of an infinity in the window the sign is lost, and with it whether PyTorch has NaN: so
+      // infinity becomes NaN, whatever activation follows.
+      Vec out = fma(t[j], Vec{}, t[j]) + bias;
       const int64_t at = row + j * pixel;
       if (residual != nullptr) {
         out = out + (kWhole ? load(residual + at) : load_first(residual + at, n));

@@ -90,7 +90,8 @@ class Costs:
             images = 3 if self.model.fused else 4  # results of other kernels may need a copy
             return images * image + 5 * part + self._statistics(begin, cut.chunk)
         steps = self.steps[begin:end]
-        held = self.states(begin, end) + self.model.filters(steps) + self.model.scratch(steps)
+        # Scratch stays: that of the largest call so far.
+        held = self.states(begin, end) + self.model.filters(steps) + self.model.scratch(self.steps)
         if cut.grid == (1, 1):
             return held + self._beside(begin)
         return held + self._tiles(begin, end, cut.grid)

@@ -97,9 +97,12 @@ class MemoryModel:
         return self.bytes(channels, pixels) * (3 if self.itemsize < 4 else 1)
 
     def filters(self, steps: Sequence[Step]) -> int:
-        """Transformed filters that the steps keep, at most."""
+        """Transformed filters that the steps keep, at most, each with a copy of its weight."""
         return sum(
-            self._transformed(conv, step) for step in steps for conv in step.convs if self.fused
+            self._transformed(conv, step) + conv.weight.numel() * self.itemsize
+            for step in steps
+            for conv in step.convs
+            if self.fused
         )
 
     def scratch(self, steps: Sequence[Step]) -> int:

@@ -11,7 +11,7 @@ from vaekernels.models.tiling.plan import Plan, Segment
 from vaekernels.models.tiling.statistics import GroupStatistics
 from vaekernels.models.tiling.tiles import Grid, Span, needed, sizes_after, tiles
 from vaekernels.nn.steps import Affine, State, Step, run_steps
-from vaekernels.ops import empty_cache
+from vaekernels.ops._filters import released_after
 
 
 @torch.no_grad()
@@ -35,10 +35,10 @@ def _run_at_once(plan: Plan, steps: Sequence[Step], x: Tensor) -> Tensor:
         return run_steps(steps, x)
     state = State(x)
     for segment in plan.segments:
+        part = steps[segment.first : segment.last]
         # What the kernels keep counts as well; little of it serves the next segment.
-        empty_cache()
-        state = _run_segment(segment, steps[segment.first : segment.last], state)
-    empty_cache()
+        with released_after(conv.weight for step in part for conv in step.convs):
+            state = _run_segment(segment, part, state)
     return state.x
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,26 +33,27 @@ class Choice:
     reason: str = "asked for"
 
 
-_asked: list[Choice] = []  # the last one counts
+_asked: ContextVar[Choice | None] = ContextVar("vaekernels_conv_way", default=None)
 
 
 @contextlib.contextmanager
 def only(way: str, tile: Tile | GradientTile | None = None) -> Iterator[None]:
     """Every convolution inside the block is computed this way: to measure and to test it.
 
-    In the whole process: a backward on a GPU runs in a thread of PyTorch's.
+    In this thread alone, but for the backwards of what is computed here, whatever thread of
+    PyTorch's runs them (``ops/_define.py``).
     """
-    _asked.append(Choice(way, tile))
+    token = _asked.set(Choice(way, tile))
     try:
         yield
     finally:
-        _asked.pop()
+        _asked.reset(token)
 
 
 def choose(key: Key) -> Choice:
     """The way for ``key``."""
-    if _asked:
-        asked = _asked[-1]
+    asked = _asked.get()
+    if asked is not None:
         kind = GradientTile if key.direction == "weight" else Tile
         return asked if isinstance(asked.tile, kind) else Choice(asked.way)
     found = measured().get(key)
