@@ -101,7 +101,7 @@ class Mistake:
     report: str
 
 
-NARROW = "vk.conv3x3(torch.randn(1, 16, 65, 2), torch.randn(3, 16, 3, 3))"
+NARROW = "vk.conv3x3(torch.randn(1, 16, 16, 1), torch.randn(3, 16, 3, 3))"
 WIDE = "vk.conv3x3(torch.randn(1, 16, 80, 80), torch.randn(3, 16, 3, 3))"
 SHALLOW = "vk.conv3x3(torch.randn(1, 3, 16, 16), torch.randn(13, 3, 3, 3))"
 MISTAKES = {
