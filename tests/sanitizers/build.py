@@ -121,7 +121,10 @@ def library_with_mistake(
     )
     link = shown.stdout.splitlines()[-1].split("&&")
     words = shlex.split(next(part for part in link if " -o " in part))
-    words[words.index(compile_one["output"])] = str(changed)
+    (linked,) = (
+        word for word in words if compile_one["output"].endswith(word) and word[-2:] == ".o"
+    )
+    words[words.index(linked)] = str(changed)
     words[words.index("-o") + 1] = str(folder / original.name)
     _run(words, original.parent)
     return folder / original.name
