@@ -132,6 +132,28 @@ def _widened(place: str, tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in _HALF else tensor
 
 
+def warn_if_slow(owner: str, x: Tensor) -> None:
+    """Say, once, that 16 bits may be slow on the CPU, where ``x`` is computed in them.
+
+    bfloat16 is fast on processors with instructions for it; float16 rarely is.
+    """
+    if torch.compiler.is_compiling() or x.dtype not in _HALF or x.device.type != "cpu":
+        return
+    fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if x.dtype == torch.float16 or not fast:
+        _warn_about_slowness(owner, x.dtype)
+
+
+@functools.cache
+def _warn_about_slowness(owner: str, dtype: torch.dtype) -> None:
+    """Once for each owner and dtype."""
+    warnings.warn(
+        f"{owner}: {dtype} on the CPU runs on PyTorch's own layers, which take up to 200 times "
+        "the time of float32 there: call model.float(), or move the model to a GPU",
+        stacklevel=6,
+    )
+
+
 @functools.cache
 def _warn_about_retry(name: str, dtype: torch.dtype) -> None:
     """Once for each name and dtype."""
