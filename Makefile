@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := $(shell find csrc -type f 2>/dev/null) setup.py CMakeLists.txt pyproject.toml constraints.txt
 
-.PHONY: demo test test-all lint format bench readme clean
+.PHONY: demo test test-all test-diffusers lint format bench readme clean
 
 demo: $(STAMP)  ## train a VAE on real digits and show what the fused ops gain
 	$(BIN)/vaekernels demo --out demo
@@ -15,6 +15,11 @@ test: $(STAMP)  ## the suite; under 15 minutes with the build
 
 test-all: $(STAMP)  ## with the slow checks
 	$(BIN)/python -m pytest
+
+# Their tests need the packages accelerate and parameterized beside this environment.
+test-diffusers: $(STAMP)  ## diffusers' own tests on accelerated models: DIFFUSERS=path of a checkout
+	test -n "$(DIFFUSERS)"
+	$(BIN)/python benchmarks/diffusers_suite.py "$(DIFFUSERS)" --json benchmarks/results/diffusers_suite.json
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
