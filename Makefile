@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := $(shell find csrc -type f 2>/dev/null) setup.py CMakeLists.txt pyproject.toml constraints.txt
 
-.PHONY: demo test test-all mutants lint format bench readme clean
+.PHONY: demo test test-all test-diffusers mutants lint format bench readme clean
 
 demo: $(STAMP)  ## train a VAE on real digits and show what the fused ops gain
 	$(BIN)/vaekernels demo --out demo
@@ -20,6 +20,11 @@ test-all: $(STAMP)  ## with the slow checks
 mutants: $(STAMP)  ## plant mistakes one at a time and count those that no test notices
 	$(BIN)/python -m pip install --quiet cosmic-ray
 	$(BIN)/python -m tests.mutants.run $(MUTANTS)
+
+test-diffusers: $(STAMP)  ## diffusers' own tests on accelerated models: DIFFUSERS=path of a checkout
+	test -n "$(DIFFUSERS)"
+	$(BIN)/python -m pip install --quiet accelerate parameterized
+	$(BIN)/python benchmarks/diffusers_suite.py "$(DIFFUSERS)" --json benchmarks/results/diffusers_suite.json
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

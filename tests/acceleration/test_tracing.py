@@ -360,3 +360,21 @@ def test_results_may_be_changed_in_place(followed: bool) -> None:
     assert bool(handle.report.unfollowed) != followed
     for gradient, value in zip(got, expected, strict=True):
         torch.testing.assert_close(gradient, value, rtol=1e-4, atol=1e-3)
+
+
+class HasAChildThatAMethodHides(Block):
+    def __init__(self) -> None:
+        super().__init__()
+        self.half = nn.Conv2d(16, 16, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) if callable(self.half) else self.half(x)
+
+
+def test_a_child_that_a_method_hides() -> None:
+    model = HasAChildThatAMethodHides()
+    x = torch.randn(1, 16, 9, 9)
+    expected = model(x)
+    assert vk.explain(model, x).accelerated
+    with vk.accelerate(model):
+        torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)

@@ -40,9 +40,8 @@ def _with_calls(
     of_filters: dict[int, list[LayerCall]] = defaultdict(list)
     for weight, call in calls:
         of_filters[id(weight)].append(call)
-    layers = tuple(
-        _with_own(layer, model.get_submodule(layer.path), of_filters) for layer in report.layers
-    )
+    modules = dict(model.named_modules())
+    layers = tuple(_with_own(layer, modules[layer.path], of_filters) for layer in report.layers)
     known = {id(parameter) for parameter in model.parameters()}
     others = dict.fromkeys(call for weight, call in calls if id(weight) not in known)
     return replace(report, layers=layers, unmatched=tuple(others))

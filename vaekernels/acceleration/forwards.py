@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_map_only
 
@@ -13,6 +14,7 @@ from vaekernels.acceleration.chains import fused, run
 from vaekernels.acceleration.graphs import Chain
 from vaekernels.acceleration.layouts import laid_out_like, takes
 from vaekernels.acceleration.tracing import Assumptions
+from vaekernels.guard import warn_if_slow
 from vaekernels.plain_layers import all_are_observed, is_called_as_usual, is_observed
 
 
@@ -72,6 +74,8 @@ class ModuleForward:
         """As :meth:`inner`, with results in the layout that PyTorch's would have."""
         fitting = self._fitting(module, args, kwargs)
         if fitting is None:
+            for x in filter(torch.is_tensor, args[:1]):
+                warn_if_slow("accelerate", x)
             result = own(module, *args, **kwargs)
             if not self.frees_children:
                 return result

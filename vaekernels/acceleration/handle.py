@@ -13,7 +13,7 @@ from vaekernels.acceleration.forwards import ModuleForward
 from vaekernels.acceleration.planning import ModelPlan
 from vaekernels.acceleration.report import Report, report
 from vaekernels.acceleration.verification import Difference, compare, outputs
-from vaekernels.guard import checked_choice
+from vaekernels.guard import checked_choice, warn_if_slow
 from vaekernels.ops._precision import conv_precision
 
 
@@ -83,7 +83,8 @@ def accelerate(
     forward around them can be followed, GroupNorm + SiLU, nearest upsampling and padding before a
     convolution and a sum and an activation after it run in the same op. Parameters, state dict,
     hooks, ``isinstance`` and ``repr`` stay. What does not fit, or not any more (another dtype or
-    device, autocast, a hook that wants to see a layer), runs as it did. ``docs/accelerate.md``.
+    device, autocast, a hook that wants to see a layer, a patch), runs as it did; a model in float16
+    on a CPU with a warning, once. ``docs/accelerate.md``.
 
     Args:
         model: any module; diffusers' AutoencoderKL, AutoencoderTiny, VQModel and
@@ -126,6 +127,8 @@ def accelerate(
             "accelerate: on_nonfinite needs a model whose forward is Python; "
             f"got {type(model).__name__}"
         )
+    for parameter in model.parameters():
+        warn_if_slow("accelerate", parameter)
     restore(model)
     expected = None if verify is None else outputs(model, verify)
     plan = ModelPlan(model)

@@ -20,6 +20,7 @@ _SHOWS_LAYOUT = frozenset(
         *("view", "view_as", "as_strided", "stride", "is_contiguous", "data_ptr", "storage"),
         *("untyped_storage", "storage_offset", "resize_", "set_", "numpy", "permute"),
         *("transpose", "movedim", "moveaxis", "swapaxes", "swapdims", "T", "mT", "dropout"),
+        *("conv1d", "conv2d", "conv3d", "conv_transpose2d"),  # of PyTorch: slower on channels_last
         *("bernoulli", "bernoulli_", "normal_", "uniform_", "rand_like", "randn_like", "rrelu"),
     )
 )

@@ -13,7 +13,7 @@ from vaekernels.acceleration.chains import OPS
 from vaekernels.acceleration.following import Followed, follow
 from vaekernels.acceleration.forwards import LayerForward, ModuleForward
 from vaekernels.acceleration.graphs import Chain
-from vaekernels.acceleration.layers import is_torch_layer, part
+from vaekernels.acceleration.layers import PROJECTION, is_torch_layer, part
 from vaekernels.acceleration.layouts import shown
 from vaekernels.acceleration.substitutes import ignores_layout
 from vaekernels.acceleration.surroundings import Untraceable
@@ -69,6 +69,7 @@ class ModelPlan:
             for path, module in model.named_modules()
         }
         self._hiding: dict[int, bool] = {}
+        self._slowed: dict[int, bool] = {}
         for plan in self.plans.values():
             for child in _called_children(plan.module):
                 self.plans[id(child)].callers.append(plan.module)
@@ -96,7 +97,7 @@ class ModelPlan:
         if not any(self._gains(module) for module in plan.module.modules()):
             return None
         if plan.followed is not None:
-            hides = self._hides_child(plan.module)
+            hides = self._takes_channels_last(plan.module)
             variants = plan.followed.variants(hides, precision, self._asking)
             defaults, required = plan.followed.defaults, plan.followed.required
             return ModuleForward(defaults, required, variants, plan.any_layout, frees_children)
@@ -112,6 +113,40 @@ class ModelPlan:
 
     def _hides_child(self, module: nn.Module) -> Callable[[str], bool]:
         return lambda path: self._hides(module.get_submodule(path))
+
+    def _takes_channels_last(self, module: nn.Module) -> Callable[[str], bool]:
+        """Path of a child of ``module`` -> whether it takes such results, and is not slower."""
+
+        def takes(path: str) -> bool:
+            child = module.get_submodule(path)
+            return self._hides(child) and not self._is_slowed(child)
+
+        return takes
+
+    def _is_slowed(self, module: nn.Module) -> bool:
+        """Whether a convolution of PyTorch's, 1x1 aside, reads what ``module`` is given.
+
+        It is slower on channels_last images than a copy of them costs.
+        """
+        key = id(module)
+        if key not in self._slowed:
+            self._slowed[key] = False  # where a module is called in itself
+            self._slowed[key] = self._finds_out_whether_slowed(module)
+        return self._slowed[key]
+
+    def _finds_out_whether_slowed(self, module: nn.Module) -> bool:
+        if isinstance(module, nn.modules.conv._ConvNd):
+            letter = part(module)[0]
+            return letter != PROJECTION and letter not in OPS
+        followed = self.plans[id(module)].followed
+        for found, chains in () if followed is None else followed.traces.values():
+            ours = {node for chain in chains for node in chain.nodes}
+            slowed = shown(
+                found.graph, lambda path: not self._is_slowed(module.get_submodule(path)), ours
+            )
+            if any(node.op == "placeholder" for node in slowed):
+                return True
+        return False
 
     def _hides(self, module: nn.Module) -> bool:
         """Whether ``module`` takes inputs of any layout."""

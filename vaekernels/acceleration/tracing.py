@@ -157,10 +157,12 @@ class Tracing:
         module = self._module
         if name == "training":
             return self._training
-        if name in module._modules:
+        # What a class has hides a child or tensor of that name (``self.half`` is a method).
+        hidden = hasattr(original_class(module), name)
+        if name in module._modules and not hidden:
             return self._child(name, module._modules[name])
         for tensors in (module._parameters, module._buffers):
-            if name in tensors:
+            if name in tensors and not hidden:
                 if tensors[name] is None:
                     return self._assumed(name, None)
                 return self.tracer.create_proxy("get_attr", name, (), {})
