@@ -1,0 +1,23 @@
+"""Every promise of docs/promises.md names the tests that hold it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+
+
+def test_every_promise_names_tests_that_exist() -> None:
+    text = (ROOT / "docs" / "promises.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "---" not in line]
+    promises = [row for row in rows if not row.startswith("| promise")]
+    assert len(promises) > 20
+    for row in promises:
+        tests = TEST.findall(row)
+        assert tests, f"no test holds: {row}"
+        for file, name in tests:
+            path = ROOT / file
+            assert path.is_file(), f"{file} does not exist: {row}"
+            assert f"def {name}(" in path.read_text(), f"{file} has no {name}: {row}"
