@@ -103,14 +103,37 @@ def is_called_as_usual(module: nn.Module) -> bool:
 def may_run_by_parameters(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether an op on the parameters of ``module`` stands for a call of it.
 
-    It runs the forward of PyTorch's ``kind``, with the attributes that it has now, and no hook is
-    to be called.
+    It runs the forward of PyTorch's ``kind``, with the attributes that it has now, no hook is to be
+    called, and it was not compiled by itself.
 
     Args:
         module: any one.
         kind: as for :func:`runs_forward_of`.
     """
-    return runs_forward_of(module, kind) and not is_observed(module) and not all_are_observed()
+    return (
+        runs_forward_of(module, kind)
+        and module._compiled_call_impl is None
+        and not is_observed(module)
+        and not all_are_observed()
+    )
+
+
+def extends(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether ``super().forward`` is that of PyTorch's ``kind``, and no part is replaced.
+
+    Args:
+        module: of a class with a forward of its own, derived from ``kind``.
+        kind: as for :func:`runs_forward_of`.
+    """
+    own: Any = type(module)
+    for name, method in _METHODS[kind].items():
+        if getattr(kind, name) is not method:
+            return False
+        if name != "forward" and (name in module.__dict__ or getattr(own, name) is not method):
+            return False
+    functions = _FUNCTIONS[kind]
+    unchanged = all(getattr(owner, name) is original for owner, name, original in functions)
+    return unchanged and not functions_are_observed()
 
 
 def is_observed(module: nn.Module) -> bool:
