@@ -23,7 +23,7 @@ mutants: $(STAMP)  ## plant mistakes one at a time and count those that no test 
 
 test-diffusers: $(STAMP)  ## diffusers' own tests on accelerated models: DIFFUSERS=path of a checkout
 	test -n "$(DIFFUSERS)"
-	$(BIN)/python -m pip install --quiet accelerate parameterized
+	$(BIN)/python -m pip install --quiet accelerate parameterized psutil
 	$(BIN)/python benchmarks/diffusers_suite.py "$(DIFFUSERS)" --json benchmarks/results/diffusers_suite.json
 
 lint: $(STAMP)

@@ -30,9 +30,10 @@ class Autoencoder(PretrainedModel):
     called as PyTorch calls them; ``max_memory`` is then refused.
 
     Attributes:
-        check_range: whether :meth:`encode` checks that images are in [-1, 1] and hold no NaN, by
-            one pass over them; on a GPU that waits for the image. Set it to False where they are
-            known to be. The replays of :func:`vk.graph` do not check.
+        check_range: whether :meth:`encode` checks that images are in [-1, 1], by one pass over
+            them; on a GPU that waits for the image. A NaN comes out as NaN, and hides no other
+            value; ``encode_scaled``, whose latents are made to be kept, refuses it. Set it to False
+            where images are known to fit. The replays of :func:`vk.graph` do not check.
         on_nonfinite: what happens where a result of encoding or decoding in float16 or bfloat16
             is not finite. None, the default: nothing, and nothing is checked. ``"raise"``: a
             ``vk.NonFiniteError``. ``"retry_fp32"``: it is computed again in float32, with copies
@@ -130,8 +131,14 @@ class Autoencoder(PretrainedModel):
     def _encoded(self, x: Tensor, max_memory: int | str | None) -> Tensor:
         self._check("x", x, self.image_channels, least=self.downscaling)
         if self.check_range:
-            check_range(type(self).__name__, "x", x, _IMAGE_RANGE)
+            check_range(type(self).__name__, "x", x, _IMAGE_RANGE, allows_nan=True)
         return self._run("encode", self.encoding_layers(), x, x.shape, max_memory)
+
+    def _refuse_nan(self, x: Tensor) -> None:
+        """For latents that are kept: no image of ``x`` has a NaN."""
+        self._check("x", x, self.image_channels, least=self.downscaling)
+        if self.check_range:
+            check_range(type(self).__name__, "x", x, _IMAGE_RANGE)
 
     def _decoded(self, z: Tensor, max_memory: int | str | None) -> Tensor:
         self._check("z", z, self.latent_channels, least=1)

@@ -151,11 +151,12 @@ class AutoencoderKL(Autoencoder):
             \tilde z = (z - \mathrm{shift}) \cdot \mathrm{scale}
 
         with the shift and scale of the configuration. The arguments are those of :meth:`forward`
-        and :meth:`encode`, as is what is raised.
+        and :meth:`encode`, as is what is raised; images with NaN are refused too.
 
         Returns:
             (B, L, H / 8, W / 8) for four levels.
         """
+        self._refuse_nan(x)
         posterior = self.encode(x, max_memory=max_memory).latent_dist
         z = self._draw(posterior, sample, seed, step, sample_ids, generator)
         shift, scale = self._latent_statistics(z)

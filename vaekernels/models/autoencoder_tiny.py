@@ -109,7 +109,11 @@ class AutoencoderTiny(Autoencoder):
         return DecoderOutput(image, image)
 
     def encode_scaled(self, x: Tensor, *, max_memory: int | str | None = None) -> Tensor:
-        """Latents as a diffusion model takes them: ``(z - shift) * scale``, as :meth:`encode`."""
+        """Latents as a diffusion model takes them: ``(z - shift) * scale``.
+
+        As :meth:`encode`; images with NaN are refused too.
+        """
+        self._refuse_nan(x)
         z = self.encode(x, max_memory=max_memory).latents
         return (z - self.config.shift_factor) * self.config.scaling_factor
 

@@ -20,7 +20,9 @@ _LIKE_EIGHT_BITS = 16.0
 _LISTED = 8
 
 
-def check_range(owner: str, name: str, images: Tensor, bounds: Range) -> None:
+def check_range(
+    owner: str, name: str, images: Tensor, bounds: Range, *, allows_nan: bool = False
+) -> None:
     """All values of ``images`` are finite and in ``bounds``, with a little slack.
 
     One pass over the images where they fit; a GPU is waited for. Nothing is checked where values
@@ -32,13 +34,20 @@ def check_range(owner: str, name: str, images: Tensor, bounds: Range) -> None:
         name: of the argument.
         images: (B, ...).
         bounds: the range; with :data:`UNBOUNDED`, values of the size of 8-bit images warn, once.
+        allows_nan: whether NaN pass; those of the values that are numbers are checked all the same.
 
     Raises:
         ValueError: an image does not fit; the error names the images, their range and NaN.
     """
     if images.numel() == 0 or not can_be_read(images):
         return
-    low, high = (float(bound) for bound in images.detach().aminmax())
+    images = images.detach()
+    low, high = (float(bound) for bound in images.aminmax())
+    if allows_nan and math.isnan(low):
+        numbers = images[~images.isnan()]
+        if numbers.numel() == 0:
+            return
+        low, high = (float(bound) for bound in numbers.aminmax())
     # A comparison with NaN is false.
     if bounds == UNBOUNDED:
         if -math.inf < low and high < math.inf:
@@ -47,7 +56,7 @@ def check_range(owner: str, name: str, images: Tensor, bounds: Range) -> None:
             return
     elif bounds[0] - _SLACK <= low and high <= bounds[1] + _SLACK:
         return
-    raise ValueError(_message(owner, name, images.detach(), bounds))
+    raise ValueError(_message(owner, name, images, bounds))
 
 
 def _message(owner: str, name: str, images: Tensor, bounds: Range) -> str:
