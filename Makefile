@@ -10,7 +10,7 @@ SOURCES := $(shell find csrc -type f 2>/dev/null) setup.py CMakeLists.txt pyproj
 demo: $(STAMP)  ## train a VAE on real digits and show what the fused ops gain
 	$(BIN)/vaekernels demo --out demo
 
-test: $(STAMP)  ## the suite; under 15 minutes with the build
+test: $(STAMP)  ## the suite; under 20 minutes with the build
 	$(BIN)/python -m pytest -m "not slow"
 
 test-all: $(STAMP)  ## with the slow checks
@@ -18,7 +18,6 @@ test-all: $(STAMP)  ## with the slow checks
 
 # MUTANTS="--count 100 --seed 1 --cpp --only 'vaekernels/training/*.py'"
 mutants: $(STAMP)  ## plant mistakes one at a time and count those that no test notices
-	$(BIN)/python -m pip install --quiet cosmic-ray
 	$(BIN)/python -m tests.mutants.run $(MUTANTS)
 
 test-diffusers: $(STAMP)  ## diffusers' own tests on accelerated models: DIFFUSERS=path of a checkout
