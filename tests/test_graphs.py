@@ -186,7 +186,9 @@ SETTINGS: dict[str, Callable[[], Any]] = {
     "inference mode": torch.inference_mode,
     "default device": lambda: torch.device("cpu", 0),
     "cudnn": lambda: torch.backends.cudnn.flags(enabled=False, benchmark=False),
-    "cudnn benchmark": lambda: torch.backends.cudnn.flags(enabled=True, benchmark=True),
+    "cudnn benchmark": lambda: torch.backends.cudnn.flags(
+        enabled=True, benchmark=not torch.backends.cudnn.benchmark
+    ),
     "cudnn deterministic": lambda: torch.backends.cudnn.flags(enabled=True, deterministic=True),
     "attention": lambda: nn.attention.sdpa_kernel(nn.attention.SDPBackend.MATH),
     "tf32 of convolutions": lambda: attribute(torch.backends.cudnn.conv, "fp32_precision", "ieee"),

@@ -25,7 +25,9 @@ needs_extension = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
+def _settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One thread; and what a phase sets for its own process is taken back."""
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
