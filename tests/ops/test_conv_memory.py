@@ -24,7 +24,11 @@ X = torch.randn(2, 16, 32, 32)
 def _nothing_kept() -> Iterator[None]:
     convs.skip_if_refused("cpu")
     gc.collect()
+    # Threads free what is theirs: as many as other tests have set.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
     vk.empty_cache()
+    torch.set_num_threads(threads)
     yield
     vk.empty_cache()
 
