@@ -1,9 +1,21 @@
-"""Which tests are those of a file: the first prefix that fits."""
+"""Which tests are those of a file: the first prefix that fits; quick tests first."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+_CONV_FILES = ("_attention", "_chained", "_conv", "_norm", "conv", "upsample", "downsample")
+_CONVS = (
+    "tests/ops/test_conv_errors.py tests/ops/test_boundary.py tests/ops/test_conv_precision.py "
+    "tests/ops/test_conv_edges.py tests/ops/test_compile.py tests/ops/test_convs.py "
+    "tests/ops/test_conv_autograd.py tests/nn/test_attention.py tests/test_explain.py"
+)
+_LATENT = (
+    "tests/ops/test_errors.py tests/ops/test_boundary.py tests/ops/test_closed_forms.py "
+    "tests/ops/test_conformance.py tests/ops/test_noise.py tests/ops/test_edge_values.py "
+    "tests/ops/test_autograd.py tests/ops/test_group_norm_silu.py tests/ops/test_compile.py "
+    "tests/ops/test_conv_precision.py tests/test_registry.py tests/test_default_device.py"
+)
 _TESTS = (
     ("vaekernels/training/", "tests/training tests/cli"),
     ("vaekernels/cli/", "tests/cli tests/demo tests/bench/test_bench.py"),
@@ -12,7 +24,9 @@ _TESTS = (
     ("vaekernels/models/", "tests/models tests/cli"),
     ("vaekernels/acceleration/", "tests/acceleration"),
     ("vaekernels/triton/", "tests/triton_backend"),
-    ("vaekernels/ops/", "tests/ops"),
+    ("vaekernels/ops/_filters.py", "tests/ops/test_conv_filters.py tests/ops/test_conv_memory.py"),
+    *((f"vaekernels/ops/{name}", _CONVS) for name in _CONV_FILES),
+    ("vaekernels/ops/", _LATENT),
     ("vaekernels/reference/", "tests/ops"),
     ("vaekernels/cases/", "tests/ops tests/bench"),
     ("vaekernels/nn/", "tests/nn tests/models"),

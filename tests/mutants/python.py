@@ -109,6 +109,12 @@ class _Running(ast.NodeTransformer):
         node.keywords = [word for word in node.keywords if word.arg not in _IMMATERIAL]
         return node
 
+    def visit_arguments(self, node: ast.arguments) -> ast.AST:
+        """Without the marks between parameters: cosmic-ray takes ``*`` for a product."""
+        node.args = [*node.posonlyargs, *node.args, *node.kwonlyargs]
+        node.posonlyargs, node.kwonlyargs = [], []
+        return self.generic_visit(node)
+
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
         """Without the options of ``@dataclass``: they forbid, and make nothing."""
         node.decorator_list = [
