@@ -212,6 +212,10 @@ def main(arguments: list[str] | None = None) -> int:
                 trees[compiled] = Limits(fresh_tree("cpp" if compiled else "python"))
                 if compiled and not build(trees[compiled].tree):
                     raise SystemExit("the copy of the tree does not build")
+                # All before the first mistake: it stays in what was built until the next build.
+                for other, other_content in work:
+                    if compiled == (other_content is None):
+                        trees[compiled].of(other.tests)
             if plant(mutant, content, trees[compiled]):
                 file.write(json.dumps([mutant.file, mutant.diff]) + "\n")
                 file.flush()
