@@ -109,6 +109,26 @@ class _Running(ast.NodeTransformer):
         node.keywords = [word for word in node.keywords if word.arg not in _IMMATERIAL]
         return node
 
+    def visit_FormattedValue(self, node: ast.FormattedValue) -> ast.AST:
+        """Without what decides on an ending: ``{'s' if n > 1 else ''}``."""
+        if isinstance(node.value, ast.IfExp) and all(
+            isinstance(each, ast.Constant) for each in (node.value.body, node.value.orelse)
+        ):
+            node.value = node.value.body
+        return self.generic_visit(node)
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        """Texts and None are told apart, not ordered: ``==``, ``is`` and ``<=`` say the same."""
+        last = node.comparators[-1]
+        if isinstance(last, ast.Constant) and (last.value is None or isinstance(last.value, str)):
+            same = (ast.Eq, ast.Is, ast.LtE, ast.GtE)
+            other = (ast.NotEq, ast.IsNot, ast.Lt, ast.Gt)
+            node.ops = [
+                ast.Eq() if isinstance(op, same) else ast.NotEq() if isinstance(op, other) else op
+                for op in node.ops
+            ]
+        return self.generic_visit(node)
+
     def visit_arguments(self, node: ast.arguments) -> ast.AST:
         """Without the marks between parameters: cosmic-ray takes ``*`` for a product."""
         node.args = [*node.posonlyargs, *node.args, *node.kwonlyargs]

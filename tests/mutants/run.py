@@ -58,8 +58,10 @@ def python_mutants(count: int, seed: int, only: Sequence[str]) -> Iterator[tuple
     if not files:
         raise SystemExit(f"--only {' '.join(only)}: no file of the package fits")
     sources = {path: path.read_text() for path in files}
-    chance = random.Random(seed)
-    for path in chance.choices(files, [len(sources[path]) for path in files], k=count):
+    drawn = random.Random(seed).choices(files, [len(sources[path]) for path in files], k=count)
+    for number, path in enumerate(drawn):
+        # One of its own for each: a file that changes leaves the mistakes in others as they are.
+        chance = random.Random(f"{seed} {number}")
         mutant = mistake(sources[path], chance)
         if mutant is None:
             continue
@@ -201,10 +203,12 @@ def main(arguments: list[str] | None = None) -> int:
     if not work:
         raise SystemExit("there was no mistake to plant")
     trees: dict[bool, Limits] = {}
+    tried: list[Mutant] = []
     survived: list[Mutant] = []
     with tqdm(work, unit=" mistakes") as bar, record.open("a") as file:
         for mutant, content in bar:
             bar.set_description(mutant.file)
+            tried.append(mutant)
             if (mutant.file, mutant.diff) in caught:
                 continue
             compiled = content is None
@@ -222,12 +226,12 @@ def main(arguments: list[str] | None = None) -> int:
             else:
                 survived.append(mutant)
                 bar.write(f"survived:\n{mutant.diff}")
+            if options.json is not None:
+                write_outcome(options, tried, survived)
     share = 1.0 - len(survived) / len(work)
     print(f"{len(work) - len(survived)} of {len(work)} mistakes were caught: {share:.0%}")
     for mutant in survived:
         print(f"\nsurvived {' '.join(mutant.tests)}:\n{mutant.diff}")
-    if options.json is not None:
-        write_outcome(options, [mutant for mutant, _ in work], survived)
     return int(share < LEAST)
 
 
@@ -247,7 +251,7 @@ def write_outcome(
             {**asdict(mutant), "reason": reasons.get((mutant.file, mutant.diff), "")}
             for mutant in survived
         ],
-        "planted_in": sorted(mutant.file for mutant in planted),
+        "mistakes": [asdict(mutant) for mutant in planted],
     }
     path.write_text(json.dumps(outcome, indent=1) + "\n")
 

@@ -48,6 +48,7 @@ class Halves:
 
     def check(self, *parts, most=option(help="1", stacklevel=2)):
         warnings.warn(f"{1 + 2} of {self.size * 3}", Unusual, stacklevel=2)
+        text = f"part{'s' if len(parts) > 1 else ''}"
         raise ValueError(f"size: expected {most - 1}; got {join(parts, end=1)}")
 """
     assert all(python.mistake(source, random.Random(seed)) is None for seed in range(20))
