@@ -158,6 +158,19 @@ class Limits:
         return self._seconds[tests]
 
 
+def prepared(compiled: bool, selections: list[tuple[str, ...]]) -> Limits:
+    """A tree for mistakes in C++ or in Python, with the limits of ``selections``.
+
+    Those of C++ are taken before the first mistake, which stays in what was built until the next.
+    """
+    limits = Limits(fresh_tree("cpp" if compiled else "python"))
+    if compiled and not build(limits.tree):
+        raise SystemExit("the copy of the tree does not build")
+    for tests in selections:
+        limits.of(tests)
+    return limits
+
+
 def plant(mutant: Mutant, content: str | None, limits: Limits) -> bool:
     """Whether the tests notice ``mutant``."""
     tree, limit = limits.tree, limits.of(mutant.tests)
@@ -209,23 +222,17 @@ def main(arguments: list[str] | None = None) -> int:
         for mutant, content in bar:
             bar.set_description(mutant.file)
             tried.append(mutant)
-            if (mutant.file, mutant.diff) in caught:
-                continue
-            compiled = content is None
-            if compiled not in trees:
-                trees[compiled] = Limits(fresh_tree("cpp" if compiled else "python"))
-                if compiled and not build(trees[compiled].tree):
-                    raise SystemExit("the copy of the tree does not build")
-                # All before the first mistake: it stays in what was built until the next build.
-                for other, other_content in work:
-                    if compiled == (other_content is None):
-                        trees[compiled].of(other.tests)
-            if plant(mutant, content, trees[compiled]):
-                file.write(json.dumps([mutant.file, mutant.diff]) + "\n")
-                file.flush()
-            else:
-                survived.append(mutant)
-                bar.write(f"survived:\n{mutant.diff}")
+            if (mutant.file, mutant.diff) not in caught:
+                compiled = content is None
+                if compiled not in trees:
+                    patches = [each.tests for each, of in work if of is None]
+                    trees[compiled] = prepared(compiled, patches if compiled else [])
+                if plant(mutant, content, trees[compiled]):
+                    file.write(json.dumps([mutant.file, mutant.diff]) + "\n")
+                    file.flush()
+                else:
+                    survived.append(mutant)
+                    bar.write(f"survived:\n{mutant.diff}")
             if options.json is not None:
                 write_outcome(options, tried, survived)
     share = 1.0 - len(survived) / len(work)
