@@ -133,6 +133,7 @@ class _Running(ast.NodeTransformer):
         """Without the marks between parameters: cosmic-ray takes ``*`` for a product."""
         node.args = [*node.posonlyargs, *node.args, *node.kwonlyargs]
         node.posonlyargs, node.kwonlyargs = [], []
+        node.defaults, node.kw_defaults = [*node.defaults, *node.kw_defaults], []
         return self.generic_visit(node)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:

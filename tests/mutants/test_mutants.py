@@ -46,6 +46,9 @@ class Halves:
 
     size: int | None
 
+    def named(self, parts, *, most: int | None = None):
+        return self
+
     def check(self, *parts, most=option(help="1", stacklevel=2)):
         warnings.warn(f"{1 + 2} of {self.size * 3}", Unusual, stacklevel=2)
         text = f"part{'s' if len(parts) > 1 else ''}"

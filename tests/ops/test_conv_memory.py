@@ -227,6 +227,22 @@ def test_memory_is_freed_when_asked() -> None:
         assert torch.equal(vk.conv3x3(X, weight), first)
 
 
+def test_what_a_block_keeps_is_freed_behind_it_and_nothing_else() -> None:
+    extension = _extension.load()
+    mine, other, unused = small(), small(), torch.nn.Parameter(torch.empty(2, 2, device="meta"))
+    image, wide = torch.randn(1, 16, 128, 256), torch.randn(64, 16, 3, 3)
+    with torch.no_grad():
+        vk.conv3x3(X, other)
+        filters, pool = kept(), extension.pool_bytes()
+        assert filters > 0
+        with _filters.released_after([mine, unused, wide]):
+            vk.conv3x3(X, mine)
+            assert kept() == 2 * filters
+            vk.upsample_conv3x3(image, wide)  # 32 MB
+            assert extension.pool_bytes() > pool
+        assert (kept(), extension.pool_bytes()) == (filters, pool)
+
+
 def test_the_end_of_the_interpreter() -> None:
     program = (
         "import torch, vaekernels as vk\n"
