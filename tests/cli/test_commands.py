@@ -242,3 +242,16 @@ def test_tune_measures_what_its_options_say(
     assert result.exit_code == 0, result.output
     assert measured == [(wanted, tmp_path / out, again)]
     assert str(tmp_path / out) in result.output.replace("\n", "")
+
+
+def test_info_shows_every_op_with_what_each_backend_says(invoke, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    described = json.loads(invoke("info", "--json").output)
+    printed = invoke("info").output
+    for title in ("machine", "build"):
+        assert all(key in printed for key in described[title])
+    for device, ops in described["backends"].items():
+        table = printed.split(f"backends of {device} tensors")[1]
+        for backend in next(iter(ops.values())):
+            assert backend in table.split("conv3x3")[0]
+        assert all(op in table for op in ops)
