@@ -53,6 +53,21 @@ def test_the_generator_is_honoured() -> None:
     assert torch.equal(draws[0], draws[1])
 
 
+@pytest.mark.parametrize("draw", ("rsample_kl", "rsample", "sample"))
+def test_what_chooses_the_noise_is_handed_on(draw: str) -> None:
+    moments = torch.randn(3, 8, 4)
+    distribution = vk.DiagonalGaussian(moments)
+    for options in (
+        {"seed": 7},
+        {"seed": 7, "step": 5},
+        {"seed": 7, "sample_ids": torch.tensor([9, 2, 4])},
+        {"seed": torch.tensor(8), "step": 1, "sample_ids": torch.tensor([0, 0, 1])},
+    ):
+        z = getattr(distribution, draw)(**options)
+        expected, _ = vk.rsample_kl(*moments.chunk(2, dim=1), **options)
+        assert torch.equal(z[0] if draw == "rsample_kl" else z, expected)
+
+
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=str)
 def test_deterministic_mode_keeps_shape_device_and_dtype(dtype: torch.dtype) -> None:
     distribution = vk.DiagonalGaussian(torch.randn(3, 8, 2).to(dtype), deterministic=True)

@@ -207,3 +207,51 @@ def test_encode_a_part(invoke, run, data, tmp_path, part, count):
     assert result.exit_code == 0, result.output
     with safe_open(out, "pt") as file:
         assert file.get_tensor("mean").shape == (count, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted", "again", "out"),
+    (
+        ("", (("sd1", 512, 1, "bfloat16"), False, "cuda"), False, "user.json"),
+        (
+            "--model flux --size 64 --batch 3 --dtype tf32 --gradients --again --out DIR/mine.json",
+            (("flux", 64, 3, "tf32"), True, "cuda"),
+            True,
+            "mine.json",
+        ),
+    ),
+)
+def test_tune_measures_what_its_options_say(
+    invoke, monkeypatch, tmp_path, options, wanted, again, out
+):
+    pytest.importorskip("triton")
+    from vaekernels import tuning
+    from vaekernels.triton.conv import table
+
+    measured = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(tuning, "model_shapes", lambda *asked: asked)
+    monkeypatch.setattr(tuning, "jobs", lambda *asked: asked)
+    monkeypatch.setattr(table, "user_path", lambda: tmp_path / "user.json")
+    monkeypatch.setattr(
+        tuning,
+        "tune",
+        lambda jobs, path, measure, again, progress: measured.append((jobs, path, again)) or {},
+    )
+    result = invoke("tune", *options.replace("DIR", str(tmp_path)).split())
+    assert result.exit_code == 0, result.output
+    assert measured == [(wanted, tmp_path / out, again)]
+    assert str(tmp_path / out) in result.output.replace("\n", "")
+
+
+def test_info_shows_every_op_with_what_each_backend_says(invoke, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    described = json.loads(invoke("info", "--json").output)
+    printed = invoke("info").output
+    for title in ("machine", "build"):
+        assert all(key in printed for key in described[title])
+    for device, ops in described["backends"].items():
+        table = printed.split(f"backends of {device} tensors")[1]
+        for backend in next(iter(ops.values())):
+            assert backend in table.split("conv3x3")[0]
+        assert all(op in table for op in ops)

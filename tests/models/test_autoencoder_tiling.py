@@ -217,6 +217,19 @@ def test_plan_says_what_it_does() -> None:
     assert "tiles" not in str(model.plan_decode((1, 4, 64, 64), "1TiB"))
 
 
+@pytest.mark.parametrize("half", HALVES)
+def test_no_image_is_cut_where_single_steps_fit(half: str) -> None:
+    model = autoencoders.kl("sd1")
+    shape = (1, 4, 64, 64) if half == "decode" else (1, 3, 256, 256)
+    plan = getattr(model, f"plan_{half}")
+    whole = plan(shape, "1TiB")
+    bounded = plan(shape, whole.memory - 1)
+    assert whole.whole
+    assert not bounded.whole
+    assert bounded.work == 1.0
+    assert {(each.cut.grid.rows, each.cut.grid.columns) for each in bounded.segments} == {(1, 1)}
+
+
 @pytest.mark.parametrize("shape", [(1, 3, 8, 8), (4, 8, 8), (1, 4, 0, 8)])
 def test_plans_of_shapes_that_do_not_fit(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"AutoencoderKL: shape must be \(B, 4, H, W\); got"):

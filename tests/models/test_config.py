@@ -53,6 +53,7 @@ def test_is_frozen() -> None:
         ({"image_shape": (1, 28.0, 28)}, TypeError, r"image_shape\[1\] .*integer; got 28.0"),
         ({"image_shape": (0, 28, 28)}, ValueError, r"image_shape\[0\] must be at least 1; got 0"),
         ({"image_shape": (1, 30, 28)}, ValueError, r"divisible by 4 .*got \(1, 30, 28\)"),
+        ({"image_shape": (1, 28, 30)}, ValueError, r"divisible by 4 .*got \(1, 28, 30\)"),
         ({"latent_dim": 0}, ValueError, "latent_dim must be at least 1; got 0"),
         ({"latent_dim": True}, TypeError, "latent_dim must be an integer; got True"),
         ({"backbone": "vit"}, ValueError, "backbone must be one of conv, mlp; got 'vit'"),

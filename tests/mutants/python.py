@@ -13,7 +13,7 @@ _SKIPPED = ("RemoveDecorator", "VariableReplacer", "VariableInserter")
 def mistake(source: str, chance: random.Random) -> str | None:
     """``source`` with one mistake, each kind of mistake as likely; None if it has no place for one.
 
-    A mistake in an annotation or a docstring changes nothing that runs and is not planted.
+    A mistake in an annotation, a docstring or the text of an error is none and is not planted.
     """
     kinds = list(_kinds(source))
     chance.shuffle(kinds)
@@ -80,20 +80,76 @@ def _without_keyword(source: str, chance: random.Random) -> Iterator[str]:
         yield (content[:start] + rest).decode()
 
 
-def _running(source: str) -> str | None:
-    """What of ``source`` runs, as text; None where it is no Python."""
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:
-        return None
-    for node in ast.walk(tree):
+# Arguments by which a call behaves alike: texts for people, and checks of ourselves.
+_IMMATERIAL = {"help", "metavar", "stacklevel", "strict", "category", "rich_help_panel"}
+
+
+class _Running(ast.NodeTransformer):
+    """Leaves what a test can see: no annotation, docstring, text of an error or a warning."""
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        super().generic_visit(node)
         for name in ("annotation", "returns"):
             if hasattr(node, name):
                 setattr(node, name, None)
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and _is_text(body[0]):
             del body[0]
-    return ast.dump(tree)
+        return node
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        if isinstance(node.exc, ast.Call):
+            node.exc = node.exc.func
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        if isinstance(node.func, ast.Attribute) and node.func.attr == "warn":
+            node.args = node.args[1:]
+        node.keywords = [word for word in node.keywords if word.arg not in _IMMATERIAL]
+        return node
+
+    def visit_FormattedValue(self, node: ast.FormattedValue) -> ast.AST:
+        """Without what decides on an ending: ``{'s' if n > 1 else ''}``."""
+        if isinstance(node.value, ast.IfExp) and all(
+            isinstance(each, ast.Constant) for each in (node.value.body, node.value.orelse)
+        ):
+            node.value = node.value.body
+        return self.generic_visit(node)
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        """Texts and None are told apart, not ordered: ``==``, ``is`` and ``<=`` say the same."""
+        last = node.comparators[-1]
+        if isinstance(last, ast.Constant) and (last.value is None or isinstance(last.value, str)):
+            same = (ast.Eq, ast.Is, ast.LtE, ast.GtE)
+            other = (ast.NotEq, ast.IsNot, ast.Lt, ast.Gt)
+            node.ops = [
+                ast.Eq() if isinstance(op, same) else ast.NotEq() if isinstance(op, other) else op
+                for op in node.ops
+            ]
+        return self.generic_visit(node)
+
+    def visit_arguments(self, node: ast.arguments) -> ast.AST:
+        """Without the marks between parameters: cosmic-ray takes ``*`` for a product."""
+        node.args = [*node.posonlyargs, *node.args, *node.kwonlyargs]
+        node.posonlyargs, node.kwonlyargs = [], []
+        node.defaults, node.kw_defaults = [*node.defaults, *node.kw_defaults], []
+        return self.generic_visit(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        """Without the options of ``@dataclass``: they forbid, and make nothing."""
+        node.decorator_list = [
+            each.func if isinstance(each, ast.Call) else each for each in node.decorator_list
+        ]
+        return self.generic_visit(node)
+
+
+def _running(source: str) -> str | None:
+    """What of ``source`` runs, as text; None where it is no Python."""
+    try:
+        return ast.dump(_Running().visit(ast.parse(source)))
+    except SyntaxError:
+        return None
 
 
 def _is_text(node: ast.stmt) -> bool:

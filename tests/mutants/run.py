@@ -2,14 +2,16 @@
 
 ``python -m tests.mutants.run --count 40`` draws a seeded sample of mistakes in Python (cosmic-ray's
 operators, and keyword arguments that are dropped); ``--cpp`` applies the patches in ``cpp/``, each
-with a build. What was tried is kept in ``build/mutants``: the same command goes on where it was
-interrupted. The exit code is 1 if less than 90% are caught.
+with a build. What was caught is kept in ``build/mutants``: the same command goes on where it was
+interrupted, and tries again what survived. ``--json`` writes the outcome; the reasons that stand
+there for survivors are kept. The exit code is 1 if less than 90% are caught.
 """
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import filecmp
 import json
 import os
 import random
@@ -17,8 +19,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from tqdm import tqdm
@@ -43,20 +46,22 @@ class Mutant:
     tests: tuple[str, ...]
 
 
-def python_mutants(count: int, seed: int, only: str) -> Iterator[tuple[Mutant, str]]:
+def python_mutants(count: int, seed: int, only: Sequence[str]) -> Iterator[tuple[Mutant, str]]:
     """``count`` mistakes with the file's new content; longer files have more of them."""
     files = [
         path
         for path in sorted((ROOT / "vaekernels").rglob("*.py"))
         if path.relative_to(ROOT).as_posix() not in _SKIPPED
-        and path.relative_to(ROOT).match(only)
+        and any(fnmatch(path.relative_to(ROOT).as_posix(), pattern) for pattern in only)
         and path.name != "__init__.py"
     ]
     if not files:
-        raise SystemExit(f"--only {only}: no file of the package fits")
+        raise SystemExit(f"--only {' '.join(only)}: no file of the package fits")
     sources = {path: path.read_text() for path in files}
-    chance = random.Random(seed)
-    for path in chance.choices(files, [len(sources[path]) for path in files], k=count):
+    drawn = random.Random(seed).choices(files, [len(sources[path]) for path in files], k=count)
+    for number, path in enumerate(drawn):
+        # One of its own for each: a file that changes leaves the mistakes in others as they are.
+        chance = random.Random(f"{seed} {number}")
         mutant = mistake(sources[path], chance)
         if mutant is None:
             continue
@@ -78,20 +83,26 @@ def cpp_mutants() -> Iterator[Mutant]:
         )
 
 
-def fresh_tree() -> Path:
+def fresh_tree(name: str) -> Path:
     """A copy of what the tests need, without earlier mistakes; what was built in it stays."""
-    tree = WORK / "tree"
-    for name in _COPIED:
-        source, target = ROOT / name, tree / name
+    tree = WORK / name
+    for part in _COPIED:
+        source, target = ROOT / part, tree / part
         if source.is_dir():
-            ignored = shutil.ignore_patterns(
-                "__pycache__", *(["_C*.so"] if target.exists() else [])
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(
+                source, target, dirs_exist_ok=True, ignore=ignored, copy_function=_copy_changed
             )
-            shutil.copytree(source, target, dirs_exist_ok=True, ignore=ignored)
         elif source.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target)
+            _copy_changed(source, target)
     return tree
+
+
+def _copy_changed(source: str | Path, target: str | Path) -> None:
+    """A copy that is as new as it is: a build compares times."""
+    if not Path(target).exists() or not filecmp.cmp(source, target, shallow=False):
+        shutil.copyfile(source, target)
 
 
 def environment(tree: Path) -> dict[str, str]:
@@ -134,22 +145,35 @@ class Limits:
     """How long tests may take: several times what they take without a mistake."""
 
     def __init__(self, tree: Path) -> None:
-        self._tree = tree
+        self.tree = tree
         self._seconds: dict[tuple[str, ...], float] = {}
 
     def of(self, tests: tuple[str, ...]) -> float:
         """Seconds; the tests run here once, and must pass."""
         if tests not in self._seconds:
             started = time.perf_counter()
-            if not passes(self._tree, tests, 1800.0):
+            if not passes(self.tree, tests, 1800.0):
                 raise SystemExit(f"{' '.join(tests)}: fails without any mistake")
             self._seconds[tests] = 60.0 + 4.0 * (time.perf_counter() - started)
         return self._seconds[tests]
 
 
-def plant(tree: Path, mutant: Mutant, content: str | None, limits: Limits) -> bool:
+def prepared(compiled: bool, selections: list[tuple[str, ...]]) -> Limits:
+    """A tree for mistakes in C++ or in Python, with the limits of ``selections``.
+
+    Those of C++ are taken before the first mistake, which stays in what was built until the next.
+    """
+    limits = Limits(fresh_tree("cpp" if compiled else "python"))
+    if compiled and not build(limits.tree):
+        raise SystemExit("the copy of the tree does not build")
+    for tests in selections:
+        limits.of(tests)
+    return limits
+
+
+def plant(mutant: Mutant, content: str | None, limits: Limits) -> bool:
     """Whether the tests notice ``mutant``."""
-    limit = limits.of(mutant.tests)
+    tree, limit = limits.tree, limits.of(mutant.tests)
     if content is not None:
         target = tree / mutant.file
         original = target.read_text()
@@ -173,44 +197,70 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m tests.mutants.run")
     parser.add_argument("--count", type=int, default=40, help="mistakes in Python")
     parser.add_argument("--seed", type=int, default=0, help="decides which")
-    parser.add_argument("--only", default="vaekernels/**/*.py", help="pattern of the files")
+    parser.add_argument(
+        "--only", nargs="+", default=["vaekernels/*.py"], help="patterns of the files"
+    )
     parser.add_argument("--cpp", action="store_true", help="the patches of C++ as well")
+    parser.add_argument("--json", type=Path, help="file for the outcome")
     options = parser.parse_args(arguments)
     WORK.mkdir(parents=True, exist_ok=True)
     record = WORK / f"seed-{options.seed}.jsonl"
-    tried: dict[tuple[str, str], bool] = {}
+    caught = set()
     if record.exists():
-        for line in record.read_text().splitlines():
-            values = json.loads(line)
-            tried[values["file"], values["diff"]] = values["caught"]
-    tree = fresh_tree()
+        caught = {tuple(json.loads(line)) for line in record.read_text().splitlines()}
     work: list[tuple[Mutant, str | None]] = [
         *python_mutants(options.count, options.seed, options.only)
     ]
     if options.cpp:
         work += [(mutant, None) for mutant in cpp_mutants()]
-        if not build(tree):
-            raise SystemExit("the copy of the tree does not build")
-    limits = Limits(tree)
+    if not work:
+        raise SystemExit("there was no mistake to plant")
+    trees: dict[bool, Limits] = {}
+    tried: list[Mutant] = []
     survived: list[Mutant] = []
     with tqdm(work, unit=" mistakes") as bar, record.open("a") as file:
         for mutant, content in bar:
             bar.set_description(mutant.file)
-            key = mutant.file, mutant.diff
-            if key not in tried:
-                tried[key] = plant(tree, mutant, content, limits)
-                file.write(json.dumps({**asdict(mutant), "caught": tried[key]}) + "\n")
-                file.flush()
-            if not tried[key]:
-                survived.append(mutant)
-                bar.write(f"survived:\n{mutant.diff}")
-    if not work:
-        raise SystemExit("there was no mistake to plant")
+            tried.append(mutant)
+            if (mutant.file, mutant.diff) not in caught:
+                compiled = content is None
+                if compiled not in trees:
+                    patches = [each.tests for each, of in work if of is None]
+                    trees[compiled] = prepared(compiled, patches if compiled else [])
+                if plant(mutant, content, trees[compiled]):
+                    file.write(json.dumps([mutant.file, mutant.diff]) + "\n")
+                    file.flush()
+                else:
+                    survived.append(mutant)
+                    bar.write(f"survived:\n{mutant.diff}")
+            if options.json is not None:
+                write_outcome(options, tried, survived)
     share = 1.0 - len(survived) / len(work)
     print(f"{len(work) - len(survived)} of {len(work)} mistakes were caught: {share:.0%}")
     for mutant in survived:
         print(f"\nsurvived {' '.join(mutant.tests)}:\n{mutant.diff}")
     return int(share < LEAST)
+
+
+def write_outcome(
+    options: argparse.Namespace, planted: list[Mutant], survived: list[Mutant]
+) -> None:
+    """What was planted and what survived, with the reasons that the file has for it."""
+    path: Path = options.json
+    before = json.loads(path.read_text())["survivors"] if path.exists() else []
+    reasons = {(each["file"], each["diff"]): each["reason"] for each in before}
+    outcome = {
+        "seed": options.seed,
+        "files": options.only,
+        "planted": len(planted),
+        "caught": len(planted) - len(survived),
+        "survivors": [
+            {**asdict(mutant), "reason": reasons.get((mutant.file, mutant.diff), "")}
+            for mutant in survived
+        ],
+        "mistakes": [asdict(mutant) for mutant in planted],
+    }
+    path.write_text(json.dumps(outcome, indent=1) + "\n")
 
 
 if __name__ == "__main__":

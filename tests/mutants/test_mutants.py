@@ -37,6 +37,26 @@ def test_a_mistake_changes_what_runs():
     assert len(dropped) == 2
 
 
+def test_texts_are_left_alone():
+    pytest.importorskip("cosmic_ray")
+    source = """
+@dataclass(frozen=True)
+class Halves:
+    '''1 + 2'''
+
+    size: int | None
+
+    def named(self, parts, *, most: int | None = None):
+        return self
+
+    def check(self, *parts, most=option(help="1", stacklevel=2)):
+        warnings.warn(f"{1 + 2} of {self.size * 3}", Unusual, stacklevel=2)
+        text = f"part{'s' if len(parts) > 1 else ''}"
+        raise ValueError(f"size: expected {most - 1}; got {join(parts, end=1)}")
+"""
+    assert all(python.mistake(source, random.Random(seed)) is None for seed in range(20))
+
+
 def test_the_same_seed_makes_the_same_mistakes():
     pytest.importorskip("cosmic_ray")
     first, second = ([python.mistake(SOURCE, random.Random(s)) for s in range(5)] for _ in "ab")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 import vaekernels as vk
 from tests.ops import convs
 from tests.ops.convs import Conv
+from vaekernels import _extension
 
 # The second runs on the library, which has its own copy of the weight.
 SHAPES = ((1, 20, 20, 9, 9), (1, 6, 20, 9, 9))
@@ -116,20 +118,35 @@ def test_filters_that_follow_each_other_in_the_same_memory(conv: Conv) -> None:
         del tensors["weight"]
 
 
-def test_both_tiers_and_both_uses_of_a_filter_are_kept_apart() -> None:
-    """The same memory as a filter of two ops, in two tiers."""
-    x, weight = torch.randn(1, 20, 8, 8), torch.randn(20, 20, 4, 4)
-    calls = [
-        lambda op=op, precision=precision: getattr(vk, op)(
-            x, weight, precision=precision, backend="cpu"
-        )
-        for op in ("downsample_conv4x4", "conv_transpose4x4")
-        for precision in convs.PRECISIONS
-    ]
-    first = [call() for call in calls]
+@pytest.fixture
+def extension() -> Iterator[Any]:
+    """The library; its capability is set back."""
+    library = _extension.load()
+    best = library.cpu_capability()
+    yield library
+    library.set_cpu_capability(best)
+
+
+@pytest.mark.parametrize("taps", (3, 4))
+def test_what_is_kept_for_one_call_serves_no_other(taps: int, extension: Any) -> None:
+    """The same memory as the filter of several ops, in both tiers, on each capability."""
+    x, weight = torch.randn(1, 20, 8, 8), torch.randn(20, 20, taps, taps)
+    ops = {
+        3: ("conv3x3", "upsample_conv3x3", "downsample_conv3x3"),
+        4: ("downsample_conv4x4", "conv_transpose4x4"),
+    }[taps]
+
+    def call(op: str, precision: str, capability: str, weight: Tensor) -> Tensor:
+        extension.set_cpu_capability(capability)
+        return getattr(vk, op)(x, weight, precision=precision, backend="cpu")
+
+    calls = list(itertools.product(ops, convs.PRECISIONS, extension.cpu_capabilities()))
+    # A filter of its own for each: nothing can have been kept.
+    weights = [weight.clone() for _ in calls]
+    first = [call(*each, own) for each, own in zip(calls, weights, strict=True)]
     for _ in range(2):
-        for call, expected in zip(calls, first, strict=True):
-            assert torch.equal(call(), expected)
+        for each, expected in zip(calls, first, strict=True):
+            assert torch.equal(call(*each, weight), expected), each
 
 
 def test_a_view_of_a_filter_is_another_filter() -> None:

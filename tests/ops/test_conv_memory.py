@@ -24,7 +24,11 @@ X = torch.randn(2, 16, 32, 32)
 def _nothing_kept() -> Iterator[None]:
     convs.skip_if_refused("cpu")
     gc.collect()
+    # Threads free what is theirs: as many as other tests have set.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
     vk.empty_cache()
+    torch.set_num_threads(threads)
     yield
     vk.empty_cache()
 
@@ -221,6 +225,22 @@ def test_memory_is_freed_when_asked() -> None:
     assert extension.scratch_bytes() == extension.pool_bytes() == kept() == 0
     with torch.no_grad():
         assert torch.equal(vk.conv3x3(X, weight), first)
+
+
+def test_what_a_block_keeps_is_freed_behind_it_and_nothing_else() -> None:
+    extension = _extension.load()
+    mine, other, unused = small(), small(), torch.nn.Parameter(torch.empty(2, 2, device="meta"))
+    image, wide = torch.randn(1, 16, 128, 256), torch.randn(64, 16, 3, 3)
+    with torch.no_grad():
+        vk.conv3x3(X, other)
+        filters, pool = kept(), extension.pool_bytes()
+        assert filters > 0
+        with _filters.released_after([mine, unused, wide]):
+            vk.conv3x3(X, mine)
+            assert kept() == 2 * filters
+            vk.upsample_conv3x3(image, wide)  # 32 MB
+            assert extension.pool_bytes() > pool
+        assert (kept(), extension.pool_bytes()) == (filters, pool)
 
 
 def test_the_end_of_the_interpreter() -> None:

@@ -13,6 +13,7 @@ from torch._dynamo.testing import CompileCounter
 import vaekernels as vk
 from tests.ops.norms import CASES, LAYOUTS, check, draw, laid, run
 from vaekernels import _extension, registry
+from vaekernels.ops._define import DTYPES
 
 needs_extension = pytest.mark.skipif(
     bool(_extension.refusals()), reason="built without the C++ extension"
@@ -259,6 +260,16 @@ def test_the_statistics_carry_no_gradient() -> None:
     assert y.requires_grad
     assert not mean.requires_grad
     assert not rstd.requires_grad
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_what_tracing_sees_of_the_statistics(dtype: torch.dtype) -> None:
+    x, weight, bias = (t.to("meta", dtype) for t in draw((3, 8, 5, 5)))
+    y, mean, rstd = torch.ops.vaekernels.group_norm_silu(x, weight, bias, 2, 1e-6, "silu")
+    assert (y.shape, y.dtype) == (x.shape, dtype)
+    for statistics in (mean, rstd):
+        assert statistics.shape == (3, 2)
+        assert statistics.dtype == torch.promote_types(dtype, torch.float32)
 
 
 @needs_extension

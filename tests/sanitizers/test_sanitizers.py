@@ -49,10 +49,7 @@ def check_clean(status: int, report: str) -> None:
         assert name not in report, report[-6000:]
 
 
-@pytest.mark.parametrize(
-    ("sanitizer", "calls"),
-    [(MEMORY, 150), pytest.param(RACES, 60, marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize(("sanitizer", "calls"), [(MEMORY, 150), (RACES, 300)])
 def test_random_calls(sanitizer: str, calls: int, library_of: Callable[[str], Path]) -> None:
     package = build.package(library_of(sanitizer))
     status, report = build.run(package, sanitizer, EXERCISE, "0", str(calls))
@@ -160,13 +157,7 @@ print("done")
 """
 
 
-@pytest.mark.parametrize(
-    "mistake",
-    [
-        pytest.param(m, id=name, marks=[pytest.mark.slow] if m.sanitizer == RACES else [])
-        for name, m in MISTAKES.items()
-    ],
-)
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_is_reported(
     mistake: Mistake, library_of: Callable[[str], Path], tmp_path: Path
 ) -> None:
