@@ -34,7 +34,11 @@ at::Tensor draw_seed(std::optional<at::Device> device) {
   std::lock_guard<std::mutex> lock(generator.mutex());
   auto* cpu_generator = at::check_generator<at::CPUGeneratorImpl>(generator);
   at::Tensor seed = at::empty({}, at::kLong);
-  *seed.mutable_data_ptr<int64_t>() = static_cast<int64_t>(cpu_generator->random64());
+  // As torch.randint(-2**63, 2**63 - 1) maps it, so that generator= and compiled functions, which
+  // draw by that, have the same seeds.
+  constexpr uint64_t kRange = ~uint64_t{0}, kBase = uint64_t{1} << 63;
+  *seed.mutable_data_ptr<int64_t>() =
+      static_cast<int64_t>(cpu_generator->random64() % kRange + kBase);
   return seed;
 }
 

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from vaekernels.ops._checks import checked_clamp
 from vaekernels.ops.gaussian_kl import gaussian_kl
 from vaekernels.ops.gaussian_nll import gaussian_nll
 from vaekernels.ops.rsample_kl import rsample_kl
@@ -75,6 +76,8 @@ class DiagonalGaussian:
         deterministic: bool,
         logvar_clamp: tuple[float, float] | None,
     ) -> None:
+        if logvar_clamp is not None:
+            checked_clamp("DiagonalGaussian", logvar_clamp)
         self.mean = mean
         self.deterministic = deterministic
         self.logvar_clamp = logvar_clamp

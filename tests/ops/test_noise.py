@@ -111,6 +111,21 @@ def test_seed_step_and_id_each_give_other_noise() -> None:
         assert abs(float(torch.corrcoef(torch.cat([base, other]))[0, 1])) < 0.15
 
 
+def test_all_ways_to_the_default_generator_draw_one_seed() -> None:
+    """None, that generator, another in its state, and a compiled function."""
+    zeros = torch.zeros(2, 3)
+    own = torch.Generator()
+    calls = (
+        lambda: vk.rsample_kl(zeros, zeros)[0],
+        lambda: vk.rsample_kl(zeros, zeros, generator=torch.default_generator)[0],
+        lambda: vk.rsample_kl(zeros, zeros, generator=own.manual_seed(3))[0],
+        torch.compile(lambda: vk.rsample_kl(zeros, zeros)[0], backend="eager"),
+    )
+    first, *others = [(torch.manual_seed(3), call())[1] for call in calls]
+    for other in others:
+        assert torch.equal(first, other)
+
+
 def test_the_torch_generator_decides_when_no_seed_is_given() -> None:
     mean, logvar = torch.zeros(2, 9), torch.zeros(2, 9)
     torch.manual_seed(5)

@@ -108,3 +108,11 @@ def test_gradients_of_each_image(conv: convs.Conv, backend: str) -> None:
 
     mapped = torch.vmap(torch.func.grad(loss))(tensors["x"])
     torch.testing.assert_close(mapped, _rows(loss, [tensors["x"]]), rtol=1e-4, atol=1e-4)
+
+
+def test_torch_checks_what_it_traced() -> None:
+    """With gradients and without, as ``torch.jit.trace`` does by default, it is one graph."""
+    convs.skip_if_refused("cpu")
+    layer = vk.nn.DownsampleConv4x4(8, 8)
+    x = torch.randn(1, 8, 8, 8)
+    torch.testing.assert_close(torch.jit.trace(layer, (x,))(x), layer(x))

@@ -54,7 +54,7 @@ class DownsampleConv4x4(nn.Conv2d):
             dtype=dtype,
         )
         self.activation = _checked("DownsampleConv4x4", activation)
-        self.negative_slope = negative_slope
+        self.negative_slope = _checked_slope("DownsampleConv4x4", negative_slope)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, Ci, H, W) to (B, Co, H // 2, W // 2)."""
@@ -117,7 +117,7 @@ class ConvTranspose4x4(nn.ConvTranspose2d):
             dtype=dtype,
         )
         self.activation = _checked("ConvTranspose4x4", activation)
-        self.negative_slope = negative_slope
+        self.negative_slope = _checked_slope("ConvTranspose4x4", negative_slope)
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # torch's takes a size too
         """(B, Ci, H, W) to (B, Co, 2H, 2W)."""
@@ -158,6 +158,12 @@ def _activate(layer: DownsampleConv4x4 | ConvTranspose4x4, y: Tensor) -> Tensor:
     if layer.activation == "leaky_relu":
         return F.leaky_relu(y, layer.negative_slope)
     return F.relu(y) if layer.activation == "relu" else F.silu(y)
+
+
+def _checked_slope(layer: str, slope: float) -> float:
+    if not isinstance(slope, (int, float)):
+        raise TypeError(f"{layer}: negative_slope must be a number; got {type(slope).__name__}")
+    return slope
 
 
 def _checked(layer: str, activation: str | None) -> str | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -17,6 +20,8 @@ def _floating(op: str, name: str, value: object, expected: str = "a tensor") -> 
         raise TypeError(
             f"{op}: {name} must be float64, float32, bfloat16 or float16; got {value.dtype}"
         )
+    if value.layout != torch.strided:
+        raise TypeError(f"{op}: {name} must be a dense tensor; got the layout {value.layout}")
     return value
 
 
@@ -81,6 +86,19 @@ def check_step(op: str, step: int) -> None:
         raise TypeError(f"{op}: step must be an integer; got {type(step).__name__}")
     if not 0 <= step < 2**32:
         raise ValueError(f"{op}: step must be in [0, 2**32); got {step}")
+
+
+def checked_clamp(op: str, value: Any) -> tuple[float, float]:
+    """``logvar_clamp`` as its two bounds; None is unbounded."""
+    if value is None:
+        return -math.inf, math.inf
+    fits = isinstance(value, (tuple, list)) and len(value) == 2
+    if not fits or not all(isinstance(bound, (int, float)) for bound in value):
+        raise TypeError(f"{op}: logvar_clamp must be (low, high) or None; got {value!r}")
+    low, high = value
+    if not low <= high:
+        raise ValueError(f"{op}: logvar_clamp must be (low, high); got {value}")
+    return low, high
 
 
 def derivatives_are_transformed() -> bool:

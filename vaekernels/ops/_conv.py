@@ -91,12 +91,14 @@ def check_conv(
     weight = _floating(op, "weight", weight)
     incoming, outgoing = (0, 1) if transposed else (1, 0)
     channels = x.shape[1]
+    if channels < 1:
+        raise ValueError(f"{op}: x must have at least one channel; got {tuple(x.shape)}")
     if (
         weight.ndim != 4
         or weight.shape[2] != kernel
         or weight.shape[3] != kernel
         or weight.shape[incoming] != channels
-        or min(weight.shape[0], weight.shape[1]) < 1
+        or weight.shape[outgoing] < 1
     ):
         dims = f"{channels}, Co" if transposed else f"Co, {channels}"
         raise ValueError(
@@ -173,6 +175,9 @@ def run_conv(
         raise ValueError(
             f"{op}: activation must be None, 'relu', 'silu' or 'leaky_relu'; got {activation!r}"
         )
+    if not isinstance(negative_slope, (int, float)):
+        kind = type(negative_slope).__name__
+        raise TypeError(f"{op}: negative_slope must be a number; got {kind}")
     if not 0.0 <= negative_slope < float("inf"):
         # A negative one would hide the sign that backward reads from the result.
         raise ValueError(f"{op}: negative_slope must be at least 0; got {negative_slope}")

@@ -34,6 +34,8 @@ def constant(weight: Tensor) -> Tensor:
     """
     if not keeps_filters(weight) or derivatives_are_transformed():
         return weight
+    if torch._C._get_tracing_state() is not None:  # torch.jit.trace would record the detaching
+        return weight
     _watch(weight)
     return weight.detach() if weight.requires_grad else weight
 

@@ -41,6 +41,10 @@ def seed_tensor(
     ``generator``, or from the default generator of ``device``, and stays on that device: no
     synchronisation, and a CUDA graph draws a new one at each replay.
     """
+    if not isinstance(generator, (torch.Generator, type(None))):
+        raise TypeError(
+            f"{op}: generator must be a torch.Generator or None; got {type(generator).__name__}"
+        )
     if seed is None:
         if generator is None and device.type == "cpu" and not _is_traced():
             draw = _extension_draw_seed()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -92,3 +93,5 @@ def _check_shape(shape: object) -> None:
             raise TypeError(f"randn: shape must be a tuple of integers; got {tuple(shape)}")
         if extent < 0:
             raise ValueError(f"randn: shape must not have negative sizes; got {tuple(shape)}")
+    if all(isinstance(extent, int) for extent in shape) and math.prod(shape) >= 2**63:
+        raise ValueError(f"randn: shape must have less than 2**63 elements; got {tuple(shape)}")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from vaekernels import registry
-from vaekernels.ops._checks import check_like, check_rows, check_sample_ids, check_step
+from vaekernels.ops._checks import (
+    check_like,
+    check_rows,
+    check_sample_ids,
+    check_step,
+    checked_clamp,
+)
 from vaekernels.ops._define import OpDefinition, define
 from vaekernels.ops._seed import seed_tensor
 
@@ -105,9 +109,7 @@ def rsample_kl(
     check_step("rsample_kl", step)
     if sample_ids is not None:
         check_sample_ids("rsample_kl", sample_ids, mean.shape[0])
-    low, high = (-math.inf, math.inf) if logvar_clamp is None else logvar_clamp
-    if not low <= high:
-        raise ValueError(f"rsample_kl: logvar_clamp must be (low, high); got {logvar_clamp}")
+    low, high = checked_clamp("rsample_kl", logvar_clamp)
     seed = seed_tensor("rsample_kl", seed, generator, mean.device)
     run = registry.implementation("rsample_kl", mean, backend)
     return run(mean, logvar, seed, step, sample_ids, low, high)
