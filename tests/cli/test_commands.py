@@ -255,3 +255,10 @@ def test_info_shows_every_op_with_what_each_backend_says(invoke, monkeypatch):
         for backend in next(iter(ops.values())):
             assert backend in table.split("conv3x3")[0]
         assert all(op in table for op in ops)
+
+
+def test_folders_on_the_way_to_the_output_are_made(invoke, run, tmp_path):
+    out = tmp_path / "new" / "folders" / "a.png"
+    for _ in range(2):
+        assert invoke("sample", run, "--out", out).exit_code == 0
+    assert png_size(out)

@@ -404,3 +404,15 @@ def test_changes_before_compilation_are_compiled() -> None:
         compiled = torch.compile(lambda z: model.decode(z).sample, fullgraph=True, backend="eager")
         torch.testing.assert_close(compiled(z), model.decode(z).sample)
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("place", ((nn.GroupNorm, "forward"), (F, "silu")), ids=("norm", "silu"))
+def test_either_half_of_a_fused_layer_may_be_replaced(
+    place: tuple[Any, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, layer = torch.randn(2, 8, 5, 5), vk.nn.GroupNormSiLU(4, 8)
+    unchanged, original = layer(x), getattr(*place)
+    monkeypatch.setattr(*place, lambda *args, **options: 2.0 * original(*args, **options))
+    expected = F.silu(nn.GroupNorm.forward(layer, x))
+    torch.testing.assert_close(layer(x), expected)
+    assert not torch.allclose(unchanged, expected)
