@@ -70,6 +70,11 @@ def original_class(module: nn.Module) -> type[nn.Module]:
     return getattr(type(module), "_vaekernels_original", type(module))
 
 
+def forward_of_class(kind: type[nn.Module]) -> Any:
+    """The forward that ``kind`` has; None for a traced module's, which has none but its own."""
+    return getattr(kind, "forward", None)
+
+
 def runs_forward_of(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether the forward of ``module`` is that of PyTorch's ``kind``, and no part is replaced.
 

@@ -63,12 +63,12 @@ def _make_class(
     if is_attention(original):
         own = forward_of(own)
 
-    @functools.wraps(original.forward)
-    def accelerated(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    def unguarded(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return run(self, own, args, kwargs)
 
-    if on_nonfinite is not None:
-        accelerated = guarded_if_outermost(accelerated, on_nonfinite)
+    accelerated: Callable[..., Any] = (
+        unguarded if on_nonfinite is None else guarded_if_outermost(unguarded, on_nonfinite)
+    )
 
     @functools.wraps(original.forward)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:

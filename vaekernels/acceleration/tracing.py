@@ -22,7 +22,13 @@ from torch import fx, nn
 
 from vaekernels.acceleration.surroundings import ABSENT, Read, Untraceable, reads_of
 from vaekernels.acceleration.symbols import OnlySymbols, Tracer, message_of
-from vaekernels.plain_layers import all_are_observed, is_observed, original_class, runs_forward_of
+from vaekernels.plain_layers import (
+    all_are_observed,
+    forward_of_class,
+    is_observed,
+    original_class,
+    runs_forward_of,
+)
 
 _SIMPLE = (bool, int, float, complex, str, type(None), torch.dtype, torch.device, type)
 _FUNCTIONS = (FunctionType, BuiltinFunctionType)
@@ -89,7 +95,7 @@ def _class_of(child: nn.Module | None) -> _Class | None:
     if child is None:
         return None
     kind = original_class(child)
-    return kind, child.__dict__.get("forward", kind.forward)
+    return kind, child.__dict__.get("forward", forward_of_class(kind))
 
 
 def _descend(module: nn.Module, path: Path) -> nn.Module | None:
