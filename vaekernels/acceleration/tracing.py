@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from vaekernels.acceleration.functions import methods_of
 from vaekernels.acceleration.surroundings import ABSENT, Read, Untraceable, reads_of
 from vaekernels.acceleration.symbols import OnlySymbols, Tracer, message_of
 from vaekernels.plain_layers import (
@@ -295,7 +296,7 @@ def trace(
         {**second.children, **first.children},
         {**second.containers, **first.containers},
         tuple(dict.fromkeys([*first.inlined, *second.inlined])),
-        reads,
+        (*reads, *methods_of(runs[0].graph)),
     )
     return Trace(runs[0].graph, merged)
 
