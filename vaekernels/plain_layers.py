@@ -7,7 +7,12 @@ functions are remembered when this module is imported; each call compares.
 
 from __future__ import annotations
 
-from types import BuiltinFunctionType, FunctionType
+from types import (
+    BuiltinFunctionType,
+    FunctionType,
+    MethodDescriptorType,
+    WrapperDescriptorType,
+)
 from typing import Any
 
 import torch
@@ -43,7 +48,7 @@ def is_from_torch(function: object) -> bool:
         return function.__module__.split(".")[0] in ("torch", "builtins")
     if isinstance(function, FunctionType):
         return str(function.__globals__.get("__name__", "")).startswith("torch.")
-    return isinstance(function, BuiltinFunctionType)
+    return isinstance(function, (BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType))
 
 
 def _original(owner: Any, name: str) -> object:
@@ -63,11 +68,24 @@ _FUNCTIONS = {
     kind: tuple((owner, name, _original(owner, name)) for owner, name in parts if owner is not kind)
     for kind, parts in _MADE_OF.items()
 }
+# Methods of tensors that a step of a chain stands for (acceleration/functions.py).
+TENSOR_METHODS = {
+    name: _original(torch.Tensor, name)
+    for name in (
+        *("add", "relu", "sigmoid", "contiguous"),
+        *("__add__", "__iadd__", "__mul__", "__truediv__"),
+    )
+}
 
 
 def original_class(module: nn.Module) -> type[nn.Module]:
     """The class of ``module``, or the one it had before it was accelerated."""
     return getattr(type(module), "_vaekernels_original", type(module))
+
+
+def forward_of_class(kind: type[nn.Module]) -> Any:
+    """The forward that ``kind`` has; None for a traced module's, which has none but its own."""
+    return getattr(kind, "forward", None)
 
 
 def runs_forward_of(module: nn.Module, kind: type[nn.Module]) -> bool:

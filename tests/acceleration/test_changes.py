@@ -234,3 +234,29 @@ def test_wrong_inputs_have_the_errors_of_the_original() -> None:
     unbatched = torch.ones(16, 9, 9)
     with vk.accelerate(model):
         assert model(unbatched).shape == unbatched.shape
+
+
+@pytest.mark.parametrize("index", [0, 1], ids=["block", "layer"])
+@pytest.mark.parametrize("then", ["restore", "with", "again", "otherwise", "guarded"])
+@torch.no_grad()
+def test_a_bound_forward_that_was_kept_works_whatever_the_class_is_later(
+    index: int, then: str
+) -> None:
+    """Adapters replace ``module.forward`` by one that calls the one that they found."""
+    model = nn.Sequential(own_model("ResBlock"), nn.Conv2d(16, 16, 3, padding=1))
+    x = images(model[0])
+    y = model[0](x)
+    expected = model[1](y * 2) if index == 0 else model[1](y) * 2
+    handle = vk.accelerate(model, on_nonfinite="raise" if then == "guarded" else None)
+    old = model[index].forward
+    model[index].forward = lambda t: old(t) * 2
+    torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+    if then == "with":
+        with handle:
+            pass
+    elif then in ("again", "otherwise"):
+        vk.accelerate(model, precision="highest" if then == "otherwise" else None)
+    else:
+        handle.restore()
+        assert torch.equal(model(x), expected)
+    torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)

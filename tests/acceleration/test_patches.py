@@ -100,6 +100,113 @@ def test_what_is_replaced_counts(
     handle.restore()
 
 
+def doubled(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def changed(self: nn.Module, x: Tensor) -> Tensor:
+        return method(self, x) * 2
+
+    return changed
+
+
+class Decorated(Base):
+    @doubled
+    def head(self, x: Tensor) -> Tensor:
+        return F.silu(self.norm(x))
+
+    @doubled
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.conv(self.head(x)))
+
+
+@pytest.mark.parametrize("name", ["head", "forward"])
+@torch.no_grad()
+def test_functions_that_one_decorator_made(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Decorated()
+    with vk.accelerate(model) as handle:
+        assert not handle.report.unfollowed
+        unchanged = model(X)
+        (cell,) = getattr(Decorated, name).__closure__
+        monkeypatch.setattr(cell, "cell_contents", halved(cell.cell_contents))
+        got = model(X)
+    torch.testing.assert_close(got, model(X), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(got, unchanged, rtol=1e-3)
+
+
+class Half(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(16, 16, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.conv(x))
+
+
+class Whole(Half):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(super().forward(x))
+
+
+@pytest.mark.parametrize("name", ["relu", "silu"])
+@torch.no_grad()
+def test_functions_of_a_namespace_that_several_forwards_read(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Whole()
+    with vk.accelerate(model):
+        unchanged = model(X)
+        monkeypatch.setattr(F, name, halved(getattr(F, name)))
+        got = model(X)
+    torch.testing.assert_close(got, model(X), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(got, unchanged, rtol=1e-3)
+
+
+class Operators(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(4, 16)
+        self.conv = nn.Conv2d(16, 16, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.conv(x)
+        x = self.conv(x).relu()
+        x = x.add(self.conv(x.contiguous()))
+        h = self.norm(x)
+        h = self.conv(h * h.sigmoid())
+        h += x
+        return (h + self.conv(h)) / 1
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("name", plain_layers.TENSOR_METHODS)
+@torch.no_grad()
+def test_methods_of_tensors_that_are_replaced_count(
+    name: str, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = getattr(Tensor, name)
+    model = nn.Sequential(Operators(), Operators()).eval()
+    unchanged = model(X)
+
+    def patch(self: Tensor, *args: Any) -> Tensor:
+        y = method(self, *args)
+        # The ops make contiguous copies too.
+        own = name != "contiguous" or sys._getframe(1).f_code is Operators.forward.__code__
+        return torch.mul(y, 0.5) if own else y
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Tensor, name, patch)
+        expected = model(X)
+    assert not torch.allclose(expected, unchanged, rtol=1e-3)
+    with monkeypatch.context() as patched:
+        if when == "before":
+            patched.setattr(Tensor, name, patch)
+        handle = vk.accelerate(model)
+        patched.setattr(Tensor, name, patch)
+        got = model(X)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model(X), unchanged, rtol=1e-4, atol=1e-5)
+    assert not handle.report.unfollowed or when == "before"
+    handle.restore()
+
+
 @pytest.mark.parametrize("kind", ["subclass", "instance", "conv_forward", "method"])
 @torch.no_grad()
 def test_what_is_set_later_counts(kind: str) -> None:

@@ -100,3 +100,33 @@ def test_a_wrong_argument_is_named() -> None:
     with pytest.raises(RuntimeError, match="channels"):
         vk.accelerate(model, verify=images(own_model("ResBlock")))
     assert not any(hasattr(type(m), "_vaekernels_original") for m in model.modules())
+
+
+@pytest.mark.parametrize("compiler", ["trace", "script"])
+@pytest.mark.parametrize("place", ["model", "sequential", "attribute"])
+@torch.no_grad()
+def test_what_torchscript_runs_stays(compiler: str, place: str) -> None:
+    class Around(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner, self.conv = inner, nn.Conv2d(4, 4, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(self.inner(x))
+
+    x = torch.randn(1, 4, 8, 8)
+    layers = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
+    compiled = torch.jit.trace(layers, x) if compiler == "trace" else torch.jit.script(layers)
+    model = {
+        "model": lambda: compiled,
+        "sequential": lambda: nn.Sequential(compiled, nn.Conv2d(4, 4, 3, padding=1)),
+        "attribute": lambda: Around(compiled),
+    }[place]()
+    expected = model(x)
+    with vk.accelerate(model) as handle:
+        torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+        assert [layer.op for layer in handle.report.layers] == [None] + ["conv3x3"] * (
+            place != "model"
+        )
+        assert handle.report.stays[0].reason.startswith("no op for ")
+    assert torch.equal(model(x), expected)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vaekernels.acceleration.layouts import takes
 from vaekernels.ops._attention import attend, prefers_rows
-from vaekernels.plain_layers import original_class
+from vaekernels.plain_layers import forward_of_class, original_class
 
 _MODULE = "diffusers.models.attention_processor"
 _ABSENT = ("spatial_norm", "norm_q", "norm_k")  # none of them in autoencoders
@@ -24,8 +24,9 @@ _ABSENT = ("spatial_norm", "norm_q", "norm_k")  # none of them in autoencoders
 
 def is_attention(kind: type[nn.Module]) -> bool:
     """Whether modules of a class compute what diffusers' ``Attention`` does."""
-    forward: Any = kind.forward
-    return f"{forward.__module__}.{forward.__qualname__}" == f"{_MODULE}.Attention.forward"
+    forward = forward_of_class(kind)
+    name = f"{getattr(forward, '__module__', '')}.{getattr(forward, '__qualname__', '')}"
+    return name == f"{_MODULE}.Attention.forward"
 
 
 def forward_of(own: Callable[..., Any]) -> Callable[..., Any]:

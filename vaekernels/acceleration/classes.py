@@ -63,9 +63,19 @@ def _make_class(
     if is_attention(original):
         own = forward_of(own)
 
+    def unguarded(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return run(self, own, args, kwargs)
+
+    accelerated: Callable[..., Any] = (
+        unguarded if on_nonfinite is None else guarded_if_outermost(unguarded, on_nonfinite)
+    )
+
     @functools.wraps(original.forward)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return run(self, own, args, kwargs)
+        # A bound forward, which adapters keep, outlives the class of its module.
+        if not isinstance(self, made):
+            return type(self).forward(self, *args, **kwargs)
+        return accelerated(self, *args, **kwargs)
 
     members: dict[str, Any] = {
         "__module__": original.__module__,
@@ -75,7 +85,7 @@ def _make_class(
         "__copy__": _copy_of(original),
         "__reduce_ex__": _refuse_to_pickle,
         "_vaekernels_original": original,
-        "forward": forward if on_nonfinite is None else guarded_if_outermost(forward, on_nonfinite),
+        "forward": forward,
     }
     if isinstance(run, ModuleForward):
 

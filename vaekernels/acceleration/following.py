@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 from vaekernels.acceleration.forwards import Variant, compiled
@@ -69,6 +70,8 @@ def follow(module: nn.Module) -> Followed:
     """
     if "forward" in module.__dict__:
         raise Untraceable("it was replaced on the instance")
+    if isinstance(module, torch.jit.ScriptModule):
+        raise Untraceable("TorchScript runs it")
     parameters = list(inspect.signature(original_class(module).forward).parameters.values())[1:]
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     named = {p.name: p.default for p in parameters if p.kind not in variadic}

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import fx
 
 from vaekernels.acceleration.layers import ASYMMETRIC, IDLE
+from vaekernels.acceleration.surroundings import Read, Untraceable
+from vaekernels.plain_layers import TENSOR_METHODS
 
 
 def function_step(node: fx.Node) -> tuple[str, float] | None:
@@ -18,6 +20,26 @@ def function_step(node: fx.Node) -> tuple[str, float] | None:
     name = node.target if node.op == "call_method" else _NAMES.get(node.target)
     step = _STEPS.get(str(name))
     return None if step is None else step(node)
+
+
+def methods_of(graph: fx.Graph) -> tuple[Read, ...]:
+    """The methods of ``torch.Tensor`` that ``graph`` calls and steps may stand for.
+
+    Raises:
+        Untraceable: one was replaced.
+    """
+    names = {
+        node.target if node.op == "call_method" else f"__{getattr(node.target, '__name__', '')}__"
+        for node in graph.nodes
+        if node.op == "call_method" or getattr(node.target, "__module__", "") == "_operator"
+    }
+    reads = tuple(
+        Read(torch.Tensor, name, method) for name, method in TENSOR_METHODS.items() if name in names
+    )
+    for read in reads:
+        if not read.is_as_it_was():
+            raise Untraceable(f"torch.Tensor.{read.name} was replaced")
+    return reads
 
 
 def simplify(graph: fx.Graph) -> None:

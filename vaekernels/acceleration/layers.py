@@ -13,6 +13,7 @@ from torch import nn
 
 from vaekernels.plain_layers import (
     convolution_geometry,
+    forward_of_class,
     is_from_torch,
     original_class,
     runs_forward_of,
@@ -54,7 +55,7 @@ _LIKE_FUNCTIONS: dict[str, type[nn.Module]] = {
 def is_torch_layer(module: nn.Module) -> bool:
     """Whether ``module`` is one of PyTorch's as it is there, which take any layout."""
     kind = original_class(module)
-    unchanged = "forward" not in module.__dict__ and is_from_torch(kind.forward)
+    unchanged = "forward" not in module.__dict__ and is_from_torch(forward_of_class(kind))
     return unchanged and kind.__module__.startswith("torch.nn.modules.")
 
 

@@ -36,8 +36,8 @@ class Read(NamedTuple):
     """A name that was read.
 
     Attributes:
-        place: the mapping that it is in, or the variable of a closure.
-        name: in the mapping.
+        place: the mapping that it is in, what has it as an attribute, or the variable of a closure.
+        name: in the mapping, or of the attribute.
         value: ABSENT where there was none.
     """
 
@@ -49,6 +49,8 @@ class Read(NamedTuple):
         """Whether reading it gives the same object."""
         if type(self.place) is CellType:
             return self.place.cell_contents is self.value
+        if isinstance(self.place, (FunctionType, type)):
+            return getattr(self.place, self.name, ABSENT) is self.value
         return self.place.get(self.name, ABSENT) is self.value
 
 
@@ -123,7 +125,8 @@ class _Reader:
         self.found: dict[tuple[int, str], Read] = {}
         self._kinds = [k for k in kind.__mro__ if k not in nn.Module.__mro__]
         self._files = {getattr(forward, "__module__", ""), *(k.__module__ for k in self._kinds)}
-        self._walked: set[CodeType] = set()
+        self._walked: set[tuple[object, ...]] = set()
+        self._read_by: set[tuple[int, str, frozenset[str]]] = set()
 
     def function(self, function: Any) -> None:
         """Read the code of ``function``, if it is Python's and in a file of the module."""
@@ -137,9 +140,10 @@ class _Reader:
 
     def code(self, code: CodeType, place: dict[str, Any], cells: Sequence[CellType]) -> None:
         """Read what ``code`` refers to, with its globals and the variables of its closure."""
-        if code in self._walked:
+        key = (code, *map(id, cells))  # what a decorator makes shares its code
+        if key in self._walked:
             return
-        self._walked.add(code)
+        self._walked.add(key)
         names = _names_of(code)
         for name in names.stored_globals:
             raise Untraceable(f"it sets the global {name}")
@@ -166,8 +170,10 @@ class _Reader:
                 self.function(part)
 
     def _read(self, names: _Names, owner: Any, place: Any, name: str, value: Any) -> None:
-        if (id(owner), name) in self.found:
+        # Each code reads attributes of its own of what others read too.
+        if (id(owner), name, names.of_attributes) in self._read_by:
             return
+        self._read_by.add((id(owner), name, names.of_attributes))
         if isinstance(value, _CHANGEABLE):
             raise Untraceable(f"it reads {name}, whose changes would go unseen")
         self.found[id(owner), name] = Read(place, name, value)

@@ -20,9 +20,16 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from vaekernels.acceleration.functions import methods_of
 from vaekernels.acceleration.surroundings import ABSENT, Read, Untraceable, reads_of
 from vaekernels.acceleration.symbols import OnlySymbols, Tracer, message_of
-from vaekernels.plain_layers import all_are_observed, is_observed, original_class, runs_forward_of
+from vaekernels.plain_layers import (
+    all_are_observed,
+    forward_of_class,
+    is_observed,
+    original_class,
+    runs_forward_of,
+)
 
 _SIMPLE = (bool, int, float, complex, str, type(None), torch.dtype, torch.device, type)
 _FUNCTIONS = (FunctionType, BuiltinFunctionType)
@@ -89,7 +96,7 @@ def _class_of(child: nn.Module | None) -> _Class | None:
     if child is None:
         return None
     kind = original_class(child)
-    return kind, child.__dict__.get("forward", kind.forward)
+    return kind, child.__dict__.get("forward", forward_of_class(kind))
 
 
 def _descend(module: nn.Module, path: Path) -> nn.Module | None:
@@ -289,7 +296,7 @@ def trace(
         {**second.children, **first.children},
         {**second.containers, **first.containers},
         tuple(dict.fromkeys([*first.inlined, *second.inlined])),
-        reads,
+        (*reads, *methods_of(runs[0].graph)),
     )
     return Trace(runs[0].graph, merged)
 
