@@ -8,9 +8,6 @@ namespace vaekernels {
 template <class T>
 struct RsampleKl {
   T logvar_min, logvar_max;
-  // Of backward: an output without a gradient adds no term, where one of 0 would add
-  // 0 * infinity.
-  bool has_grad_z = true, has_grad_kl = true;
 
   VK_INLINE T clamped(T logvar) const {
     logvar = logvar < logvar_min ? logvar_min : logvar;  // comparisons in this form keep NaN
@@ -24,21 +21,37 @@ struct RsampleKl {
     z = fused(std, eps, mean);
     return mean * mean + (std * std - T(1) - lv);
   }
+};
 
-  // grad_z is 0 where it is absent.
-  VK_INLINE T grad_mean(T grad_z, T grad_kl, T mean) const {
-    return has_grad_kl ? fused(grad_kl, mean, grad_z) : grad_z;
+// Its gradients. An output without a gradient adds no term: its gradient is given as 0, which must
+// not meet an infinity. All choices are between numbers, so that loops become vector code.
+template <class T>
+struct RsampleKlGradient {
+  RsampleKl<T> formula;
+  T most_of_z, most_of_kl;  // bounds of the deviation that the terms see: 1 where they are absent
+  T outside;                // the gradient where logvar differs from itself clamped
+
+  VK_INLINE RsampleKlGradient(double logvar_min, double logvar_max, bool has_z, bool has_kl)
+      : formula{static_cast<T>(logvar_min), static_cast<T>(logvar_max)},
+        most_of_z(has_z ? T(INFINITY) : T(1)),
+        most_of_kl(has_kl ? T(INFINITY) : T(1)) {
+    // No gradient flows where logvar was clamped, nor where a NaN met a bound, as in PyTorch;
+    // without bounds only a NaN differs from itself.
+    const bool unbounded = formula.logvar_min == -T(INFINITY) && formula.logvar_max == T(INFINITY);
+    outside = unbounded ? T(NAN) : T(0);
   }
 
-  // No gradient flows where logvar was clamped, nor where a NaN met a bound, as in PyTorch.
-  VK_INLINE T grad_logvar(T grad_z, T grad_kl, T logvar, T eps) const {
-    const bool unbounded = logvar_min == -T(INFINITY) && logvar_max == T(INFINITY);
-    const T lv = clamped(logvar);
+  // Where there is a gradient of the KL; else it is grad_z.
+  VK_INLINE T mean(T grad_z, T grad_kl, T mean) const { return fused(grad_kl, mean, grad_z); }
+
+  VK_INLINE T logvar(T grad_z, T grad_kl, T logvar, T eps) const {
+    const T lv = formula.clamped(logvar);
     const T std = exponential(T(0.5) * lv);
+    const T of_z = std > most_of_z ? most_of_z : std;
+    const T of_kl = std > most_of_kl ? most_of_kl : std;
     // In this order 0 * eps * std is 0 for every finite std.
-    const T from_z = has_grad_z ? grad_z * eps * std : T(0);
-    const T from_kl = has_grad_kl ? grad_kl * (std * std - T(1)) : T(0);
-    return unbounded || lv == logvar ? T(0.5) * (from_z + from_kl) : T(0);
+    const T grad = T(0.5) * (grad_z * eps * of_z + grad_kl * (of_kl * of_kl - T(1)));
+    return lv == logvar ? grad : outside;
   }
 };
 

@@ -1,5 +1,7 @@
 // A reparameterised sample and its KL to the standard normal in one pass; backward recomputes the
 // noise. Also the noise alone. Compiled once per capability; VK_CAPABILITY is its namespace.
+#include <algorithm>
+
 #include "common/rsample_kl.h"
 #include "cpu/items.h"
 #include "cpu/noise_chunk.h"
@@ -34,8 +36,8 @@ void forward(const RsampleKlForward& args, int64_t first, int64_t last) {
 
 template <class T>
 void backward(const RsampleKlBackward& args, int64_t first, int64_t last) {
-  const RsampleKl<T> formula{static_cast<T>(args.logvar_min), static_cast<T>(args.logvar_max),
-                             args.grad_z.present(), args.grad_kl.present()};
+  const RsampleKlGradient<T> gradient(args.logvar_min, args.logvar_max, args.grad_z.present(),
+                                      args.grad_kl.present());
   alignas(64) T mean_scratch[kChunk], logvar_scratch[kChunk], grad_z_scratch[kChunk] = {};
   alignas(64) T grad_mean_scratch[kChunk], grad_logvar_scratch[kChunk], grad_kl[kChunk] = {};
   alignas(64) float eps[kChunk] = {};
@@ -57,9 +59,13 @@ void backward(const RsampleKlBackward& args, int64_t first, int64_t last) {
     }
     if (args.grad_mean.present()) {
       T* grad_mean = target(args.grad_mean, tile.row, tile.begin, grad_mean_scratch);
-      VK_INDEPENDENT
-      for (int64_t i = 0; i < n; ++i) {
-        grad_mean[i] = formula.grad_mean(grad_z[i], grad_kl[i], mean[i]);
+      if (args.grad_kl.present()) {
+        VK_INDEPENDENT
+        for (int64_t i = 0; i < n; ++i) {
+          grad_mean[i] = gradient.mean(grad_z[i], grad_kl[i], mean[i]);
+        }
+      } else {
+        std::copy_n(grad_z, n, grad_mean);
       }
       write(args.grad_mean, tile.row, tile.begin, n, grad_mean);
     }
@@ -69,8 +75,7 @@ void backward(const RsampleKlBackward& args, int64_t first, int64_t last) {
       T* grad_logvar = target(args.grad_logvar, tile.row, tile.begin, grad_logvar_scratch);
       VK_INDEPENDENT
       for (int64_t i = 0; i < n; ++i) {
-        grad_logvar[i] =
-            formula.grad_logvar(grad_z[i], grad_kl[i], logvar[i], static_cast<T>(eps[i]));
+        grad_logvar[i] = gradient.logvar(grad_z[i], grad_kl[i], logvar[i], static_cast<T>(eps[i]));
       }
       write(args.grad_logvar, tile.row, tile.begin, n, grad_logvar);
     }

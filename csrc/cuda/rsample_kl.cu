@@ -55,8 +55,8 @@ __global__ void __launch_bounds__(kThreads, Access::kBlocks)
   Item item;
   if (!find_item(args.partition, kSegment, item)) return;
   const NoiseKey key = noise_key(args.noise, item.row);
-  const RsampleKl<T> formula{static_cast<T>(args.logvar_min), static_cast<T>(args.logvar_max),
-                             args.grad_z.present(), args.grad_kl.present()};
+  const RsampleKlGradient<T> gradient(args.logvar_min, args.logvar_max, args.grad_z.present(),
+                                      args.grad_kl.present());
   const T grad_kl = args.grad_kl.present() ? read_row<T>(args.grad_kl, item.row) : T(0);
   for_each_unit<kUnit>(item, [&](int64_t begin, int n) {
     T grad_z[kUnit] = {}, out[kUnit];
@@ -65,7 +65,9 @@ __global__ void __launch_bounds__(kThreads, Access::kBlocks)
       T mean[kUnit];
       Access::load(args.mean, item.row, begin, n, mean);
 #pragma unroll
-      for (int i = 0; i < kUnit; ++i) out[i] = formula.grad_mean(grad_z[i], grad_kl, mean[i]);
+      for (int i = 0; i < kUnit; ++i) {
+        out[i] = args.grad_kl.present() ? gradient.mean(grad_z[i], grad_kl, mean[i]) : grad_z[i];
+      }
       Access::store(args.grad_mean, item.row, begin, n, out);
     }
     if (args.grad_logvar.present()) {
@@ -74,7 +76,7 @@ __global__ void __launch_bounds__(kThreads, Access::kBlocks)
       if (args.grad_z.present()) normals(begin, key, eps);
 #pragma unroll
       for (int i = 0; i < kUnit; ++i) {
-        out[i] = formula.grad_logvar(grad_z[i], grad_kl, logvar[i], eps[i]);
+        out[i] = gradient.logvar(grad_z[i], grad_kl, logvar[i], eps[i]);
       }
       Access::store(args.grad_logvar, item.row, begin, n, out);
     }

@@ -11,6 +11,8 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from vaekernels.training import TrainingInterrupted
 from vaekernels.training.loop import _Trainer
@@ -62,6 +64,20 @@ def test_data_errors(invoke, tmp_path):
     (empty / "fake.png").write_text("text")
     assert_refused(invoke("train", empty, "--out", out), "fake.png", "not an image")
     assert_refused(invoke("train", tmp_path / "no.npz", "--out", out), "no.npz", "does not exist")
+    assert_refused(invoke("train", "", "--out", out), "data must be", "an empty name")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("command", ["sample", "encode", "reconstruct", "traverse"])
+def test_weights_that_are_not_finite(invoke, run, data, tmp_path, command):
+    broken = shutil.copytree(run, tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    name = sorted(weights)[0]
+    weights[name].view(-1)[0] = torch.nan
+    save_file(weights, broken / "model.safetensors")
+    out = tmp_path / ("z.safetensors" if command == "encode" else "z.png")
+    words = [command, broken] + ([data] if command in ("encode", "reconstruct") else [])
+    assert_refused(invoke(*words, "--out", out), "broken", f"{name} is not finite")
     assert not out.exists()
 
 
@@ -124,6 +140,7 @@ def test_interrupt_says_how_to_go_on(invoke, data, tmp_path, monkeypatch):
         ("traverse RUN --out a.png --extent -1", "--extent must be positive; got -1.0"),
         ("traverse RUN --out a.png --dims 0", "--dims must be at least 1; got 0"),
         ("traverse RUN DATA --out a.png --image 50", "--image must be in [0, 50); got 50"),
+        ("traverse RUN --out a.png --image 3", "--image 3 needs DATA"),
         ("encode RUN DATA --out a.npz", "--out must be a file named .safetensors"),
         ("encode RUN DATA --out a.safetensors --batch 0", "--batch must be at least 1; got 0"),
     ],

@@ -93,9 +93,18 @@ def test_pickled_code_is_not_run(tmp_path: Path) -> None:
 
     folder = _folder(autoencoders.kl("sdxl"), tmp_path / "vae", f"{WEIGHTS}.bin")
     (folder / f"{WEIGHTS}.bin").write_bytes(pickle.dumps({"x": Attack()}, protocol=2))
-    with pytest.raises(ValueError, match="expected a state dict, tensors alone"):
+    with pytest.raises(ValueError, match="expected a state dict, tensors alone") as caught:
         AutoencoderKL.from_pretrained(folder)
+    assert "\n" not in str(caught.value)
+    assert "weights_only" not in str(caught.value)
     assert not (tmp_path / "ran").exists()
+
+
+def test_sources_that_are_none() -> None:
+    with pytest.raises(TypeError, match="source must be a folder or a Hub id; got NoneType"):
+        AutoencoderKL.from_pretrained(None)  # type: ignore[arg-type]
+    with pytest.raises(FileNotFoundError, match=r"got './nowhere', which does not exist"):
+        AutoencoderKL.from_pretrained("./nowhere")
 
 
 def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:

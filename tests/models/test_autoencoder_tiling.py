@@ -306,3 +306,11 @@ def test_windows_name_the_rows_that_are_read(window: Window) -> None:
             assert end > read[-1]
             assert begin >= int(read[0]) - (window.down == 2)
             assert end == read[-1] + 1
+
+
+def test_results_that_cannot_fit_are_refused_at_once() -> None:
+    """Whatever their size: no plan is looked for."""
+    model = autoencoders.kl("sdxl")
+    for side in (10**5, 10**6, 10**8):
+        with pytest.raises(ValueError, match="the result alone"):
+            model.plan_decode((1, 4, side, side), "1MiB")

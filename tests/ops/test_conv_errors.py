@@ -45,7 +45,6 @@ def _norm(**changes: object) -> Callable[[], Tensor]:
         (lambda: vk.conv3x3(X, W4), ValueError, r"\(Co, 6, 3, 3\).*got \(4, 6, 4, 4\)"),
         (lambda: vk.conv3x3(X, W[0]), ValueError, r"weight must have shape.*got \(6, 3, 3\)"),
         (lambda: vk.conv3x3(X, W[:0]), ValueError, r"weight must have shape.*got \(0, 6, 3, 3\)"),
-        (lambda: vk.conv3x3(X[:, :0], W[:, :0]), ValueError, "weight must have shape.*0 channels"),
         (
             lambda: vk.conv3x3(X, W.double()),
             TypeError,

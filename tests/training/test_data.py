@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -100,6 +102,34 @@ def test_npz_that_does_not_fit(tmp_path, arrays, message):
     with pytest.raises(ValueError, match=message) as caught:
         load_images(path)
     assert str(path) in str(caught.value)
+
+
+def test_bytes_and_floats_in_one_npz(tmp_path):
+    """Each part is read as it is; together they are floats."""
+    halves = PIXELS, PIXELS[:3] / 255
+    for train, test in (halves, halves[::-1]):
+        data = load_images(save_npz(tmp_path / "a.npz", x_train=train, x_test=test))
+        together = data.everything()
+        expected = [part.batch(torch.arange(len(part)), CPU) for part in (data, data.heldout)]
+        got = together.batch(torch.arange(len(together)), CPU)
+        torch.testing.assert_close(got, torch.cat(expected), rtol=0, atol=0)
+
+
+def test_members_that_are_no_arrays(tmp_path):
+    header = io.BytesIO()
+    huge = {"descr": "|u1", "fortran_order": False, "shape": (10**9, 1000, 1000)}
+    np.lib.format.write_array_header_1_0(header, huge)
+    for content, message in ((b"hello", "expected an array; got 5 bytes"), (header.getvalue(), "")):
+        with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
+            file.writestr("x_train.npy", content)
+        with pytest.raises(ValueError, match=rf"a\.npz: x_train: {message}"):
+            load_images(tmp_path / "a.npz")
+
+
+def test_labels_beyond_64_bits(tmp_path):
+    labels = np.arange(len(PIXELS), dtype=np.uint64) + 2**63
+    with pytest.raises(ValueError, match=r"labels must be below 2\*\*63; got 92233720368547758"):
+        load_images(save_npz(tmp_path / "a.npz", x_train=PIXELS, y_train=labels))
 
 
 def test_truncated_npz(tmp_path):

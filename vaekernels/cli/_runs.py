@@ -25,7 +25,11 @@ def load_model(run: Path, device: str) -> VAE:
 
     if not run.is_dir():
         raise FileNotFoundError(f"run folder {run} does not exist")
-    return VAE.from_pretrained(run, device=choose_device(device))
+    model = VAE.from_pretrained(run, device=choose_device(device))
+    for name, weights in model.state_dict().items():
+        if not weights.isfinite().all():
+            raise ValueError(f"run folder {run}: the model's {name} is not finite")
+    return model
 
 
 def load_part(run: Path, model: VAE, source: str, part: str) -> ImageData:

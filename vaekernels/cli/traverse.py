@@ -28,7 +28,9 @@ def traverse(
     extent: Annotated[
         float, typer.Option(help="Values go from -EXTENT to EXTENT; the prior's deviation is 1.")
     ] = 3.0,
-    image: Annotated[int, typer.Option(help="The image of DATA to start from.")] = 0,
+    image: Annotated[
+        int | None, typer.Option(help="The image of DATA to start from; 0 without.")
+    ] = None,
     device: _options.Device = "auto",
 ) -> None:
     """Show what each latent dim of the model in RUN does: a PNG grid, a row for each dim.
@@ -50,6 +52,8 @@ def traverse(
         raise ValueError(f"--extent must be positive; got {extent}")
     if extent > LARGEST_FLOAT:
         raise ValueError(f"--extent must be at most {LARGEST_FLOAT:.3g}; got {extent}")
+    if image is not None and data is None:
+        raise ValueError(f"--image {image} needs DATA, whose image it is")
     path = _options.output_file(out, ".png")
     model = load_model(run, device)
     rows = min(dims, model.config.latent_dim)
@@ -57,6 +61,7 @@ def traverse(
     start, order = None, list(range(model.config.latent_dim))
     if data is not None:
         images = load_part(run, model, data, "all")
+        image = 0 if image is None else image
         if not 0 <= image < len(images):
             raise ValueError(f"--image must be in [0, {len(images)}); got {image}")
         start = images.images[image : image + 1]

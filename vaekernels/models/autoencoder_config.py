@@ -112,6 +112,10 @@ class AutoencoderKLConfig(Config):
             self._set("shift_factor", self._number("shift_factor", self.shift_factor))
         for name in ("latents_mean", "latents_std"):
             self._set(name, self._per_channel(name, getattr(self, name)))
+        if self.latents_std is not None and min(self.latents_std) <= 0.0:
+            raise ValueError(
+                f"{type(self).__name__}: latents_std must be positive; got {self.latents_std}"
+            )
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)

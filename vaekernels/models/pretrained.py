@@ -26,7 +26,7 @@ from vaekernels.models.weights import (
 
 CONFIG_NAME = "config.json"
 _CLASS_KEY = "_class_name"
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 Self = TypeVar("Self", bound="PretrainedModel")
 
@@ -100,6 +100,10 @@ class PretrainedModel(nn.Module):
             ValueError: a file is truncated, corrupted, of another kind or of another model; the
                 error names the file and what was expected.
         """
+        if not isinstance(source, (str, PathLike)):
+            raise TypeError(
+                f"from_pretrained: source must be a folder or a Hub id; got {type(source).__name__}"
+            )
         if Path(source).is_dir():
             folder = Path(source) / subfolder
             names = cls.weights_names

