@@ -100,6 +100,51 @@ def test_what_is_replaced_counts(
     handle.restore()
 
 
+def scaled(x: Tensor, factor: float = 2.0) -> Tensor:
+    return F.relu(x) * factor
+
+
+class Reloaded(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(16, 16, 3, padding=1)
+
+    def head(self, x: Tensor) -> Tensor:
+        return F.silu(self.conv(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return scaled(self.conv(self.head(x)))
+
+
+def _other(self: nn.Module, x: Tensor) -> Tensor:
+    return x * 3
+
+
+# What hot reload replaces in functions.
+PARTS: list[tuple[Any, str, object]] = [
+    (Reloaded.forward, "__code__", _other.__code__),
+    (Reloaded.head, "__code__", _other.__code__),
+    (scaled, "__code__", (lambda x, factor: x * factor).__code__),
+    (scaled, "__defaults__", (3.0,)),
+]
+
+
+@pytest.mark.parametrize("child", [False, True])
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: f"{part[0].__name__}.{part[1]}")
+@torch.no_grad()
+def test_code_that_is_replaced_counts(
+    part: tuple[Any, str, object], child: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = nn.Sequential(Reloaded(), nn.Conv2d(16, 16, 3, padding=1)) if child else Reloaded()
+    with vk.accelerate(model) as handle:
+        assert not handle.report.unfollowed
+        unchanged = model(X)
+        monkeypatch.setattr(*part)
+        got = model(X)
+    torch.testing.assert_close(got, model(X), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(got, unchanged, rtol=1e-3)
+
+
 def doubled(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def changed(self: nn.Module, x: Tensor) -> Tensor:
         return method(self, x) * 2

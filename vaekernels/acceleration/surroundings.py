@@ -58,6 +58,15 @@ class Read(NamedTuple):
 Helpers = Mapping[CodeType, dict[str, Any]]
 
 
+def reads_of_function(function: Any) -> tuple[Read, ...]:
+    """What a function is made of, if it is Python's and not PyTorch's: hot reload replaces it."""
+    function = getattr(function, "__func__", function)
+    if not isinstance(function, FunctionType) or is_from_torch(function):
+        return ()
+    names = ("__code__", "__defaults__", "__kwdefaults__")
+    return tuple(Read(function, name, getattr(function, name)) for name in names)
+
+
 def reads_of(function: Any, kind: type[nn.Module], helpers: Helpers) -> tuple[Read, ...]:
     """What a call of ``function`` may read, beside the attributes of its module.
 
@@ -133,6 +142,8 @@ class _Reader:
         function = getattr(function, "__func__", function)
         if not isinstance(function, FunctionType) or is_from_torch(function):
             return
+        for read in reads_of_function(function):
+            self.found[id(function), read.name] = read
         if function.__module__ in self._files:
             self.code(function.__code__, function.__globals__, function.__closure__ or ())
         else:  # a decorator

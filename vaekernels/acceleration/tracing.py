@@ -13,6 +13,7 @@ import random
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, NoReturn
 
@@ -21,7 +22,13 @@ import torch
 from torch import fx, nn
 
 from vaekernels.acceleration.functions import methods_of
-from vaekernels.acceleration.surroundings import ABSENT, Read, Untraceable, reads_of
+from vaekernels.acceleration.surroundings import (
+    ABSENT,
+    Read,
+    Untraceable,
+    reads_of,
+    reads_of_function,
+)
 from vaekernels.acceleration.symbols import OnlySymbols, Tracer, message_of
 from vaekernels.plain_layers import (
     all_are_observed,
@@ -287,18 +294,22 @@ def trace(
         if not read.is_as_it_was():
             raise Untraceable(f"it sets {read.name}")
     reads = reads_of(forward, kind, runs[0].tracer.helpers | runs[1].tracer.helpers)
-    if _source(runs[0].graph) != _source(runs[1].graph):
+    graph = runs[0].graph
+    if _source(graph) != _source(runs[1].graph):
         raise Untraceable("it does other things where gradients are recorded")
     first, second = (tracing.assumptions() for tracing in runs)
+    children = {**second.children, **first.children}
+    # What is assumed of children, such as the layouts that they take, is of their forwards.
+    forwards = {id(forward): forward for _, forward in filter(None, children.values())}.values()
     merged = Assumptions(
         {**second.values, **first.values},
         first.methods | second.methods,
-        {**second.children, **first.children},
+        children,
         {**second.containers, **first.containers},
         tuple(dict.fromkeys([*first.inlined, *second.inlined])),
-        (*reads, *methods_of(runs[0].graph)),
+        (*reads, *chain.from_iterable(map(reads_of_function, forwards)), *methods_of(graph)),
     )
-    return Trace(runs[0].graph, merged)
+    return Trace(graph, merged)
 
 
 def _run(
