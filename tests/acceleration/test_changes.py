@@ -260,3 +260,18 @@ def test_a_bound_forward_that_was_kept_works_whatever_the_class_is_later(
         handle.restore()
         assert torch.equal(model(x), expected)
     torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("around", [False, True])
+@torch.no_grad()
+def test_scripting_is_refused_until_the_model_is_restored(around: bool) -> None:
+    block = own_model("ResBlock")
+    x = images(block)
+    expected = block(x)
+    model = nn.Sequential(block) if around else block
+    handle = vk.accelerate(block)
+    with pytest.raises(TypeError, match="restore\\(\\) of the handle first"):
+        torch.jit.script(model)
+    assert _is_accelerated(model)
+    handle.restore()
+    torch.testing.assert_close(torch.jit.script(model)(x), expected)

@@ -22,6 +22,10 @@ _PICKLING = (
     "an accelerated model cannot be pickled: save model.state_dict(), or call restore() of the "
     "handle first and vk.accelerate() after loading"
 )
+_SCRIPTING = (
+    "an accelerated model cannot be scripted: call restore() of the handle first, then "
+    "torch.jit.script()"
+)
 
 
 def exchange(
@@ -84,6 +88,7 @@ def _make_class(
         "__deepcopy__": _deepcopy_of(original),
         "__copy__": _copy_of(original),
         "__reduce_ex__": _refuse_to_pickle,
+        "__prepare_scriptable__": _refuse_to_be_scripted,
         "_vaekernels_original": original,
         "forward": forward,
     }
@@ -102,6 +107,11 @@ _layer_class = functools.cache(_make_class)
 
 def _refuse_to_pickle(self: nn.Module, protocol: Any) -> Any:
     raise TypeError(_PICKLING)
+
+
+def _refuse_to_be_scripted(self: nn.Module) -> Any:
+    # TorchScript would compile the source of the original forward with the globals of this file.
+    raise TypeError(_SCRIPTING)
 
 
 def _deepcopy_of(original: type[nn.Module]) -> Callable[[Any, dict[int, Any]], Any]:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import fx
 
 from vaekernels.acceleration.layers import ASYMMETRIC, IDLE
-from vaekernels.acceleration.surroundings import Read, Untraceable
+from vaekernels.acceleration.surroundings import AttributeRead, Untraceable
 from vaekernels.plain_layers import TENSOR_METHODS
 
 
@@ -22,7 +22,7 @@ def function_step(node: fx.Node) -> tuple[str, float] | None:
     return None if step is None else step(node)
 
 
-def methods_of(graph: fx.Graph) -> tuple[Read, ...]:
+def methods_of(graph: fx.Graph) -> tuple[AttributeRead, ...]:
     """The methods of ``torch.Tensor`` that ``graph`` calls and steps may stand for.
 
     Raises:
@@ -34,7 +34,9 @@ def methods_of(graph: fx.Graph) -> tuple[Read, ...]:
         if node.op == "call_method" or getattr(node.target, "__module__", "") == "_operator"
     }
     reads = tuple(
-        Read(torch.Tensor, name, method) for name, method in TENSOR_METHODS.items() if name in names
+        AttributeRead(torch.Tensor, name, method)
+        for name, method in TENSOR_METHODS.items()
+        if name in names
     )
     for read in reads:
         if not read.is_as_it_was():

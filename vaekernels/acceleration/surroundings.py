@@ -36,8 +36,8 @@ class Read(NamedTuple):
     """A name that was read.
 
     Attributes:
-        place: the mapping that it is in, what has it as an attribute, or the variable of a closure.
-        name: in the mapping, or of the attribute.
+        place: the mapping that it is in, or the variable of a closure.
+        name: in the mapping.
         value: ABSENT where there was none.
     """
 
@@ -49,9 +49,15 @@ class Read(NamedTuple):
         """Whether reading it gives the same object."""
         if type(self.place) is CellType:
             return self.place.cell_contents is self.value
-        if isinstance(self.place, (FunctionType, type)):
-            return getattr(self.place, self.name, ABSENT) is self.value
         return self.place.get(self.name, ABSENT) is self.value
+
+
+class AttributeRead(Read):
+    """A name that was read of an object, ``place``, that may inherit or compute it."""
+
+    def is_as_it_was(self) -> bool:
+        """Whether reading it gives the same object."""
+        return getattr(self.place, self.name, ABSENT) is self.value
 
 
 # The code of a function and its globals.
@@ -64,7 +70,7 @@ def reads_of_function(function: Any) -> tuple[Read, ...]:
     if not isinstance(function, FunctionType) or is_from_torch(function):
         return ()
     names = ("__code__", "__defaults__", "__kwdefaults__")
-    return tuple(Read(function, name, getattr(function, name)) for name in names)
+    return tuple(AttributeRead(function, name, getattr(function, name)) for name in names)
 
 
 def reads_of(function: Any, kind: type[nn.Module], helpers: Helpers) -> tuple[Read, ...]:
