@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -93,7 +92,7 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
             warnings.simplefilter("ignore")  # of the pickle protocol; an error says what matters
             found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # of many kinds: zipfile's, pickle's, torch's
-        if isinstance(error, pickle.UnpicklingError):
+        if type(error).__name__ == "UnpicklingError":
             got = "pickled objects of other kinds, which are never loaded"
         else:
             got = str(error).partition("\n")[0]
