@@ -149,7 +149,10 @@ def test_existing_folders(images, model_config, config, tmp_path):
     train(images, model_config, config, run, progress=False)
     with pytest.raises(FileExistsError, match=r"already holds a run; .*--resume.*--overwrite"):
         train(images, model_config, config, run, progress=False)
+    for number in range(40):  # whatever the order in which a folder is read
+        (run / f"of an earlier run {number}").write_text("")
     train(images, model_config, replace(config, seed=6), run, overwrite=True, progress=False)
+    assert not list(run.glob("of an earlier run*"))
     assert RunFolder(run).settings()["train"]["seed"] == 6
     assert {path.name for path in tmp_path.iterdir()} == {"other", "run"}
     assert not [path for path in run.iterdir() if path.name.startswith(".")]
