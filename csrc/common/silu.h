@@ -34,7 +34,7 @@ VK_INLINE float exponential_of_minus(float x) {
 }
 
 // Below the limit SiLU is zero; NaN stays, and is what PyTorch has of -infinity.
-VK_INLINE float silu_argument(float x) { return x < -kSiluLimit ? x * 0.0f - kSiluLimit : x; }
+VK_INLINE float silu_argument(float x) { return x < -kSiluLimit ? fused(x, 0.0f, -kSiluLimit) : x; }
 
 VK_INLINE float silu(float x) { return silu_argument(x) / (1.0f + exponential_of_minus(x)); }
 
