@@ -6,11 +6,11 @@ import functools
 from collections.abc import Callable, Collection
 
 import torch
-import torch.autograd.forward_ad as forward_mode
 from torch import Tensor, fx, nn
 from typing_extensions import TypeIs
 
 from vaekernels import registry
+from vaekernels.ops._checks import derivatives_are_transformed
 from vaekernels.plain_layers import functions_are_observed
 
 # What tells the layouts apart, or fails for one of them. Behind a permutation even .view() works
@@ -83,8 +83,7 @@ def takes(x: object) -> TypeIs[Tensor]:
     return (
         is_plain(x)
         and not torch.is_autocast_enabled(x.device.type)
-        and forward_mode._current_level < 0
-        and not torch._C._are_functorch_transforms_active()
+        and not derivatives_are_transformed()
         and not functions_are_observed()
     )
 
