@@ -27,7 +27,7 @@ def _calls(suite: str) -> Iterator[tuple[str, str, int | None, Callable[[], Call
     """Group, name, threads and a maker of the timed call, of every row."""
     import torch
 
-    from vaekernels.bench import autoencoders, conv, latent, work
+    from vaekernels.bench import autoencoders, conv, latent, workloads
 
     if suite == "latent":
         for row in latent.works():
@@ -37,7 +37,7 @@ def _calls(suite: str) -> Iterator[tuple[str, str, int | None, Callable[[], Call
 
             def make(each: Any = each) -> Callable[[], object]:
                 inputs = each.inputs(torch.Generator().manual_seed(0))
-                return each.ours(work.laid_out(inputs, each.layout, filters=False))
+                return each.ours(workloads.laid_out(inputs, each.layout, filters=False))
 
             yield each.group, each.name, each.threads, make
     else:
@@ -49,7 +49,7 @@ def _latent(row: Any) -> Callable[[], object]:
     import torch
 
     from vaekernels.bench.latent import call
-    from vaekernels.cases import LATENT
+    from vaekernels.bench.op_inputs import LATENT
 
     cases = LATENT[row.group]
     generator = torch.Generator().manual_seed(0)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from vaekernels import machine
+from vaekernels.runtime import cpu_info
 
 
 @pytest.fixture(autouse=True)
 def _machine(benchmark: Any) -> None:
-    benchmark.extra_info.update(machine.describe())
+    benchmark.extra_info.update(cpu_info.describe())

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 import vaekernels as vk
-from vaekernels import machine
 from vaekernels.bench import report
-from vaekernels.cases import CONV, ConvShape, error
+from vaekernels.bench.op_inputs import CONV, ConvShape, error
+from vaekernels.runtime import cpu_info
 
 PATH = Path(__file__).parent / "results" / "cpu" / "conv_precision.json"
 TIERS = ("high", "highest")
@@ -66,7 +66,7 @@ def measure(op: str, shape: ConvShape) -> list[dict[str, object]]:
 
 def main() -> None:
     rows = [row for op, shapes in SHAPES.items() for s in shapes for row in measure(op, s)]
-    report.write_json(PATH, rows, machine.describe(), {"suite": "conv_precision"}, {})
+    report.write_json(PATH, rows, cpu_info.describe(), {"suite": "conv_precision"}, {})
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ from typing import Annotated, Any
 
 import typer
 
-from vaekernels.atomic import atomic_write
-from vaekernels.machine import describe
 from vaekernels.models import VAEConfig
+from vaekernels.runtime.cpu_info import describe
 from vaekernels.training import ImageData, TrainConfig, load_images, train
+from vaekernels.utils.atomic_file import atomic_write
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _DATA = _REPOSITORY.parent / "shared" / "data" / "mnist" / "mnist.npz"

@@ -19,11 +19,11 @@ import typer
 from PIL import Image
 from torch import Tensor
 
-from vaekernels.atomic import atomic_write
 from vaekernels.bench import eager_tiny, report
-from vaekernels.machine import describe
 from vaekernels.models import AutoencoderTiny
-from vaekernels.pictures import grid, over_each_other
+from vaekernels.runtime.cpu_info import describe
+from vaekernels.utils.atomic_file import atomic_write
+from vaekernels.utils.image_grid import grid, over_each_other
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 DATA = _REPOSITORY.parent / "shared" / "data"

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from vaekernels.bench.latent import DIRECTIONS, call
-from vaekernels.cases import LATENT
+from vaekernels.bench.op_inputs import LATENT
 
 CASES = [
     pytest.param(op, case, id=f"{op}-{case}")

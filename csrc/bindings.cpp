@@ -6,15 +6,15 @@
 #include <torch/library.h>
 
 #include "autograd.h"
-#include "cpu/cache.h"
+#include "cpu/buffer_pool.h"
 #include "cpu/capability.h"
 #include "cpu/conv/explain.h"
 #include "cpu/conv/filter_cache.h"
 #include "cpu/conv/scratch.h"
+#include "cpu/empty_cache.h"
 #include "cpu/group_norm_ops.h"
 #include "cpu/kernels.h"
 #include "cpu/ops.h"
-#include "cpu/pooled.h"
 
 namespace cpu = vaekernels::cpu;
 using nogil = pybind11::gil_scoped_release;

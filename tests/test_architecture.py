@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import vaekernels as vk
-from vaekernels import _extension, cases
+from vaekernels.backends import extension
+from vaekernels.bench import op_inputs
 from vaekernels.ops._define import DEFINITIONS
 
 ROOT = Path(__file__).parent.parent
@@ -23,67 +24,86 @@ MODULES = {
     for p in SOURCES
 }
 
+# Packages whose modules have rules of their own.
+_SPLIT = ("backends", "runtime", "integrations", "utils")
+
 # What each part may import of ours; imports go one way.
-FOUNDATION = {"_extension", "reference", "registry"}
-OPS = FOUNDATION | {"ops"}
+BACKENDS = {"backends.extension", "backends.reference", "backends.registry"}
+OPS = BACKENDS | {"ops"}
+UTILS = {"utils.atomic_file", "utils.limits", "utils.tree", "utils.image_grid", "utils.plots"}
 LAYERS = {
-    "reference": {"reference"},
-    "triton": {"triton"},
-    "_extension": {"ops"},  # loading the library needs the schemas; imported when it loads
-    "registry": FOUNDATION | {"triton", "_extension"},
+    **dict.fromkeys(UTILS, UTILS),
+    "backends.reference": {"backends.reference"},
+    "backends.triton": {"backends.triton"},
+    "backends.extension": {"ops"},  # loading the library needs the schemas; imported when it loads
+    "backends.registry": BACKENDS | {"backends.triton"},
     "ops": OPS,
-    "distributions": OPS,
-    "graphs": OPS | {"structures"},
-    "structures": set(),
-    "guard": {"nonfinite", "structures"},
-    "nonfinite": set(),
-    "atomic": set(),
-    "limits": set(),
-    "cases": OPS | {"cases"},
-    "plain_layers": set(),
-    "nn": OPS | {"nn", "plain_layers"},
-    "models": OPS | {"models", "nn", "distributions", "atomic", "guard", "limits"},
-    "machine": FOUNDATION | {"machine"},
-    "acceleration": OPS | {"acceleration", "ways", "guard", "structures", "plain_layers"},
-    "introspection": OPS | {"machine"},
-    "explanation": OPS | {"acceleration", "ways"},
-    "ways": OPS | {"triton"},
+    "distributions": OPS | {"distributions"},
+    "objectives": OPS | {"objectives", "distributions"},
+    "runtime.cpu_info": OPS,
+    "runtime.build_info": OPS | {"runtime.cpu_info"},
+    "runtime.detect_nonfinite": set(),
+    "runtime.nonfinite_policy": {"runtime.detect_nonfinite", "utils.tree"},
+    "runtime.cuda_graphs": OPS | {"utils.tree"},
+    "runtime.conv_algorithm": OPS | {"backends.triton"},
+    "runtime.explain": OPS | {"integrations.accelerate", "runtime.conv_algorithm"},
+    "runtime.conv_autotune": OPS | UTILS | {"backends.triton", "models", "nn"},
+    "nn": OPS | {"nn"},
+    "tiling": OPS | {"tiling", "nn"},
+    "integrations.accelerate": OPS
+    | {"integrations.accelerate", "nn", "utils.tree"}
+    | {"runtime.conv_algorithm", "runtime.nonfinite_policy"},
+    "models": OPS
+    | UTILS
+    | {"models", "nn", "distributions", "objectives", "tiling", "runtime.nonfinite_policy"},
+    "data": UTILS | {"data"},
+    "training": OPS
+    | UTILS
+    | {"training", "data", "models", "distributions", "objectives", "runtime.detect_nonfinite"},
     "bench": OPS
-    | {"bench", "cases", "models", "distributions", "atomic", "machine", "explanation"}
-    | {"acceleration"},
-    "training": OPS | {"training", "models", "distributions", "atomic", "nonfinite", "limits"},
-    "tuning": OPS | {"triton", "models", "nn", "atomic"},
-    "pictures": {"atomic"},
-    "plots": {"atomic", "pictures"},
+    | UTILS
+    | {"bench", "models", "distributions", "integrations.accelerate"}
+    | {"runtime.cpu_info", "runtime.explain"},
 }
-# Top of the house: may import anything but tests and benchmarks.
+# The top layer may import anything but tests and benchmarks.
 TOP = {"cli", "demo", "__init__"}
 
 
+def _part(module: str) -> str:
+    """The key of ``LAYERS`` that ``module``, without the package's name, belongs to."""
+    parts = module.split(".")
+    return ".".join(parts[: 2 if parts[0] in _SPLIT else 1])
+
+
+def _exists(part: str) -> bool:
+    path = PACKAGE / part.replace(".", "/")
+    return path.exists() or path.with_suffix(".py").exists()
+
+
 def _imports(path: Path) -> set[str]:
-    """First part below ``vaekernels`` of every import of ours, lazy ones included."""
+    """Parts of ours that a file imports, lazy imports included."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
             assert node.level == 0, f"{path}: imports are absolute"
-            parts = node.module.split(".")
-            if parts[0] == "vaekernels":
-                found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
-            assert parts[0] not in ("tests", "benchmarks"), path
+            top, _, module = node.module.partition(".")
+            assert top not in ("tests", "benchmarks"), path
+            if top == "vaekernels":
+                prefix = f"{module}." if module else ""
+                found |= {_part(prefix + alias.name) for alias in node.names}
         elif isinstance(node, ast.Import):
             for alias in node.names:
-                parts = alias.name.split(".")
-                if parts[0] == "vaekernels" and len(parts) > 1:
-                    found.add(parts[1])
-    return {
-        name for name in found if (PACKAGE / name).exists() or (PACKAGE / f"{name}.py").exists()
-    }
+                top, _, module = alias.name.partition(".")
+                if top == "vaekernels" and module:
+                    found.add(_part(module))
+    return {part for part in found if _exists(part)}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_go_one_way(path: Path) -> None:
-    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    if part in TOP or part in ("_build", "__main__"):
+    module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+    part = _part(module)
+    if part in TOP or part in (*_SPLIT, "_build"):
         return
     assert part in LAYERS, f"{part}: say in LAYERS what it may import"
     assert _imports(path) <= LAYERS[part]
@@ -91,10 +111,12 @@ def test_imports_go_one_way(path: Path) -> None:
 
 @pytest.mark.parametrize("op", DEFINITIONS)
 def test_every_op_has_its_files(op: str) -> None:
-    for folder in ("reference", "ops"):
+    for folder in ("backends/reference", "ops"):
         assert (PACKAGE / folder / f"{op}.py").exists()
-    assert (PACKAGE / "triton" / f"{op}.py").exists() == ("triton" in DEFINITIONS[op].backends)
-    assert op == "randn" or op in cases.ALL
+    assert (PACKAGE / "backends/triton" / f"{op}.py").exists() == (
+        "triton" in DEFINITIONS[op].backends
+    )
+    assert op == "randn" or op in op_inputs.ALL
     sources = " ".join(p.name for p in (ROOT / "csrc").rglob("*"))
     assert re.search(rf"\b{op}\.(h|cpp)\b", sources)
 
@@ -102,20 +124,20 @@ def test_every_op_has_its_files(op: str) -> None:
 @pytest.mark.parametrize("op", DEFINITIONS)
 def test_an_op_has_one_name_in_every_layer(op: str) -> None:
     assert callable(getattr(vk, op))
-    assert callable(getattr(importlib.import_module(f"vaekernels.reference.{op}"), op))
+    assert callable(getattr(importlib.import_module(f"vaekernels.backends.reference.{op}"), op))
     for namespace in DEFINITIONS[op].namespaces:
         schema = getattr(getattr(torch.ops, namespace), op).default._schema
         assert schema.name == f"{namespace}::{op}"
     reference = inspect.signature(
-        importlib.import_module(f"vaekernels.reference.{op}").__dict__[op]
+        importlib.import_module(f"vaekernels.backends.reference.{op}").__dict__[op]
     )
     assert list(reference.parameters) == [a.name for a in schema.arguments]
 
 
-@pytest.mark.skipif(bool(_extension.refusals()), reason="built without the C++ extension")
+@pytest.mark.skipif(bool(extension.refusals()), reason="built without the C++ extension")
 @pytest.mark.parametrize("op", DEFINITIONS)
 def test_the_extension_registers_what_is_declared(op: str) -> None:
-    _extension.load()
+    extension.load()
     keys = ("CPU",) if DEFINITIONS[op].backward_schema is None else ("CPU", "Autograd")
     for key in keys:
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"vaekernels::{op}", key)
@@ -157,7 +179,11 @@ BANS = {
     r"globals\(\)\[": (),
     r"except:": (),
     r"except Exception:\s*\n\s*pass": (),
-    r"os\.environ": ("registry.py", "training/distributed.py", "triton/conv/table.py"),
+    r"os\.environ": (
+        "backends/registry.py",
+        "training/distributed.py",
+        "backends/triton/conv/autotune_table.py",
+    ),
     r"sys\.path\b": (),
     r"torch\.compiler\.disable": (),
     r"weights_only=False|import pickle|pickle\.load": (),
@@ -175,7 +201,7 @@ def test_bans(ban: str) -> None:
 FACTORIES = {"tensor", "zeros", "ones", "full", "arange", "empty", "linspace", "eye", "randint"}
 FACTORIES |= {"randn", "rand", "randperm", "scalar_tensor", "as_tensor", "asarray"}
 # What makes tensors of its own, for whoever calls it: where torch's default device says.
-MAKERS = ("bench", "cases", "cli", "demo", "training")
+MAKERS = ("bench", "cli", "data", "demo", "training")
 
 
 def test_constants_have_a_device() -> None:

@@ -13,8 +13,8 @@ from torch.utils._pytree import tree_leaves
 import vaekernels as vk
 from tests.models import autoencoders
 from tests.ops import convs
-from vaekernels import registry
-from vaekernels.cases import LATENT, run
+from vaekernels.backends import registry
+from vaekernels.bench.op_inputs import LATENT, run
 from vaekernels.models import VAE, VAEConfig
 
 BACKENDS = ("reference", "cpu")

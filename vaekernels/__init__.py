@@ -9,11 +9,9 @@ Importing the package touches neither CUDA, nor Triton, nor the compiled extensi
 from __future__ import annotations
 
 from vaekernels import models, nn
-from vaekernels.acceleration import Handle, Report, accelerate
-from vaekernels.distributions import DiagonalGaussian
-from vaekernels.explanation import Explanation, explain
-from vaekernels.graphs import Graph, graph
-from vaekernels.nonfinite import NonFiniteError, detect_nonfinite
+from vaekernels.backends.registry import BACKENDS, BackendError, use_backend
+from vaekernels.distributions.diagonal_gaussian import DiagonalGaussian
+from vaekernels.integrations.accelerate import Handle, Report, accelerate
 from vaekernels.ops import (
     NormPrologue,
     bernoulli_nll,
@@ -31,7 +29,9 @@ from vaekernels.ops import (
     set_conv_precision,
     upsample_conv3x3,
 )
-from vaekernels.registry import BACKENDS, BackendError, use_backend
+from vaekernels.runtime.cuda_graphs import Graph, graph
+from vaekernels.runtime.detect_nonfinite import NonFiniteError, detect_nonfinite
+from vaekernels.runtime.explain import Explanation, explain
 
 __version__ = "0.1.0"
 

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from benchmarks.gpu.phase import Row
 from vaekernels.bench.conv import HIGH_PROMISE
-from vaekernels.cases import CONV, error, summed_terms, tolerance
+from vaekernels.bench.op_inputs import CONV, error, summed_terms, tolerance
 
 MEDIUM_PROMISE = 2e-3  # of the tier "medium", where float32 is multiplied as tf32
 

@@ -40,8 +40,9 @@ def rows(record: Row, phase: str) -> list[Row]:
 
 
 def _atomic() -> ModuleType:
-    """``vaekernels/atomic.py`` alone: the record outlives a package, or a torch, that fails."""
-    spec = importlib.util.spec_from_file_location("atomic", ROOT / "vaekernels" / "atomic.py")
+    """Loads ``atomic_file.py`` alone, so that a package or torch that fails leaves the record."""
+    path = ROOT / "vaekernels" / "utils" / "atomic_file.py"
+    spec = importlib.util.spec_from_file_location("atomic_file", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from benchmarks.gpu import checks, clock
 from benchmarks.gpu.phase import Row
-from vaekernels import registry
-from vaekernels.bench.work import LAYOUTS, Call, Inputs, Layout, laid_out
+from vaekernels.backends import registry
+from vaekernels.bench.workloads import LAYOUTS, Call, Inputs, Layout, laid_out
 
 DTYPE = torch.bfloat16
 
@@ -130,7 +130,7 @@ def fused_backend(
 
 def tap_gemm(tile: Any = None) -> contextlib.AbstractContextManager[None]:
     """Inside, Triton's convolutions are our own product, where cuDNN might be chosen."""
-    choice = importlib.import_module("vaekernels.triton.conv.choice")
+    choice = importlib.import_module("vaekernels.backends.triton.conv.dispatch")
     made: contextlib.AbstractContextManager[None] = choice.only("tap_gemm", tile)
     return made
 

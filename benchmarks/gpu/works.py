@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_leaves
 import vaekernels as vk
 from benchmarks.gpu.work import Work, tap_gemm
 from vaekernels.bench.convolutions import CONV3X3, UPSAMPLE, Convolution
-from vaekernels.bench.work import Call, Inputs, forward
-from vaekernels.cases import CONV, LATENT, NORM, ConvShape, OpCases
+from vaekernels.bench.op_inputs import CONV, LATENT, NORM, ConvShape, OpCases
+from vaekernels.bench.workloads import Call, Inputs, forward
 
 # Channels in, out, and pixels of a side: the 3x3 convolutions of the SD autoencoder at 512 px.
 LAYERS = (

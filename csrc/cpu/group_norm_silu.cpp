@@ -6,9 +6,9 @@
 #include <initializer_list>
 #include <vector>
 
+#include "cpu/buffer_pool.h"
 #include "cpu/group_norm.h"
 #include "cpu/group_norm_ops.h"
-#include "cpu/pooled.h"
 
 namespace vaekernels::cpu {
 namespace {

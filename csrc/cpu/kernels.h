@@ -8,7 +8,7 @@
 #include <cstdint>
 
 #include "cpu/capability.h"
-#include "cpu/rows.h"
+#include "cpu/row_view.h"
 
 namespace vaekernels::cpu {
 

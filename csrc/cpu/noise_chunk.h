@@ -2,7 +2,7 @@
 #pragma once
 
 #include "common/noise.h"
-#include "cpu/items.h"
+#include "cpu/work_partition.h"
 
 #ifdef __AVX2__
 #include <immintrin.h>

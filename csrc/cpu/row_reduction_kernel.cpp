@@ -1,7 +1,7 @@
 // One number per row: sum over the row of a formula of common/formulas.h. Compiled once per
 // capability; VK_CAPABILITY is its namespace.
 #include "common/formulas.h"
-#include "cpu/items.h"
+#include "cpu/work_partition.h"
 
 namespace vaekernels::cpu {
 namespace {

@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "common/rsample_kl.h"
-#include "cpu/items.h"
 #include "cpu/noise_chunk.h"
+#include "cpu/work_partition.h"
 
 namespace vaekernels::cpu {
 namespace {

@@ -3,7 +3,7 @@
 // aims for 64 registers, and spills.
 #pragma once
 
-#include "cuda/rows.h"
+#include "cuda/row_view.h"
 
 namespace vaekernels::cuda {
 

@@ -8,7 +8,7 @@
 
 #include <cstdint>
 
-#include "cuda/rows.h"
+#include "cuda/row_view.h"
 
 struct CUstream_st;
 

@@ -1,7 +1,7 @@
 // The noise stream itself.
-#include "cuda/items.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/noise.cuh"
+#include "cuda/work_partition.cuh"
 
 namespace vaekernels::cuda {
 namespace {

@@ -3,8 +3,8 @@
 #include <type_traits>
 
 #include "common/formulas.h"
-#include "cuda/items.cuh"
 #include "cuda/launch.cuh"
+#include "cuda/work_partition.cuh"
 
 namespace vaekernels::cuda {
 namespace {

@@ -1,8 +1,8 @@
 // A reparameterised sample and its KL to the standard normal in one pass.
 #include "common/rsample_kl.h"
-#include "cuda/items.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/noise.cuh"
+#include "cuda/work_partition.cuh"
 
 namespace vaekernels::cuda {
 namespace {

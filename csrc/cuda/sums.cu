@@ -1,6 +1,6 @@
 // The second, tiny kernel of the reductions, and the choice of device.
-#include "cuda/items.cuh"
 #include "cuda/launch.cuh"
+#include "cuda/work_partition.cuh"
 
 namespace vaekernels::cuda {
 namespace {

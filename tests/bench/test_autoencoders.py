@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vaekernels.bench import autoencoders, peers, tables
+from vaekernels.bench import autoencoders, competitors, tables
 from vaekernels.bench.autoencoders import Work
 
 DECODE = Work("taef2", "taef2", "decode", 16)
@@ -31,7 +31,7 @@ def _no_compiler(model: nn.Module) -> nn.Module:
 
 @pytest.fixture(autouse=True)
 def _rivals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "ENGINES", {"mnn": _inexact, "onnxruntime": _missing})
+    monkeypatch.setattr(competitors, "ENGINES", {"mnn": _inexact, "onnxruntime": _missing})
     monkeypatch.setattr(autoencoders, "_compiled", _no_compiler)
 
 
@@ -94,7 +94,7 @@ def test_training_compares_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     assert row["errors"] == {}
 
 
-@pytest.mark.parametrize("name", peers.ENGINES)
+@pytest.mark.parametrize("name", competitors.ENGINES)
 def test_engines_compute_the_model(name: str, tmp_path: Path) -> None:
     for module in {"mnn": ("MNN", "onnx"), "ncnn": ("ncnn", "pnnx")}.get(name, (name, "onnx")):
         pytest.importorskip(module)
@@ -102,5 +102,5 @@ def test_engines_compute_the_model(name: str, tmp_path: Path) -> None:
     model.eval()
     with torch.no_grad():
         expected = model(x)
-        got = importlib.reload(peers).ENGINES[name](model, x, tmp_path)(x)
+        got = importlib.reload(competitors).ENGINES[name](model, x, tmp_path)(x)
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-2)

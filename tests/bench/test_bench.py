@@ -11,16 +11,16 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from vaekernels import _extension
+from vaekernels.backends import extension
 from vaekernels.bench import latent, report
 from vaekernels.bench.memory import peak_bytes
+from vaekernels.bench.op_inputs import LATENT
 from vaekernels.bench.suites import SUITES
 from vaekernels.bench.timing import interleaved
-from vaekernels.cases import LATENT
 from vaekernels.cli import app
 
 needs_extension = pytest.mark.skipif(
-    bool(_extension.refusals()), reason="built without the C++ extension"
+    bool(extension.refusals()), reason="built without the C++ extension"
 )
 
 

@@ -13,8 +13,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from typer.testing import CliRunner
 
 import vaekernels as vk
-from vaekernels import _extension
-from vaekernels.bench import conv, work
+from vaekernels.backends import extension
+from vaekernels.bench import conv, workloads
 from vaekernels.bench.convolutions import (
     CONV3X3,
     DOWNSAMPLE3X3,
@@ -22,10 +22,10 @@ from vaekernels.bench.convolutions import (
     TRANSPOSE4X4,
     UPSAMPLE,
 )
-from vaekernels.bench.goals import Goal, every_row, judge, mean_of
+from vaekernels.bench.op_inputs import ConvShape
 from vaekernels.bench.suites import SUITES
-from vaekernels.bench.work import Work, laid_out, measure
-from vaekernels.cases import ConvShape
+from vaekernels.bench.targets import Goal, every_row, judge, mean_of
+from vaekernels.bench.workloads import Work, laid_out, measure
 from vaekernels.cli import app
 
 pytestmark = pytest.mark.usefixtures("reference")
@@ -44,7 +44,7 @@ def test_every_direction_is_checked_and_timed(op: Any, direction: Any) -> None:
         seconds=0.0,
     )
     assert 0 <= row["error"] <= row["promise"] < 2e-5
-    eager = [row[f"eager_{layout}_us"] for layout in work.LAYOUTS]
+    eager = [row[f"eager_{layout}_us"] for layout in workloads.LAYOUTS]
     assert row["ratio"] == pytest.approx(min(eager) / row["ours_us"])
     assert row["same_layout_ratio"] == pytest.approx(eager[1] / row["ours_us"])
     assert row["threads"] == torch.get_num_threads()
@@ -108,13 +108,13 @@ def test_a_row_names_its_algorithm() -> None:
     assert measure(tiny(), seconds=0.0)["algorithm"] == "reference"
 
 
-@pytest.mark.skipif(bool(_extension.refusals()), reason="built without the C++ extension")
+@pytest.mark.skipif(bool(extension.refusals()), reason="built without the C++ extension")
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_the_algorithm_is_that_of_the_direction(direction: Any) -> None:
     """Read from sizes: nothing is computed."""
     row = conv.convolution("odd", UPSAMPLE, (1, 64, 64), direction=direction, precision="highest")
     with vk.use_backend("cpu"):
-        named = work.algorithm(row, row.inputs(torch.Generator()))
+        named = workloads.algorithm(row, row.inputs(torch.Generator()))
     folded = "winograd F(2x2, 3x3), upsampling folded"
     assert named == ("winograd F(2x2, 2x2)" if direction == "input gradient" else folded)
 
@@ -189,7 +189,7 @@ def test_bad_options_end_with_two(options: list[str], message: str) -> None:
     assert message in result.output
 
 
-@pytest.mark.parametrize("layout", work.LAYOUTS)
+@pytest.mark.parametrize("layout", workloads.LAYOUTS)
 @pytest.mark.parametrize("direction", ["forward", "forward+backward"])
 def test_group_norm(direction: str, layout: Any) -> None:
     row = measure(conv.group_norm("odd", (2, 8, 5, 5), layout, direction), seconds=0.0)
@@ -197,7 +197,7 @@ def test_group_norm(direction: str, layout: Any) -> None:
     assert row["layout"] == layout
 
 
-@pytest.mark.skipif(bool(_extension.refusals()), reason="built without the C++ extension")
+@pytest.mark.skipif(bool(extension.refusals()), reason="built without the C++ extension")
 @pytest.mark.parametrize("wanted", ["x", "weight"])
 @pytest.mark.parametrize("op", [CONV3X3, DOWNSAMPLE4X4, TRANSPOSE4X4], ids=lambda op: op.op)
 def test_gradients_are_those_of_our_backward(op: Any, wanted: str) -> None:

@@ -16,9 +16,9 @@ from safetensors import safe_open
 
 from vaekernels.cli import app
 from vaekernels.models import VAE
-from vaekernels.pictures import grid, save_png
 from vaekernels.training import RunFolder, TrainConfig, load_images, split
-from vaekernels.training.views import traversal
+from vaekernels.training.diagnostics import traversal
+from vaekernels.utils.image_grid import grid, save_png
 
 CELL = 64 + 2  # images of 8 x 8 are drawn eight times as large, with a line between
 
@@ -225,16 +225,16 @@ def test_tune_measures_what_its_options_say(
     invoke, monkeypatch, tmp_path, options, wanted, again, out
 ):
     pytest.importorskip("triton")
-    from vaekernels import tuning
-    from vaekernels.triton.conv import table
+    from vaekernels.backends.triton.conv import autotune_table as table
+    from vaekernels.runtime import conv_autotune
 
     measured = []
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr(tuning, "model_shapes", lambda *asked: asked)
-    monkeypatch.setattr(tuning, "jobs", lambda *asked: asked)
+    monkeypatch.setattr(conv_autotune, "model_shapes", lambda *asked: asked)
+    monkeypatch.setattr(conv_autotune, "jobs", lambda *asked: asked)
     monkeypatch.setattr(table, "user_path", lambda: tmp_path / "user.json")
     monkeypatch.setattr(
-        tuning,
+        conv_autotune,
         "tune",
         lambda jobs, path, measure, again, progress: measured.append((jobs, path, again)) or {},
     )

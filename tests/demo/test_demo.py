@@ -21,8 +21,8 @@ from vaekernels.demo import ParityError, Settings, eager, run
 from vaekernels.demo.measure import Timing, eager_shares
 from vaekernels.demo.parity import TOLERANCE, check_encoding, check_evaluation, check_training
 from vaekernels.demo.report import PICTURES, duration
-from vaekernels.machine import cpu_name
 from vaekernels.models import VAE
+from vaekernels.runtime.cpu_info import cpu_name
 from vaekernels.training import ImageData, RunFolder, split
 
 pytest.importorskip("matplotlib", reason="the demo needs matplotlib: extra [demo]")

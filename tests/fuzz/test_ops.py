@@ -15,7 +15,7 @@ from torch import Tensor
 
 import vaekernels as vk
 from tests.fuzz import draw, witness
-from vaekernels import _extension
+from vaekernels.backends import extension as _extension
 
 _NEW = int(os.environ.get("VAEKERNELS_FUZZ", "0"))
 _HIGH = 2e-5  # what precision="high" promises of a result and of each gradient

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from tests.models import autoencoders
 from tests.models.autoencoders import images
-from vaekernels import guard
-from vaekernels.models import AutoencoderKL, AutoencoderKLConfig, AutoencoderTinyConfig, autoencoder
+from vaekernels.models import AutoencoderKL, AutoencoderKLConfig, AutoencoderTinyConfig
+from vaekernels.models.autoencoder import base
+from vaekernels.runtime import nonfinite_policy
 
 
 def test_scaled_latents_have_shift_and_scale() -> None:
@@ -151,7 +152,7 @@ def test_every_call_has_its_bound(family: str, call: str) -> None:
 
 @pytest.mark.parametrize("family", ["kl", "tiny"])
 def test_float16_on_the_cpu_warns_once(family: str) -> None:
-    guard._warn_about_slowness.cache_clear()
+    nonfinite_policy._warn_about_slowness.cache_clear()
     model = getattr(autoencoders, family)().half()
     z = torch.randn(1, 4, 4, 4)
     with torch.no_grad():
@@ -172,8 +173,8 @@ def test_bad_latents() -> None:
 
 @pytest.fixture
 def _small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(autoencoder, "_LARGE", 16 * 16)
-    autoencoder._warn_about_graph.cache_clear()
+    monkeypatch.setattr(base, "_LARGE", 16 * 16)
+    base._warn_about_graph.cache_clear()
 
 
 @pytest.mark.usefixtures("_small_is_large")

@@ -10,8 +10,8 @@ import torch
 
 import vaekernels as vk
 from tests.models import autoencoders
-from vaekernels import guard
 from vaekernels.models import AutoencoderKL
+from vaekernels.runtime import nonfinite_policy
 
 SIZES = {torch.float16: 65504.0, torch.bfloat16: 3.3e38}
 
@@ -32,7 +32,7 @@ def inputs(model: AutoencoderKL) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.fixture(autouse=True)
 def _warns_again() -> None:
-    guard._warn_about_retry.cache_clear()
+    nonfinite_policy._warn_about_retry.cache_clear()
 
 
 def test_nothing_is_said_unless_asked_for() -> None:
@@ -139,13 +139,13 @@ def test_only_the_images_that_are_not_finite_are_computed_again(
 ) -> None:
     model, latents = partly_overflowing()
     retried = []
-    in_float32 = guard._in_float32
+    in_float32 = nonfinite_policy._in_float32
 
     def counted(model: Any, call: Any, args: Any, *rest: Any) -> Any:
         retried.append(len(args[0]))
         return in_float32(model, call, args, *rest)
 
-    monkeypatch.setattr(guard, "_in_float32", counted)
+    monkeypatch.setattr(nonfinite_policy, "_in_float32", counted)
     with torch.no_grad():
         half = model.decode(latents, max_memory=bound).sample
         wide = copy.deepcopy(model).float().decode(latents.float(), max_memory=bound).sample
@@ -190,7 +190,7 @@ def test_finite_results_and_float32_are_left_alone(monkeypatch: pytest.MonkeyPat
             for choice in ("raise", "retry_fp32"):
                 model.on_nonfinite = choice
                 assert torch.equal(model.decode(latent).sample, expected)
-    monkeypatch.setattr(guard, "_is_finite", None)  # float32 is not even looked at
+    monkeypatch.setattr(nonfinite_policy, "_is_finite", None)  # float32 is not even looked at
     with torch.no_grad():
         model.decode(latent)
 

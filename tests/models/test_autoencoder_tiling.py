@@ -13,12 +13,12 @@ from torch import Tensor
 import vaekernels as vk
 from tests.models import autoencoders
 from tests.models.autoencoders import images
-from vaekernels import _extension
+from vaekernels.backends import extension
 from vaekernels.bench.memory import peak_bytes
 from vaekernels.models import AutoencoderKL, AutoencoderKLConfig
-from vaekernels.models.tiling import parse_bytes
-from vaekernels.models.tiling.statistics import GroupStatistics
-from vaekernels.nn.steps import CONV3X3, DOWNSAMPLE_CONV3X3, UPSAMPLE_CONV3X3, Window
+from vaekernels.nn.layer_chain import CONV3X3, DOWNSAMPLE_CONV3X3, UPSAMPLE_CONV3X3, Window
+from vaekernels.tiling import parse_bytes
+from vaekernels.tiling.moments import GroupStatistics
 
 MIB = 2**20
 # Every kind of step: same size, up, down, attention, the pooled branch; odd sizes.
@@ -87,7 +87,7 @@ def test_exact_at_every_bound(name: str, half: str) -> None:
     assert works[-1] > 1.0
 
 
-@pytest.mark.skipif(bool(_extension.refusals()), reason="built without the C++ extension")
+@pytest.mark.skipif(bool(extension.refusals()), reason="built without the C++ extension")
 @pytest.mark.parametrize(
     ("half", "share", "batch"),
     [*itertools.product(HALVES, (1.0, 0.5, 0.1), (1,)), ("decode", 0.3, 4)],
@@ -156,10 +156,10 @@ def test_the_least_bound_of_a_batch_is_that_of_the_better_way() -> None:
         assert least <= alone + 3 * 256**2 * 4 + MIB / 50
 
 
-@pytest.mark.skipif(bool(_extension.refusals()), reason="built without the C++ extension")
+@pytest.mark.skipif(bool(extension.refusals()), reason="built without the C++ extension")
 def test_what_is_kept_of_other_models_stays() -> None:
     """Their filters, and as much freed memory as before; of the tiled model nothing stays."""
-    library = _extension.load()
+    library = extension.load()
     vk.empty_cache()
     other, model = autoencoders.kl("sdxl"), autoencoders.kl("sd1")
     z = images(4, 64, 64, batch=1)

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vaekernels.distributions import DiagonalGaussian
+from vaekernels.distributions.diagonal_gaussian import DiagonalGaussian
 from vaekernels.models import VAE, VAEConfig
-from vaekernels.models.interpolation import slerp
-from vaekernels.models.likelihoods import lying_as
-from vaekernels.models.objectives import LogMeanExp, free_bits_kl
+from vaekernels.models.vae.interpolation import slerp
+from vaekernels.models.vae.likelihoods import lying_as
+from vaekernels.objectives.terms import LogMeanExp, free_bits_kl
 
 TINY = VAEConfig((1, 4, 4), 3, backbone="mlp", hidden=(8,))
 

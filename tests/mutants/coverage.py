@@ -8,13 +8,13 @@ _CONV_FILES = ("_attention", "_chained", "_conv", "_norm", "conv", "upsample", "
 _CONVS = (
     "tests/ops/test_conv_errors.py tests/ops/test_boundary.py tests/ops/test_conv_precision.py "
     "tests/ops/test_conv_edges.py tests/ops/test_compile.py tests/ops/test_convs.py "
-    "tests/ops/test_conv_autograd.py tests/nn/test_attention.py tests/test_explain.py"
+    "tests/ops/test_conv_autograd.py tests/nn/test_attention.py tests/runtime/test_explain.py"
 )
 _LATENT = (
     "tests/ops/test_errors.py tests/ops/test_boundary.py tests/ops/test_closed_forms.py "
     "tests/ops/test_conformance.py tests/ops/test_noise.py tests/ops/test_edge_values.py "
     "tests/ops/test_autograd.py tests/ops/test_group_norm_silu.py tests/ops/test_compile.py "
-    "tests/ops/test_conv_precision.py tests/test_registry.py tests/test_default_device.py"
+    "tests/ops/test_conv_precision.py tests/backends/test_registry.py tests/test_default_device.py"
 )
 _AUTOENCODERS = (
     "tests/models/test_fuzz.py tests/models/test_autoencoder.py "
@@ -23,51 +23,62 @@ _AUTOENCODERS = (
 _FILES = "tests/models/test_autoencoder_files.py tests/models/test_pretrained.py"
 _VAE = "tests/models/test_config.py tests/models/test_image_range.py tests/models/test_vae.py"
 _TRAINING = " ".join(
-    f"tests/training/test_{name}.py"
-    for name in ("schedule", "folder", "data", "pictures", "failures", "loop", "golden")
+    f"tests/training/test_{name}.py" for name in ("schedule", "failures", "loop", "golden")
 )
-_TRAINING += " tests/cli tests/training/test_evaluation.py tests/training/test_distributed.py"
+_TRAINING += (
+    " tests/data tests/cli tests/training/test_evaluation.py tests/training/test_distributed.py"
+)
 _ACCELERATION = " ".join(
-    f"tests/acceleration/test_{name}.py"
+    f"tests/integrations/accelerate/test_{name}.py"
     for name in (
-        *("report", "devices", "attention", "attributes", "changes", "tracing", "layouts"),
-        *("patches", "fuzz", "calls", "parity", "forwards", "callers"),
+        *("report", "devices", "attention", "attributes", "changes", "tracing", "memory_format"),
+        *("patches", "fuzz", "call_recorder", "parity", "forwards", "callers"),
     )
 )
 _TESTS = (
     ("vaekernels/training/", _TRAINING),
+    ("vaekernels/data/", _TRAINING),
+    ("vaekernels/objectives/", _VAE),
+    ("vaekernels/distributions/", "tests/test_distributions.py"),
     ("vaekernels/cli/bench", "tests/bench/test_bench.py tests/cli"),
     ("vaekernels/cli/demo", "tests/demo tests/cli"),
-    ("vaekernels/cli/tune", "tests/triton_backend/test_tuning.py tests/cli"),
+    ("vaekernels/cli/tune", "tests/runtime/test_conv_autotune.py tests/cli"),
     ("vaekernels/cli/", "tests/cli tests/training/test_failures.py"),
     ("vaekernels/bench/", "tests/bench"),
     ("vaekernels/demo/", "tests/demo"),
-    ("vaekernels/models/tiling/", "tests/models/test_autoencoder_tiling.py"),
-    *((f"vaekernels/models/{name}", _FILES) for name in ("pretrained", "ldm", "taesd", "weights")),
-    ("vaekernels/models/autoencoder", f"{_AUTOENCODERS} {_FILES}"),
+    ("vaekernels/tiling/", "tests/models/test_autoencoder_tiling.py"),
+    *((f"vaekernels/models/{name}", _FILES) for name in ("pretrained", "checkpoint_io")),
+    *((f"vaekernels/models/autoencoder/{name}", _FILES) for name in ("ldm", "taesd")),
+    ("vaekernels/models/autoencoder/base", f"{_AUTOENCODERS} {_FILES}"),
     ("vaekernels/models/", f"{_VAE} {_AUTOENCODERS} tests/cli"),
-    ("vaekernels/acceleration/", _ACCELERATION),
-    ("vaekernels/triton/", "tests/triton_backend"),
+    ("vaekernels/integrations/accelerate/", _ACCELERATION),
+    ("vaekernels/backends/triton/", "tests/backends/triton"),
     ("vaekernels/ops/_filters.py", "tests/ops/test_conv_filters.py tests/ops/test_conv_memory.py"),
     *((f"vaekernels/ops/{name}", _CONVS) for name in _CONV_FILES),
     ("vaekernels/ops/", _LATENT),
-    ("vaekernels/reference/", "tests/ops"),
-    ("vaekernels/cases/", "tests/ops tests/bench"),
+    ("vaekernels/backends/reference/", "tests/ops"),
+    ("vaekernels/bench/op_inputs/", "tests/ops tests/bench"),
     (
         "vaekernels/nn/",
-        f"tests/nn/test_layers.py tests/nn/test_strided.py {_AUTOENCODERS} tests/nn",
+        f"tests/nn/test_layers.py tests/nn/test_resampling_conv.py {_AUTOENCODERS} tests/nn",
     ),
-    ("vaekernels/explanation.py", "tests/test_explain.py"),
-    ("vaekernels/ways.py", "tests/test_explain.py"),
-    ("vaekernels/guard.py", "tests/acceleration/test_guard.py"),
-    ("vaekernels/introspection.py", "tests/bench/test_bench.py"),
-    ("vaekernels/machine.py", "tests/bench/test_bench.py tests/demo"),
-    ("vaekernels/limits.py", "tests/cli/test_errors.py tests/models/test_pretrained.py"),
-    ("vaekernels/pictures.py", "tests/training/test_pictures.py tests/cli"),
-    ("vaekernels/plots.py", "tests/training/test_pictures.py"),
-    ("vaekernels/plain_layers.py", "tests/acceleration tests/nn tests/models"),
-    ("vaekernels/tuning.py", "tests/triton_backend/test_tuning.py"),
-    ("vaekernels/_extension.py", "tests/test_registry.py tests/bench/test_bench.py"),
+    ("vaekernels/runtime/explain.py", "tests/runtime/test_explain.py"),
+    ("vaekernels/runtime/conv_algorithm.py", "tests/runtime/test_explain.py"),
+    (
+        "vaekernels/runtime/nonfinite_policy.py",
+        "tests/integrations/accelerate/test_nonfinite_policy.py",
+    ),
+    ("vaekernels/runtime/build_info.py", "tests/bench/test_bench.py"),
+    ("vaekernels/runtime/cpu_info.py", "tests/bench/test_bench.py tests/demo"),
+    ("vaekernels/utils/limits.py", "tests/cli/test_errors.py tests/models/test_pretrained.py"),
+    ("vaekernels/utils/image_grid.py", "tests/utils/test_images_and_plots.py tests/cli"),
+    ("vaekernels/utils/plots.py", "tests/utils/test_images_and_plots.py"),
+    ("vaekernels/nn/unmodified.py", "tests/integrations/accelerate tests/nn tests/models"),
+    ("vaekernels/runtime/conv_autotune.py", "tests/runtime/test_conv_autotune.py"),
+    (
+        "vaekernels/backends/extension.py",
+        "tests/backends/test_registry.py tests/bench/test_bench.py",
+    ),
 )
 
 
@@ -80,7 +91,11 @@ def covering(file: str, root: Path) -> list[str]:
     for prefix, tests in _TESTS:
         if file.startswith(prefix):
             return tests.split()
-    own = f"tests/test_{Path(file).stem}.py"
-    if (root / own).exists():
-        return [own]
+    stem = Path(file).stem
+    for own in (
+        f"tests/test_{stem}.py",
+        str(Path(file).parent / f"test_{stem}.py").replace("vaekernels", "tests", 1),
+    ):
+        if (root / own).exists():
+            return [own]
     raise LookupError(f"{file}: say in {__file__} which tests are its own")

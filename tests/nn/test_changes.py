@@ -17,8 +17,9 @@ from torch.nn.utils import parametrize, prune, spectral_norm
 
 import vaekernels as vk
 from tests.models import autoencoders
-from vaekernels.models import VAE, AutoencoderKL, AutoencoderKLConfig, VAEConfig, autoencoder
-from vaekernels.nn import steps
+from vaekernels.models import VAE, AutoencoderKL, AutoencoderKLConfig, VAEConfig
+from vaekernels.models.autoencoder import base
+from vaekernels.nn import layer_chain
 
 
 @pytest.fixture(autouse=True)
@@ -118,7 +119,7 @@ def test_no_module_is_left_out() -> None:
 
 def everything_is_called(patch: pytest.MonkeyPatch) -> None:
     """As plain PyTorch: no layer is run by its parameters."""
-    for module in (steps, autoencoder):
+    for module in (layer_chain, base):
         patch.setattr(module, "first_changed", lambda used: nn.Identity())
 
 

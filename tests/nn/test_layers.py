@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import vaekernels as vk
 from tests.models.autoencoders import randomised
-from vaekernels.models.tiling.statistics import GroupStatistics
+from vaekernels.tiling.moments import GroupStatistics
 
 CHANNELS = 16
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vaekernels.cases import OpCases, error, run, summed_terms, tolerance
+from vaekernels.bench.op_inputs import OpCases, error, run, summed_terms, tolerance
 
 LAYOUTS = ("contiguous", "strided_halves", "strided_ends", "channels_last", "transposed")
 

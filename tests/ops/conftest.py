@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.ops import convs
-from vaekernels import _extension
+from vaekernels.backends import extension as _extension
 
 
 @pytest.fixture(params=("baseline", "avx2", "avx512"))

@@ -12,8 +12,8 @@ from torch import Tensor
 
 import vaekernels as vk
 from tests.ops.conformance import in_layout
-from vaekernels import registry
-from vaekernels.cases import CONV, error, tolerance
+from vaekernels.backends import registry
+from vaekernels.bench.op_inputs import CONV, error, tolerance
 
 BACKENDS = ("reference", "cpu")
 ACTIVATIONS = (None, "relu", "silu", "leaky_relu")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import vaekernels as vk
 from tests.ops.conformance import assert_as_good_as_eager, in_layout
-from vaekernels.cases import NORM
+from vaekernels.bench.op_inputs import NORM
 
 CASES = NORM["group_norm_silu"]
 LAYOUTS = ("contiguous", "pixels", "strided_halves", "transposed")

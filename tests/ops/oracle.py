@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from vaekernels.reference import noise
+from vaekernels.backends.reference import noise
 
 # What each input of an op holds (see ``make``).
 KINDS: dict[str, tuple[str, ...]] = {

@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 import vaekernels as vk
-from vaekernels import _extension, registry
-from vaekernels.cases import LATENT, options
+from vaekernels.backends import extension, registry
+from vaekernels.bench.op_inputs import LATENT, options
 from vaekernels.ops._define import DEFINITIONS
 
 BACKENDS = ("reference", "cpu")
 needs_extension = pytest.mark.skipif(
-    bool(_extension.refusals()), reason="built without the C++ extension"
+    bool(extension.refusals()), reason="built without the C++ extension"
 )
 
 
@@ -122,14 +122,14 @@ def _arguments(op: str, requires_grad: bool) -> tuple[object, ...]:
 @needs_extension
 @pytest.mark.parametrize("op", LATENT)
 def test_opcheck_forward(op: str) -> None:
-    _extension.load()
+    extension.load()
     torch.library.opcheck(getattr(torch.ops.vaekernels, op).default, _arguments(op, True))
 
 
 @needs_extension
 @pytest.mark.parametrize("op", LATENT)
 def test_opcheck_backward(op: str) -> None:
-    _extension.load()
+    extension.load()
     inputs = _arguments(op, False)
     grads = (torch.randn(3, 5), torch.randn(3)) if op == "rsample_kl" else (torch.randn(3),)
     count = len(DEFINITIONS[op].differentiable)
@@ -140,6 +140,6 @@ def test_opcheck_backward(op: str) -> None:
 
 @needs_extension
 def test_opcheck_randn() -> None:
-    _extension.load()
+    extension.load()
     arguments = (torch.empty(3, 5), torch.tensor(1), 0, torch.arange(3))
     torch.library.opcheck(torch.ops.vaekernels.randn.default, arguments)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from tests.ops import convs
 from tests.ops.oracle import KINDS, make
-from vaekernels import reference
-from vaekernels.cases import error
+from vaekernels.backends import reference
+from vaekernels.bench.op_inputs import error
 from vaekernels.ops._define import DEFINITIONS
 
 SHAPE = (3, 6)

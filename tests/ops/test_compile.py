@@ -8,7 +8,7 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 
 import vaekernels as vk
-from vaekernels import registry
+from vaekernels.backends import registry
 
 
 @pytest.fixture(params=("reference", "cpu"))

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.ops import conformance
-from vaekernels import registry
-from vaekernels.cases import LATENT, LATENT_SHAPES, ODD_SHAPES, run
+from vaekernels.backends import registry
+from vaekernels.bench.op_inputs import LATENT, LATENT_SHAPES, ODD_SHAPES, run
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 CPU_BACKENDS = ("reference", "cpu")
@@ -88,7 +88,7 @@ def test_same_result_for_any_number_of_threads(op: str) -> None:
 @pytest.mark.parametrize("op", LATENT)
 def test_same_bits_at_every_cpu_capability(op: str) -> None:
     _skip_if_refused("cpu", op, torch.float32)
-    from vaekernels import _extension
+    from vaekernels.backends import extension as _extension
 
     extension = _extension.load()
     if len(extension.cpu_capabilities()) < 2:

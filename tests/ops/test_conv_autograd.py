@@ -13,7 +13,7 @@ import vaekernels as vk
 from tests.ops import convs
 from tests.ops.conformance import in_layout
 from tests.ops.convs import ACTIVATIONS, BACKENDS, Conv
-from vaekernels import _extension
+from vaekernels.backends import extension
 from vaekernels.ops._define import DEFINITIONS
 
 CALLS = convs.every_op((2, 4, 3, 6, 5))
@@ -114,7 +114,7 @@ def _arguments(conv: Conv, activation: str | None) -> dict[str, object]:
 @pytest.mark.parametrize("activation", (None, "leaky_relu"))
 @pytest.mark.parametrize("conv", CALLS, ids=convs.name_of)
 def test_opcheck(conv: Conv, activation: str | None, cpu: str) -> None:
-    _extension.load()
+    extension.load()
     arguments = _arguments(conv, activation)
     operator = getattr(torch.ops.vaekernels, conv.op).default
     y = operator(*arguments.values())
@@ -162,7 +162,7 @@ def test_the_filters_gradient_lies_as_the_filters(conv: Conv, layout: str, cpu: 
 def test_opcheck_of_backward_with_filters_in_other_strides(
     conv: Conv, layout: str, cpu: str
 ) -> None:
-    _extension.load()
+    extension.load()
     arguments = _arguments(conv, None)
     arguments["weight"] = FILTER_LAYOUTS[layout](arguments["weight"])
     y = getattr(torch.ops.vaekernels, conv.op).default(*arguments.values())

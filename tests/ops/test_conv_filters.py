@@ -14,7 +14,7 @@ from torch import Tensor
 import vaekernels as vk
 from tests.ops import convs
 from tests.ops.convs import Conv
-from vaekernels import _extension
+from vaekernels.backends import extension as _extension
 
 # The second runs on the library, which has its own copy of the weight.
 SHAPES = ((1, 20, 20, 9, 9), (1, 6, 20, 9, 9))

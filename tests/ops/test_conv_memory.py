@@ -14,7 +14,7 @@ from torch import Tensor
 
 import vaekernels as vk
 from tests.ops import convs
-from vaekernels import _extension
+from vaekernels.backends import extension as _extension
 from vaekernels.ops import _filters
 
 X = torch.randn(2, 16, 32, 32)

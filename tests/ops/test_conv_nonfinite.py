@@ -15,7 +15,7 @@ from torch import Tensor
 import vaekernels as vk
 from tests.ops import convs
 from tests.ops.convs import ACTIVATIONS, Conv
-from vaekernels.reference._activate import activate
+from vaekernels.backends.reference._activate import activate
 
 pytestmark = pytest.mark.usefixtures("capability")
 
@@ -24,11 +24,11 @@ BIG = (3e38, 1e38, 1e20, 88.0, 0.0, -86.0, -88.0, -1e20, -1e37, -1e38)
 
 # Of each op, a shape for each way that its forward may take.
 CALLS = {
-    "narrow": [
+    "few_outputs": [
         Conv("conv3x3", (1, 16, 3, 9, 10), residual=True),
         Conv("conv_transpose4x4", (1, 16, 3, 6, 7)),
     ],
-    "shallow": [
+    "few_inputs": [
         Conv("conv3x3", (1, 3, 20, 9, 10), residual=True),
         Conv("downsample_conv3x3", (1, 3, 20, 9, 10), padding="asymmetric"),
         Conv("downsample_conv3x3", (1, 3, 20, 9, 10), padding="symmetric"),

@@ -124,7 +124,7 @@ def test_what_reaches_the_kernel(conv: convs.Conv, monkeypatch: pytest.MonkeyPat
 
         return kernel
 
-    monkeypatch.setattr("vaekernels.registry.implementation", implementation)
+    monkeypatch.setattr("vaekernels.backends.registry.implementation", implementation)
     tensors = conv.tensors()
     conv(tensors)
     conv(tensors, precision="highest")

@@ -11,9 +11,9 @@ import torch
 from tests.ops import convs
 from tests.ops.conformance import LAYOUTS
 from tests.ops.convs import ACTIVATIONS, BACKENDS, Conv
-from vaekernels import _extension
-from vaekernels.cases import CONV, ConvShape
-from vaekernels.cases.conv3x3 import RESNET, groups_of
+from vaekernels.backends import extension as _extension
+from vaekernels.bench.op_inputs import CONV, ConvShape
+from vaekernels.bench.op_inputs.conv3x3 import RESNET, groups_of
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 

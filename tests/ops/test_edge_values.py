@@ -10,7 +10,7 @@ from torch import Tensor
 
 import vaekernels as vk
 from tests.ops import edges
-from vaekernels import registry
+from vaekernels.backends import registry
 
 BACKENDS = ("reference", "cpu")
 DTYPES = (torch.float32, torch.float64)

@@ -12,7 +12,8 @@ from torch._dynamo.testing import CompileCounter
 
 import vaekernels as vk
 from tests.ops.norms import CASES, LAYOUTS, check, draw, laid, run
-from vaekernels import _extension, registry
+from vaekernels.backends import extension as _extension
+from vaekernels.backends import registry
 from vaekernels.ops._define import DTYPES
 
 needs_extension = pytest.mark.skipif(

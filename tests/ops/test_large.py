@@ -9,11 +9,11 @@ import torch
 
 import vaekernels as vk
 from tests.ops.oracle import last_normals
-from vaekernels import _extension
+from vaekernels.backends import extension
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(bool(_extension.refusals()), reason="built without the C++ extension"),
+    pytest.mark.skipif(bool(extension.refusals()), reason="built without the C++ extension"),
 ]
 
 LENGTH = 2**31 + 12

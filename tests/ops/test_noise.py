@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import vaekernels as vk
-from vaekernels import _extension
-from vaekernels.reference import noise
+from vaekernels.backends import extension as _extension
+from vaekernels.backends.reference import noise
 
 needs_extension = pytest.mark.skipif(
     bool(_extension.refusals()), reason="built without the C++ extension"

@@ -9,8 +9,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import vaekernels as vk
 from tests.ops import convs
-from vaekernels import _extension, registry
-from vaekernels.cases import LATENT, options
+from vaekernels.backends import extension, registry
+from vaekernels.bench.op_inputs import LATENT, options
 from vaekernels.models import VAE, VAEConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
@@ -67,9 +67,9 @@ def test_a_traced_model_draws_anew() -> None:
     assert not torch.equal(traced(x), traced(x))
 
 
-@pytest.mark.skipif(bool(_extension.refusals()), reason="built without the C++ extension")
+@pytest.mark.skipif(bool(extension.refusals()), reason="built without the C++ extension")
 def test_drawing_is_tagged() -> None:
-    _extension.load()
+    extension.load()
     assert torch.Tag.nondeterministic_seeded in torch.ops.vaekernels.draw_seed.default.tags
 
 

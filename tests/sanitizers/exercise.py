@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import vaekernels as vk
-from vaekernels import _extension
+from vaekernels.backends import extension as _extension
 
 SIDES = (1, 2, 3, 4, 5, 7, 8, 9, 13, 16, 17, 33)
 CHANNELS = (1, 2, 3, 4, 5, 7, 8, 9, 12, 14, 15, 16, 17, 20, 31, 33, 48, 65)

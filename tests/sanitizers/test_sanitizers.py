@@ -15,11 +15,11 @@ import pytest
 
 from tests.sanitizers import build
 from tests.sanitizers.build import MEMORY, RACES
-from vaekernels import _extension
+from vaekernels.backends import extension
 
 pytestmark = [
     pytest.mark.xdist_group("sanitizers"),  # one process compiles for all of them
-    pytest.mark.skipif(bool(_extension.refusals()), reason="built without the C++ extension"),
+    pytest.mark.skipif(bool(extension.refusals()), reason="built without the C++ extension"),
 ]
 
 EXERCISE = Path(__file__).with_name("exercise.py")
@@ -67,9 +67,9 @@ def test_many_random_calls(sanitizer: str, seed: int, library_of: Callable[[str]
 
 OPS_TESTS = """
 import sys
-import vaekernels._extension
+import vaekernels.backends.extension
 import pytest
-print("library", vaekernels._extension.load().__file__)
+print("library", vaekernels.backends.extension.load().__file__)
 status = pytest.main(["-q", "-x", "-p", "no:xdist", "-p", "no:cacheprovider", *sys.argv[1:]])
 print("done" if status == 0 else "failed")
 sys.exit(int(status))
@@ -106,15 +106,15 @@ WIDE = "vk.conv3x3(torch.randn(1, 16, 80, 80), torch.randn(3, 16, 3, 3))"
 SHALLOW = "vk.conv3x3(torch.randn(1, 3, 16, 16), torch.randn(13, 3, 3, 3))"
 MISTAKES = {
     "a group of pixels is taken for a whole one": Mistake(
-        *("cpu/conv/narrow_kernel.cpp", "multiply_pixels(conv, x, products, rest)"),
-        *("multiply_pixels(conv, x, products, kRows)", "cpu/conv/narrow_kernel.cpp"),
+        *("cpu/conv/few_outputs_kernel.cpp", "multiply_pixels(conv, x, products, rest)"),
+        *("multiply_pixels(conv, x, products, kRows)", "cpu/conv/few_outputs_kernel.cpp"),
         *(NARROW, MEMORY, "heap-buffer-overflow"),
     ),
     "a group of pixels starts before the first": Mistake(
-        *("cpu/conv/narrow_kernel.cpp", "multiply_pixels(conv, x, products, rest)"),
+        *("cpu/conv/few_outputs_kernel.cpp", "multiply_pixels(conv, x, products, rest)"),
         "multiply_pixels(conv, x + (rest - kRows) * conv.in_channels,"
         " products + (rest - kRows) * row_of(conv), kRows)",
-        *("cpu/conv/narrow_kernel.cpp", NARROW, MEMORY, "heap-buffer-overflow"),
+        *("cpu/conv/few_outputs_kernel.cpp", NARROW, MEMORY, "heap-buffer-overflow"),
     ),
     "more lanes are stored than a register has": Mistake(
         *(
@@ -122,28 +122,28 @@ MISTAKES = {
             "k < kLanes && k < n; ++k) to[k] = lanes[k]",
             "k < n; ++k) to[k] = lanes[k]",
         ),
-        *("cpu/conv/shallow_kernel.cpp", SHALLOW, MEMORY, "runtime error: index"),
+        *("cpu/conv/few_inputs_kernel.cpp", SHALLOW, MEMORY, "runtime error: index"),
     ),
     "a whole register is stored for a part": Mistake(
-        *("cpu/conv/shallow_kernel.cpp", "store_first(to.y + at, y, n)", "store(to.y + at, y)"),
-        *("cpu/conv/shallow_kernel.cpp", SHALLOW, MEMORY, "heap-buffer-overflow"),
+        *("cpu/conv/few_inputs_kernel.cpp", "store_first(to.y + at, y, n)", "store(to.y + at, y)"),
+        *("cpu/conv/few_inputs_kernel.cpp", SHALLOW, MEMORY, "heap-buffer-overflow"),
     ),
     "scratch is a row too small": Mistake(
-        *("cpu/conv/narrow_kernel.cpp", "/ conv.stride + 2;", "/ conv.stride - 1;"),
-        *("cpu/conv/narrow_kernel.cpp", WIDE, MEMORY, "heap-buffer-overflow"),
+        *("cpu/conv/few_outputs_kernel.cpp", "/ conv.stride + 2;", "/ conv.stride - 1;"),
+        *("cpu/conv/few_outputs_kernel.cpp", WIDE, MEMORY, "heap-buffer-overflow"),
     ),
     "threads share a buffer": Mistake(
         *(
-            "cpu/conv/direct_run.cpp",
+            "cpu/conv/small_channels_run.cpp",
             "float* products = scratch",
             "static float* products = scratch",
         ),
-        *("cpu/conv/direct_run.cpp", WIDE, RACES, "data race"),
+        *("cpu/conv/small_channels_run.cpp", WIDE, RACES, "data race"),
     ),
     "a counter of units is not atomic": Mistake(
         *("cpu/dynamic_for.h", "std::atomic<int64_t> next{0};"),
         "struct { int64_t at = 0; int64_t fetch_add(int64_t n) { return (at += n) - n; } } next;",
-        *("cpu/conv/direct_run.cpp", WIDE, RACES, "data race"),
+        *("cpu/conv/small_channels_run.cpp", WIDE, RACES, "data race"),
     ),
 }
 PROGRAM = """

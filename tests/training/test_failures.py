@@ -12,9 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from vaekernels.models import VAE
-from vaekernels.models.outputs import VAEOutput
+from vaekernels.models.vae.outputs import VAEOutput
 from vaekernels.training import CheckpointError, NonFiniteLossError, RunFolder, train
-from vaekernels.training.meter import Meter, likely_cause
+from vaekernels.training.metrics import Meter, likely_cause
 
 
 @pytest.fixture

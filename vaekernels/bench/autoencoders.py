@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaekernels.acceleration import accelerate
-from vaekernels.bench import eager_tiny, models, peers
-from vaekernels.bench.goals import Goal, Row, every_row, judge
+from vaekernels.bench import competitors, eager_tiny, models
+from vaekernels.bench.targets import Goal, Row, every_row, judge
 from vaekernels.bench.timing import interleaved
+from vaekernels.integrations.accelerate import accelerate
 
 # Largest error of a model's result over its largest magnitude, against float64.
 PROMISE = 1e-4
@@ -195,7 +195,7 @@ def measure(work: Work, *, seconds: float) -> Row:
     }
     with tempfile.TemporaryDirectory() as folder:
         if not training and work.precision == "high":
-            for name, build in peers.ENGINES.items():
+            for name, build in competitors.ENGINES.items():
                 candidates[name] = _engine(name, build, model, x, Path(folder), exact, row)
         for name, prepare in candidates.items():
             call = _attempt(prepare)
@@ -256,7 +256,7 @@ def _attempt(prepare: Callable[[], Callable[[], object]]) -> Callable[[], object
 
 def _engine(
     name: str,
-    build: Callable[[nn.Module, Tensor, Path], peers.Engine],
+    build: Callable[[nn.Module, Tensor, Path], competitors.Engine],
     model: nn.Module,
     x: Tensor,
     folder: Path,

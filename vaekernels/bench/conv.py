@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vaekernels.bench import work
+from vaekernels.bench import workloads
 from vaekernels.bench.convolutions import (
     CONV3X3,
     DOWNSAMPLE3X3,
@@ -22,9 +22,9 @@ from vaekernels.bench.convolutions import (
     UPSAMPLE,
     Convolution,
 )
-from vaekernels.bench.goals import Goal, Row, every_row, judge, mean_of
-from vaekernels.bench.work import LAYOUTS, Layout, Work
-from vaekernels.cases import NORM, ConvShape, group_norm_silu, tolerance
+from vaekernels.bench.op_inputs import NORM, ConvShape, group_norm_silu, tolerance
+from vaekernels.bench.targets import Goal, Row, every_row, judge, mean_of
+from vaekernels.bench.workloads import LAYOUTS, Layout, Work
 
 # Group -> what its rows must reach. Forward is as in inference, with filters that do not change,
 # unless a row says that it is of training.
@@ -210,7 +210,7 @@ def convolution(
         eager = partial(op.twin_gradient, wanted)
         ours = partial(op.our_gradient, wanted, precision)
     else:
-        prepare = work.forward if direction == "forward" else work.training_forward
+        prepare = workloads.forward if direction == "forward" else workloads.training_forward
         eager, ours = partial(prepare, op.twin), partial(prepare, mine)
     ends = f"{channels}" if out == channels else f"{channels}->{out}"
     return Work(
@@ -236,7 +236,7 @@ def group_norm(
     """A row of GroupNorm + SiLU: ``direction`` is forward or forward+backward."""
     cases = NORM["group_norm_silu"]
     training = direction != "forward"
-    prepare = work.forward_backward if training else work.forward
+    prepare = workloads.forward_backward if training else workloads.forward
     return Work(
         group=group,
         op=cases.op,

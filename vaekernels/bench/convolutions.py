@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vaekernels import ops, registry
-from vaekernels.bench.work import Call, Inputs
-from vaekernels.cases import CONV, ConvShape
+from vaekernels import ops
+from vaekernels.backends import registry
+from vaekernels.bench.op_inputs import CONV, ConvShape
+from vaekernels.bench.workloads import Call, Inputs
 from vaekernels.ops._define import DEFINITIONS
 
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from vaekernels.bench.goals import Row
 from vaekernels.bench.memory import peak_bytes
+from vaekernels.bench.op_inputs import LATENT, OpCases
+from vaekernels.bench.targets import Row
 from vaekernels.bench.timing import interleaved
-from vaekernels.cases import LATENT, OpCases
 
 OPS = tuple(LATENT)
 DIRECTIONS = ("forward", "forward+backward")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vaekernels.bench import eager_vae
-from vaekernels.bench.goals import Goal, Row, every_row, judge
+from vaekernels.bench.targets import Goal, Row, every_row, judge
 from vaekernels.bench.timing import interleaved
 from vaekernels.models import VAE, VAEConfig
 from vaekernels.ops import randn

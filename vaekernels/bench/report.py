@@ -8,8 +8,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from vaekernels.atomic import atomic_write
-from vaekernels.bench.goals import Row
+from vaekernels.bench.targets import Row
+from vaekernels.utils.atomic_file import atomic_write
 
 
 def geometric_means(rows: list[Row]) -> dict[str, float]:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vaekernels.bench import autoencoders, conv, latent, models, report, tables, work
-from vaekernels.bench.goals import Row
+from vaekernels.bench import autoencoders, conv, latent, models, report, tables, workloads
 from vaekernels.bench.tables import Columns
+from vaekernels.bench.targets import Row
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ SUITES = {
         summary=lambda rows: {"geometric_means": report.geometric_means(rows)},
         takes=("device", "dtype"),
     ),
-    "conv": _judged(conv, work.measure, tables.conv_cells),
+    "conv": _judged(conv, workloads.measure, tables.conv_cells),
     "models": _judged(models, models.measure, tables.model_cells),
     "autoencoders": _judged(autoencoders, autoencoders.measure, tables.autoencoder_cells),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vaekernels.bench.goals import Row
+from vaekernels.bench.targets import Row
 
 Columns = dict[str, str]
 

@@ -52,7 +52,7 @@ def options(
     ] = False,
 ) -> None:
     """Fast, exact kernels for variational autoencoders: train, look, encode, measure."""
-    from vaekernels import registry
+    from vaekernels.backends import registry
 
     registry.requested()  # a mistake in the environment, before any work
 
@@ -61,8 +61,8 @@ def _is_known(error: Exception) -> bool:
     """Whether the message says enough: what is raised on bad input, and for want of memory."""
     import torch
 
-    from vaekernels._extension import ExtensionError
-    from vaekernels.registry import BackendError
+    from vaekernels.backends.extension import ExtensionError
+    from vaekernels.backends.registry import BackendError
 
     known = (
         ValueError,

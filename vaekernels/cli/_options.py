@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vaekernels.limits import LARGEST_SIZE, check_room
+from vaekernels.utils.limits import LARGEST_SIZE, check_room
 
 Run = Annotated[
     Path, typer.Argument(metavar="RUN", help="Folder of a trained model.", show_default=False)

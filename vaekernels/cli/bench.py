@@ -67,9 +67,9 @@ def bench(
     """
     import torch
 
-    from vaekernels import machine
     from vaekernels.bench import report
     from vaekernels.bench.suites import SUITES
+    from vaekernels.runtime import cpu_info
     from vaekernels.training.distributed import choose_device
 
     chosen = SUITES[suite.value]
@@ -94,7 +94,7 @@ def bench(
         for work in works:
             typer.echo(f"{work.group}: {work.name}")
         return
-    described = machine.describe()
+    described = cpu_info.describe()
     rows = _measured(chosen, works, seconds, described)
     chosen.show(rows, described)
     if json is not None:

@@ -28,10 +28,10 @@ def encode(
     A latent is drawn from them with vk.DiagonalGaussian.from_mean_logvar(mean, logvar)
     .sample(seed=..., sample_ids=ids).
     """
-    from vaekernels.atomic import atomic_write
     from vaekernels.cli._runs import load_model, load_part, provenance
-    from vaekernels.models.weights import safetensors_bytes
-    from vaekernels.training.views import moments
+    from vaekernels.models.checkpoint_io import safetensors_bytes
+    from vaekernels.training.diagnostics import moments
+    from vaekernels.utils.atomic_file import atomic_write
 
     _options.at_least_one("--batch", batch)
     path = _options.output_file(out, ".safetensors")

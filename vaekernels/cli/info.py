@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from vaekernels import introspection, registry
+from vaekernels.backends import registry
 from vaekernels.cli._app import app
+from vaekernels.runtime import build_info
 
 
 @app.command()
@@ -15,7 +16,7 @@ def info(
     json: Annotated[bool, typer.Option("--json", help="As JSON, for bug reports.")] = False,
 ) -> None:
     """Versions, what was built, and which backend would run each op, or why it would not."""
-    described = introspection.describe()
+    described = build_info.describe()
     if json:
         import json as encoder
 
@@ -49,7 +50,7 @@ def _print(described: dict[str, Any]) -> None:
 
 def _cell(answer: str, reasons: list[str]) -> str:
     """The answer, or the number of the reason for refusing."""
-    if answer in (introspection.RUNS, introspection.WOULD_RUN):
+    if answer in (build_info.RUNS, build_info.WOULD_RUN):
         return answer
     if answer not in reasons:
         reasons.append(answer)

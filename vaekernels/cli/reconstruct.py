@@ -29,8 +29,8 @@ def reconstruct(
     posterior.
     """
     from vaekernels.cli._runs import load_model, load_part
-    from vaekernels.pictures import grid, over_each_other, save_png
-    from vaekernels.training.views import reconstructions
+    from vaekernels.training.diagnostics import reconstructions
+    from vaekernels.utils.image_grid import grid, over_each_other, save_png
 
     _options.at_least_one("-n", count)
     _options.at_least_one("--columns", columns)

@@ -22,7 +22,7 @@ def sample(
 ) -> None:
     """Draw new images from the model in RUN: a PNG grid."""
     from vaekernels.cli._runs import load_model
-    from vaekernels.pictures import grid, save_png
+    from vaekernels.utils.image_grid import grid, save_png
 
     _options.at_least_one("-n", count)
     _options.at_least_one("--columns", columns)

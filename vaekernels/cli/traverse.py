@@ -41,9 +41,9 @@ def traverse(
     import math
 
     from vaekernels.cli._runs import load_model, load_part
-    from vaekernels.limits import LARGEST_FLOAT
-    from vaekernels.pictures import grid, save_png
-    from vaekernels.training.views import kl_per_dim, traversal
+    from vaekernels.training.diagnostics import kl_per_dim, traversal
+    from vaekernels.utils.image_grid import grid, save_png
+    from vaekernels.utils.limits import LARGEST_FLOAT
 
     _options.at_least_one("--dims", dims)
     if _options.at_least_one("--values", values) < 2:

@@ -63,24 +63,26 @@ def tune(
     if not torch.cuda.is_available():
         raise ValueError("tune measures on a GPU, and torch finds no CUDA device")
 
-    from vaekernels import tuning
-    from vaekernels.triton.conv import table
+    from vaekernels.backends.triton.conv import autotune_table
+    from vaekernels.runtime import conv_autotune
 
     for option, value in (("--size", size), ("--batch", batch)):
         _options.at_least_one(option, value)
     preset = "sd1" if model is Preset.SD else model.value
     listed = (
-        tuning.model_shapes(preset, size, batch, dtype)
+        conv_autotune.model_shapes(preset, size, batch, dtype)
         if shapes is None
-        else tuning.read_shapes(shapes)
+        else conv_autotune.read_shapes(shapes)
     )
-    path = out or table.user_path()
-    wanted = tuning.jobs(listed, gradients, "cuda")
-    measure = functools.partial(tuning.measure, device="cuda", timer=tuning.time_on_gpu)
+    path = out or autotune_table.user_path()
+    wanted = conv_autotune.jobs(listed, gradients, "cuda")
+    measure = functools.partial(
+        conv_autotune.measure, device="cuda", timer=conv_autotune.time_on_gpu
+    )
     with torch.no_grad():
-        entries = tuning.tune(
+        entries = conv_autotune.tune(
             *(wanted, path, measure, again),
             functools.partial(tqdm, desc="measuring", unit="convolution"),
         )
-    ours = sum(entry.way == table.TAP_GEMM for entry in entries.values())
+    ours = sum(entry.way == autotune_table.TAP_GEMM for entry in entries.values())
     typer.echo(f"wrote {path}: {len(entries)} convolutions, {ours} by our kernels")

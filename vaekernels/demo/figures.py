@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vaekernels import plots
 from vaekernels.models import VAE
-from vaekernels.pictures import grid, over_each_other
 from vaekernels.training import ImageData
-from vaekernels.training.views import kl_per_dim, moments, reconstructions, traversal
+from vaekernels.training.diagnostics import kl_per_dim, moments, reconstructions, traversal
+from vaekernels.utils import plots
+from vaekernels.utils.image_grid import grid, over_each_other
 
 _COLUMNS = 10
 _SAMPLES = 60

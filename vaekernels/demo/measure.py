@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from vaekernels import registry
+from vaekernels.backends import registry
 from vaekernels.bench.models import training_step
 from vaekernels.bench.timing import interleaved, synchronize
 from vaekernels.demo import eager, ours
 from vaekernels.demo.settings import Settings
-from vaekernels.distributions import DiagonalGaussian
+from vaekernels.distributions.diagonal_gaussian import DiagonalGaussian
 from vaekernels.models import VAE
 from vaekernels.ops import bernoulli_nll
 from vaekernels.training import ImageData

@@ -9,11 +9,11 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from vaekernels.backends.registry import use_backend
 from vaekernels.demo import eager, ours
 from vaekernels.demo.settings import Settings
 from vaekernels.models import VAE
 from vaekernels.ops import randn
-from vaekernels.registry import use_backend
 from vaekernels.training import ImageData, evaluate
 from vaekernels.training.schedule import permutation
 

@@ -8,15 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vaekernels.atomic import atomic_write
 from vaekernels.demo import eager, parity
 from vaekernels.demo.measure import Comparison, compare
 from vaekernels.demo.settings import Settings
-from vaekernels.machine import describe
 from vaekernels.models import VAE
-from vaekernels.plots import best_epoch
+from vaekernels.runtime.cpu_info import describe
 from vaekernels.training import ImageData, split, train
 from vaekernels.training.distributed import choose_device
+from vaekernels.utils.atomic_file import atomic_write
+from vaekernels.utils.plots import best_epoch
 
 _RUN = "run"
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from vaekernels.atomic import atomic_write
 from vaekernels.demo.measure import Comparison, Timing
 from vaekernels.demo.template import PAGE
+from vaekernels.utils.atomic_file import atomic_write
 
 
 @dataclass(frozen=True)

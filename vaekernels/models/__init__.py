@@ -1,14 +1,14 @@
 """The thin VAE API: a configuration makes a model whose hot paths are the package's ops."""
 
-from vaekernels.models.autoencoder_config import AutoencoderKLConfig, AutoencoderTinyConfig
-from vaekernels.models.autoencoder_kl import AutoencoderKL
-from vaekernels.models.autoencoder_tiny import AutoencoderTiny
-from vaekernels.models.config import VAEConfig
-from vaekernels.models.ldm_keys import from_ldm, to_ldm
-from vaekernels.models.outputs import DecoderOutput, EncoderOutput, TinyEncoderOutput, VAEOutput
-from vaekernels.models.taesd_keys import from_taesd, to_taesd
-from vaekernels.models.tiling import Plan
-from vaekernels.models.vae import VAE
+from vaekernels.models.autoencoder.config import AutoencoderKLConfig, AutoencoderTinyConfig
+from vaekernels.models.autoencoder.kl import AutoencoderKL
+from vaekernels.models.autoencoder.ldm_keys import from_ldm, to_ldm
+from vaekernels.models.autoencoder.taesd_keys import from_taesd, to_taesd
+from vaekernels.models.autoencoder.tiny import AutoencoderTiny
+from vaekernels.models.vae.config import VAEConfig
+from vaekernels.models.vae.outputs import DecoderOutput, EncoderOutput, TinyEncoderOutput, VAEOutput
+from vaekernels.models.vae.vae import VAE
+from vaekernels.tiling import Plan
 
 __all__ = [
     "VAE",

@@ -7,7 +7,7 @@ import json
 import math
 from typing import Any, TypeVar
 
-from vaekernels.limits import LARGEST_FLOAT, LARGEST_SIZE, MOST_LAYERS, parse_json
+from vaekernels.utils.limits import LARGEST_FLOAT, LARGEST_SIZE, MOST_LAYERS, parse_json
 
 Self = TypeVar("Self", bound="Config")
 

@@ -8,7 +8,7 @@ import warnings
 
 from torch import Tensor
 
-from vaekernels.guard import can_be_read
+from vaekernels.runtime.nonfinite_policy import can_be_read
 
 Range = tuple[float, float]
 

@@ -12,17 +12,16 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from vaekernels.atomic import atomic_write
-from vaekernels.limits import read_json_object
-from vaekernels.models.config import VAEConfig
-from vaekernels.models.config_base import Config
-from vaekernels.models.weights import (
+from vaekernels.models.checkpoint_io import (
     check_exists,
     check_weights,
     has_weights,
     read_weights,
     safetensors_bytes,
 )
+from vaekernels.models.config_base import Config
+from vaekernels.utils.atomic_file import atomic_write
+from vaekernels.utils.limits import read_json_object
 
 CONFIG_NAME = "config.json"
 _CLASS_KEY = "_class_name"
@@ -42,7 +41,7 @@ class PretrainedModel(nn.Module):
         config: the architecture.
     """
 
-    config_class: ClassVar[type[Config]] = VAEConfig
+    config_class: ClassVar[type[Config]]
     # The first is written; the others are read where those before them are missing.
     weights_names: ClassVar[tuple[str, ...]] = ("model.safetensors",)
 

@@ -6,9 +6,9 @@ from vaekernels.nn.attention import AttentionBlock
 from vaekernels.nn.autoencoder import Decoder, Encoder
 from vaekernels.nn.group_norm_silu import GroupNormSiLU
 from vaekernels.nn.resample import Downsample, Upsample
+from vaekernels.nn.resampling_conv import ConvTranspose4x4, DownsampleConv4x4
 from vaekernels.nn.resnet import ResnetBlock
-from vaekernels.nn.strided import ConvTranspose4x4, DownsampleConv4x4
-from vaekernels.nn.tiny import TinyBlock, TinyDecoder, TinyEncoder
+from vaekernels.nn.taesd import TinyBlock, TinyDecoder, TinyEncoder
 
 __all__ = [
     "AttentionBlock",

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from vaekernels.nn.forms import Used, is_group_norm, is_linear
-from vaekernels.nn.steps import Affine, Chain, State, Step, normalise
+from vaekernels.nn.expected_layers import Used, is_group_norm, is_linear
+from vaekernels.nn.layer_chain import Affine, Chain, State, Step, normalise
 from vaekernels.ops._attention import attend
 
 

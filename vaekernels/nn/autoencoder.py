@@ -9,10 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaekernels.nn.attention import AttentionBlock
-from vaekernels.nn.forms import SILU, Used, is_conv3x3, is_group_norm
-from vaekernels.nn.resample import Downsample, Upsample
-from vaekernels.nn.resnet import ResnetBlock
-from vaekernels.nn.steps import (
+from vaekernels.nn.expected_layers import SILU, Used, is_conv3x3, is_group_norm
+from vaekernels.nn.layer_chain import (
     Affine,
     Chain,
     State,
@@ -22,6 +20,8 @@ from vaekernels.nn.steps import (
     is_chain,
     norm_conv3x3,
 )
+from vaekernels.nn.resample import Downsample, Upsample
+from vaekernels.nn.resnet import ResnetBlock
 
 
 class _Stack(Chain):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaekernels.nn.forms import SILU, is_form
+from vaekernels.nn.expected_layers import SILU, is_form
+from vaekernels.nn.unmodified import extends
 from vaekernels.ops._uses import OpUse
 from vaekernels.ops.group_norm_silu import group_norm_silu
-from vaekernels.plain_layers import extends
 
 
 class GroupNormSiLU(nn.GroupNorm):

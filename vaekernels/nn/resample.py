@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaekernels.nn.forms import INTERPOLATE, PAD, Used, conv_form, is_conv3x3
-from vaekernels.nn.steps import (
+from vaekernels.nn.expected_layers import INTERPOLATE, PAD, Used, conv_form, is_conv3x3
+from vaekernels.nn.layer_chain import (
     DOWNSAMPLE_CONV3X3,
     UPSAMPLE_CONV3X3,
     Affine,

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaekernels.nn.forms import SILU, Used, is_conv1x1, is_conv3x3, is_group_norm
-from vaekernels.nn.steps import Affine, Chain, State, Step, conv_step, norm_conv3x3
+from vaekernels.nn.expected_layers import SILU, Used, is_conv1x1, is_conv3x3, is_group_norm
+from vaekernels.nn.layer_chain import Affine, Chain, State, Step, conv_step, norm_conv3x3
 
 
 class ResnetBlock(Chain):

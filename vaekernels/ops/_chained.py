@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vaekernels import registry
+from vaekernels.backends import registry
 from vaekernels.ops._conv import (
     autocast_dtype,
     check_conv,

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._ops import OpOverload
 
-from vaekernels import registry
+from vaekernels.backends import registry
 from vaekernels.ops._checks import _floating
 from vaekernels.ops._define import DEFINITIONS, OpDefinition, define, input_names
 from vaekernels.ops._filters import constant

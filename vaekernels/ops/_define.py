@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaekernels import registry
+from vaekernels.backends import registry
 
 NAMESPACES = ("vaekernels", "vaekernels_triton")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)

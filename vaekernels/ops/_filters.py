@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from vaekernels import _extension
+from vaekernels.backends import extension
 from vaekernels.ops._checks import derivatives_are_transformed
 
 # Addresses of the storages whose end is awaited.
@@ -55,7 +55,7 @@ def _watch(weight: Tensor) -> None:
 
 def _forget(address: int) -> None:
     _watched.discard(address)
-    _extension.load().forget_filters(address)
+    extension.load().forget_filters(address)
 
 
 @contextlib.contextmanager
@@ -64,7 +64,7 @@ def released_after(weights: Iterable[Tensor]) -> Iterator[None]:
 
     That is the filters of ``weights``, and freed results beyond as many bytes as were kept before.
     """
-    library = None if _extension.refusals() else _extension.load()
+    library = None if extension.refusals() else extension.load()
     before = 0 if library is None else library.pool_bytes()
     yield
     if library is not None:
@@ -86,5 +86,5 @@ def empty_cache() -> None:
         >>> images = decoder(latents)
         >>> vk.empty_cache()  # no more images for a while
     """
-    if not _extension.refusals():
-        _extension.load().empty_cache()
+    if not extension.refusals():
+        extension.load().empty_cache()

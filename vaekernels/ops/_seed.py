@@ -8,12 +8,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vaekernels import _extension
+from vaekernels.backends import extension
 
 
 @functools.cache
 def _extension_draw_seed() -> Callable[[], Tensor] | None:
-    if _extension.refusals():
+    if extension.refusals():
         return None
     return torch.ops.vaekernels.draw_seed.default
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vaekernels import registry
+from vaekernels.backends import registry
 from vaekernels.ops._checks import broadcast, check_like, check_rows
 from vaekernels.ops._define import OpDefinition, define
 from vaekernels.ops._row_sum import row_sum_fake

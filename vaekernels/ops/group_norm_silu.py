@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vaekernels import registry
+from vaekernels.backends import registry
 from vaekernels.ops._checks import check_rows
 from vaekernels.ops._define import DTYPES, OpDefinition, define
 from vaekernels.ops._norm import check_group_norm

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vaekernels import registry
+from vaekernels.backends import registry
 from vaekernels.ops._checks import FLOATING, check_sample_ids, check_step
 from vaekernels.ops._define import OpDefinition, define
 from vaekernels.ops._seed import seed_tensor
@@ -43,7 +43,7 @@ def randn(
         \epsilon_{b,i} = \mathrm{BoxMuller}(\mathrm{Philox}_{seed}(\lfloor i/4 \rfloor,
         \mathrm{id}_b, step))_{i \bmod 4}
 
-    Equivalent PyTorch: ``vaekernels/reference/noise.py``, the contract written out.
+    Equivalent PyTorch: ``vaekernels/backends/reference/noise.py``, the contract written out.
 
     Args:
         shape: (B, ...); ``i`` counts the elements of a sample in row-major order.

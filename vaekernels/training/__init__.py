@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from vaekernels.data.images import ImageData, load_images, split
 from vaekernels.training.checkpoint import CheckpointError
 from vaekernels.training.config import TrainConfig
-from vaekernels.training.data import ImageData, load_images, split
 from vaekernels.training.evaluate import evaluate
 from vaekernels.training.loop import TrainingInterrupted, train
-from vaekernels.training.meter import Losses, NonFiniteLossError
+from vaekernels.training.metrics import Losses, NonFiniteLossError
 from vaekernels.training.run_folder import RunFolder
 
 __all__ = [

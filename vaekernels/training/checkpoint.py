@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from vaekernels.atomic import atomic_write
+from vaekernels.utils.atomic_file import atomic_write
 
 _FORMAT = "vaekernels checkpoint 1"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from vaekernels.limits import LARGEST_FLOAT, LARGEST_SIZE
+from vaekernels.utils.limits import LARGEST_FLOAT, LARGEST_SIZE
 
 _KINDS = {int: "an integer", float: "a number", str: "a string"}
 AMP_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from vaekernels.data.images import ImageData
 from vaekernels.models import VAE
-from vaekernels.training.data import ImageData
 from vaekernels.training.distributed import World
-from vaekernels.training.meter import Losses, mean_of
+from vaekernels.training.metrics import Losses, mean_of
 from vaekernels.training.schedule import EVALUATION_STEP
 
 

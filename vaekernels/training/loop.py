@@ -13,14 +13,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from vaekernels.limits import check_room
+from vaekernels.data.images import ImageData, split
 from vaekernels.models import VAE, VAEConfig
 from vaekernels.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from vaekernels.training.config import TrainConfig
-from vaekernels.training.data import ImageData, split
 from vaekernels.training.distributed import World, joined
 from vaekernels.training.evaluate import evaluate
-from vaekernels.training.meter import (
+from vaekernels.training.metrics import (
     Losses,
     Meter,
     NonFiniteLossError,
@@ -29,8 +28,9 @@ from vaekernels.training.meter import (
     mean_of,
 )
 from vaekernels.training.run_folder import RunFolder, check_may_create, new_run_folder
+from vaekernels.training.run_metadata import check_same_run, describe_run
 from vaekernels.training.schedule import kl_weight, permutation, steps_per_epoch
-from vaekernels.training.settings import check_same_run, describe_run
+from vaekernels.utils.limits import check_room
 
 
 class TrainingInterrupted(KeyboardInterrupt):

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vaekernels.atomic import atomic_write
-from vaekernels.limits import parse_json, read_json_object
 from vaekernels.models import VAEConfig
 from vaekernels.training.config import TrainConfig
+from vaekernels.utils.atomic_file import atomic_write
+from vaekernels.utils.limits import parse_json, read_json_object
 
 _STAGING = ".new"
 

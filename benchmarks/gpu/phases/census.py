@@ -20,8 +20,8 @@ from benchmarks.gpu import checks, clock, rivals, work, works
 from benchmarks.gpu.phase import Context, Row, brief
 from benchmarks.gpu.work import draw
 from vaekernels.bench.convolutions import CONV3X3, UPSAMPLE
-from vaekernels.bench.work import Call, Inputs, forward, laid_out
-from vaekernels.cases import ConvShape
+from vaekernels.bench.op_inputs import ConvShape
+from vaekernels.bench.workloads import Call, Inputs, forward, laid_out
 
 Make = Callable[[Inputs], Call]
 _TOKENS = (4096, 16384)  # of 512 and 1024 pixels
@@ -143,7 +143,9 @@ class Census:
     def tiles(self, layer: tuple[int, int, int], seconds: float) -> Row:
         """Our convolution with each of its tiles, and as it is chosen."""
         try:
-            configs: Any = importlib.import_module("vaekernels.triton.conv.configs")
+            configs: Any = importlib.import_module(
+                "vaekernels.backends.triton.conv.tile_heuristics"
+            )
         except ModuleNotFoundError as missing:
             return {"refused": f"no module {missing.name}"}
         backend, why = work.fused_backend("conv3x3", self.device, self.dtype, "triton")

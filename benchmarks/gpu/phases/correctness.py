@@ -12,8 +12,8 @@ import vaekernels as vk
 from benchmarks.gpu import checks, exercise
 from benchmarks.gpu.phase import Context, Row
 from benchmarks.gpu.work import fused_backend
-from vaekernels import registry
-from vaekernels.cases import run as run_case
+from vaekernels.backends import registry
+from vaekernels.bench.op_inputs import run as run_case
 
 # Of the float32 stream below, by every backend; the tests hold the CPU's kernels against it.
 NOISE_DIGEST = "a8c61df0ef1d305c326e03f8bee4189343d249d4f2b7d8fd0ca7421208c5ab68"

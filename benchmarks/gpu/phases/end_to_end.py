@@ -16,7 +16,7 @@ import vaekernels as vk
 from benchmarks.gpu import autoencoder, checks, clock
 from benchmarks.gpu.autoencoder import Part, decode, encode
 from benchmarks.gpu.phase import Context, Row, brief
-from vaekernels import registry
+from vaekernels.backends import registry
 from vaekernels.bench import eager_kl
 
 PARTS = (decode(512, 1), decode(1024, 1), decode(512, 8), encode(512, 8), encode(256, 8))

@@ -10,7 +10,8 @@ import torch
 
 from benchmarks.gpu import clock
 from benchmarks.gpu.phase import Context, Row
-from vaekernels import _extension, machine
+from vaekernels.backends import extension
+from vaekernels.runtime import cpu_info
 
 _CLOCKS = (
     "clocks.sm",
@@ -30,12 +31,12 @@ def run(context: Context) -> Iterator[Row]:
 
 
 def _machine(device: str) -> Row:
-    found = machine.describe()
+    found = cpu_info.describe()
     found["triton"] = _version("triton")
     found["cudnn"] = torch.backends.cudnn.version() if device == "cuda" else None
     found["driver"] = _query("driver_version").get("driver_version")
-    found["extension"] = bool(_extension.build_info()["extension"])
-    found["cuda_library"] = bool(_extension.build_info()["cuda"])
+    found["extension"] = bool(extension.build_info()["extension"])
+    found["cuda_library"] = bool(extension.build_info()["cuda"])
     if device == "cuda":
         properties = torch.cuda.get_device_properties("cuda")
         found |= {

@@ -15,9 +15,9 @@ from torch import Tensor
 from benchmarks.gpu import clock
 from benchmarks.gpu.phase import Context, Row
 from benchmarks.gpu.work import fused_backend
-from vaekernels import registry
-from vaekernels.cases import ALL, OpCases
-from vaekernels.cases.conv3x3 import RESNET
+from vaekernels.backends import registry
+from vaekernels.bench.op_inputs import ALL, OpCases
+from vaekernels.bench.op_inputs.conv3x3 import RESNET
 
 _IMAGE = (1, 32, 4, 4)
 _CONV = (1, 32, 32, 4, 4)

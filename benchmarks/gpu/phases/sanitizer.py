@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import vaekernels as vk
 from benchmarks.gpu import exercise
 from benchmarks.gpu.phase import Context, Row
-from vaekernels import registry
+from vaekernels.backends import registry
 
 _TOOLS = ("memcheck", "racecheck")
 _FOUND = 97  # the exit status of a process in which a tool found something

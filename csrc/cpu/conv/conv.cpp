@@ -2,15 +2,15 @@
 
 #include <ATen/Parallel.h>
 
+#include "cpu/buffer_pool.h"
 #include "cpu/checks.h"
-#include "cpu/conv/direct_run.h"
 #include "cpu/conv/epilogue.h"
 #include "cpu/conv/filter_cache.h"
 #include "cpu/conv/library.h"
 #include "cpu/conv/scratch.h"
+#include "cpu/conv/small_channels_run.h"
 #include "cpu/conv/winograd_run.h"
 #include "cpu/group_norm_ops.h"
-#include "cpu/pooled.h"
 
 namespace vaekernels::cpu {
 namespace {
@@ -197,29 +197,29 @@ at::Tensor epilogue_gradient(const ConvCall& call, const at::Tensor& dy, const a
   return g;
 }
 
-// A form to few channels (narrow) or from few, its sizes and filters set.
-DirectConvolution direct_problem(Method method, Form form, const ImageSizes& in,
-                                 const ImageSizes& out, const Filters& filters) {
-  const bool narrow = method == Method::kNarrow;
+// A form to few channels or from few, its sizes and filters set.
+SmallChannelsConvolution small_channels_problem(Method method, Form form, const ImageSizes& in,
+                                                const ImageSizes& out, const Filters& filters) {
+  const bool few_outputs = method == Method::kFewOutputs;
   const Geometry g = geometry(form);
-  DirectConvolution conv;
+  SmallChannelsConvolution conv;
   set_sizes(conv, in, out);
-  conv.stride = narrow ? g.out_stride : g.in_stride;
+  conv.stride = few_outputs ? g.out_stride : g.in_stride;
   conv.padding = -std::min(g.start[0], g.start[1]);
   conv.kernel = g.kernel;
-  // The taps of a narrow one are those of a transposed convolution.
-  conv.flipped = form == (narrow ? Form::kSame : Form::kSameAdjoint);
+  // The taps of one with few outputs are those of a transposed convolution.
+  conv.flipped = form == (few_outputs ? Form::kSame : Form::kSameAdjoint);
   conv.w = filters.w;
   conv.out_stride = filters.out_stride;
   conv.in_stride = filters.in_stride;
   return conv;
 }
 
-void run(Method method, const DirectConvolution& conv) {
-  if (method == Method::kNarrow) {
-    narrow_convolve(conv);
+void run(Method method, const SmallChannelsConvolution& conv) {
+  if (method == Method::kFewOutputs) {
+    few_outputs_convolve(conv);
   } else {
-    shallow_convolve(conv);
+    few_inputs_convolve(conv);
   }
 }
 
@@ -228,8 +228,8 @@ at::Tensor input_gradient(const ConvCall& call, Method method, const at::Tensor&
   const Form form = adjoint(call.form);
   if (method != Method::kWinograd) {
     const at::Tensor weight = call.weight.contiguous();
-    DirectConvolution conv = direct_problem(method, form, sizes_of(g), sizes_of(dx),
-                                            filters_of(weight, is_transposed(call.form)));
+    SmallChannelsConvolution conv = small_channels_problem(
+        method, form, sizes_of(g), sizes_of(dx), filters_of(weight, is_transposed(call.form)));
     conv.x = g.const_data_ptr<float>();
     conv.y = dx.mutable_data_ptr<float>();
     run(method, conv);
@@ -264,18 +264,18 @@ at::Tensor filter_gradient(const ConvCall& call, const at::Tensor& x, const at::
 }
 
 // The same where x or g has few channels: the one that has is the input of the computation.
-at::Tensor shallow_gradient(const ConvCall& call, const at::Tensor& x, const at::Tensor& g) {
+at::Tensor few_inputs_gradient(const ConvCall& call, const at::Tensor& x, const at::Tensor& g) {
   const at::Tensor dw = at::empty(call.weight.sizes(), call.weight.options());
   const at::Tensor normalised = prologue(call, x);
   const bool transposed = is_transposed(call.form);
   const bool exchanged = transposed || x.size(1) > kFewChannels;
   const at::Tensor& in = exchanged ? g : normalised;
   const at::Tensor& out = exchanged ? normalised : g;
-  DirectConvolution conv =
-      direct_problem(Method::kShallow, exchanged ? adjoint(call.form) : call.form, sizes_of(in),
-                     sizes_of(out), filters_of(dw, transposed == exchanged));
+  SmallChannelsConvolution conv =
+      small_channels_problem(Method::kFewInputs, exchanged ? adjoint(call.form) : call.form,
+                             sizes_of(in), sizes_of(out), filters_of(dw, transposed == exchanged));
   conv.x = in.const_data_ptr<float>();
-  shallow_filter_gradient(conv, out.const_data_ptr<float>(), dw.mutable_data_ptr<float>());
+  few_inputs_filter_gradient(conv, out.const_data_ptr<float>(), dw.mutable_data_ptr<float>());
   return dw;
 }
 
@@ -325,8 +325,8 @@ at::Tensor conv_forward(const ConvCall& call) {
   const bool out_first = !is_transposed(call.form);
   if (method != Method::kWinograd) {
     const at::Tensor x = prologue(call, input), weight = call.weight.contiguous();
-    DirectConvolution conv =
-        direct_problem(method, call.form, sizes_of(x), sizes_of(y), filters_of(weight, out_first));
+    SmallChannelsConvolution conv = small_channels_problem(
+        method, call.form, sizes_of(x), sizes_of(y), filters_of(weight, out_first));
     conv.x = x.const_data_ptr<float>();
     conv.y = y.mutable_data_ptr<float>();
     set_epilogue(conv);
@@ -370,8 +370,8 @@ ConvGradients conv_backward(const ConvCall& call, const std::optional<at::Tensor
   }
   if (mask[0] && !by_library[0]) grads.x = input_gradient(call, method_x, g);
   if (mask[1] && !by_library[1]) {
-    const bool shallow = method_w == Method::kShallow;
-    grads.weight = shallow ? shallow_gradient(call, x, g) : filter_gradient(call, x, g);
+    const bool few_inputs = method_w == Method::kFewInputs;
+    grads.weight = few_inputs ? few_inputs_gradient(call, x, g) : filter_gradient(call, x, g);
   }
   if (mask[1]) grads.weight = laid_out_as_weight(call, grads.weight);
   return grads;

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstdio>
 
-#include "cpu/conv/direct.h"
+#include "cpu/conv/small_channels.h"
 #include "cpu/conv/winograd.h"
 
 namespace vaekernels::cpu {
@@ -22,7 +22,7 @@ constexpr double kRead = 4.0;
 // Tiles of a block, as the driver cuts most convolutions.
 constexpr double kBlockTiles = 24.0;
 // Of the peak, what direct convolutions reach, transposed ones, and the filters' gradients.
-constexpr double kDirectRate = 0.85;
+constexpr double kSmallChannelsRate = 0.85;
 constexpr double kTransposedRate = 0.65;
 constexpr double kGradientRate = 0.65;
 // What the model may err by: less gain than that is none.
@@ -31,14 +31,15 @@ constexpr int64_t kFewestChannels = 8;
 
 double padded(int64_t channels, double width) { return std::ceil(channels / width) * width; }
 
-double direct_cost(Form form, Direction direction, const ImageSizes& x, const ImageSizes& y) {
+double small_channels_cost(Form form, Direction direction, const ImageSizes& x,
+                           const ImageSizes& y) {
   const double taps = form == Form::kUp4x4     ? 16.0 * x.height * x.width
                       : form == Form::kDown4x4 ? 16.0 * y.height * y.width
                                                : 9.0 * y.height * y.width;
   const double lanes = static_cast<double>(VK_CPU_DISPATCH(panel_width)) / 2;
   const double rate = direction == Direction::kFilterGradient ? kGradientRate
                       : form == Form::kUp4x4                  ? kTransposedRate
-                                                              : kDirectRate;
+                                                              : kSmallChannelsRate;
   return taps * x.batch * x.channels * padded(y.channels, lanes) / rate;
 }
 
@@ -78,13 +79,13 @@ double winograd_cost(Form form, Algorithm algorithm, Direction direction, const 
   return cost;
 }
 
-bool is_narrow(Form form, const ImageSizes& in, const ImageSizes& out) {
+bool is_few_outputs(Form form, const ImageSizes& in, const ImageSizes& out) {
   const bool possible = form == Form::kSame || form == Form::kSameAdjoint || form == Form::kUp4x4;
   return possible && out.channels <= kFewChannels && in.channels >= kFewestChannels &&
          in.height * in.width >= 16;
 }
 
-bool is_shallow(Form form, const ImageSizes& in, const ImageSizes& out) {
+bool is_few_inputs(Form form, const ImageSizes& in, const ImageSizes& out) {
   const bool possible = form == Form::kSame || form == Form::kSameAdjoint ||
                         form == Form::kDown4x4 || form == Form::kDown3x3 ||
                         form == Form::kDown3x3Symmetric;
@@ -107,8 +108,8 @@ const char* name_of(Algorithm algorithm) {
 std::string name_of(const Plan& plan) {
   switch (plan.method) {
     case Method::kWinograd: return name_of(plan.algorithm);
-    case Method::kNarrow: return "narrow";
-    case Method::kShallow: return "shallow";
+    case Method::kFewOutputs: return "few_outputs";
+    case Method::kFewInputs: return "few_inputs";
     default: return "library";
   }
 }
@@ -126,16 +127,17 @@ Plan plan(Form form, Direction direction, const ImageSizes& x, const ImageSizes&
   const ImageSizes& out = exchanged ? x : y;
   result.algorithm = algorithm(computed, precision);
 
-  if (!gradient && is_narrow(computed, in, out)) {
-    result.method = Method::kNarrow;
+  if (!gradient && is_few_outputs(computed, in, out)) {
+    result.method = Method::kFewOutputs;
     result.reason = "at most 4 output channels (" + std::to_string(out.channels) + ")";
     return result;
   }
   // The gradient of the filters of 3x3 sees its two images alike.
-  const bool shallow_outputs = gradient && computed == Form::kSame && is_shallow(computed, out, in);
-  if (shallow_outputs || is_shallow(computed, in, out)) {
-    result.method = Method::kShallow;
-    result.reason = std::string("at most 4 ") + (shallow_outputs ? "output" : "input") +
+  const bool few_inputs_outputs =
+      gradient && computed == Form::kSame && is_few_inputs(computed, out, in);
+  if (few_inputs_outputs || is_few_inputs(computed, in, out)) {
+    result.method = Method::kFewInputs;
+    result.reason = std::string("at most 4 ") + (few_inputs_outputs ? "output" : "input") +
                     " channels (" + std::to_string(std::min(in.channels, out.channels)) + ")";
     return result;
   }
@@ -148,7 +150,7 @@ Plan plan(Form form, Direction direction, const ImageSizes& x, const ImageSizes&
   const bool transforms_filters = gradient || !filters_ready;
   const double ours =
       winograd_cost(computed, result.algorithm, direction, in, out, transforms_filters);
-  const double direct = direct_cost(form, direction, x, y);
+  const double direct = small_channels_cost(form, direction, x, y);
   if (ours * kMargin < direct) result.method = Method::kWinograd;
   char expected[16];
   std::snprintf(expected, sizeof expected, "%.1f", direct / ours);

@@ -14,7 +14,7 @@ struct ImageSizes {
   int64_t batch = 0, channels = 0, height = 0, width = 0;
 };
 
-enum class Method { kWinograd, kNarrow, kShallow, kLibrary };
+enum class Method { kWinograd, kFewOutputs, kFewInputs, kLibrary };
 
 struct Plan {
   Method method = Method::kLibrary;
@@ -22,7 +22,7 @@ struct Plan {
   std::string reason;
 };
 
-// What runs: the algorithm, "narrow", "shallow" or "library".
+// What runs: the algorithm, "few_outputs", "few_inputs" or "library".
 std::string name_of(const Plan& plan);
 
 // The plan of a form's forward, or of a gradient of it; x and y are the form's input and output.

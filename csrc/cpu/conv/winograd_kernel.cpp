@@ -1,6 +1,6 @@
 // The stages of a Winograd convolution; see winograd.h.
+#include "cpu/conv/activation.h"
 #include "cpu/conv/algorithm.h"
-#include "cpu/conv/finish.h"
 #include "cpu/conv/micro_kernel.h"
 #include "cpu/conv/window.h"
 
@@ -48,8 +48,8 @@ void multiply_unit(const Convolution& conv, const Block& block, int64_t product,
   const float* u = conv.u + block.out_phase * conv.u_phase + product * conv.u_point +
                    panel * conv.depth * kPanel;
   const Geometry& g = conv.geometry;
-  const bool narrow = conv.out_channels - panel * kPanel <= kLanes;
-  auto* run = narrow ? multiply_panel<1> : multiply_panel<2>;
+  const bool one_register = conv.out_channels - panel * kPanel <= kLanes;
+  auto* run = one_register ? multiply_panel<1> : multiply_panel<2>;
   const auto is_zero = [&](int phase) {
     return vanishes<F>(g, g.in_phases > 1 ? phase : block.out_phase, product);
   };
@@ -84,7 +84,7 @@ void transform_inputs_of(const Convolution& conv, const Block& block, int64_t fi
 template <class F, bool kWhole>
 VK_INLINE void transform_output(const Convolution& conv, const float* products, int64_t point,
                                 float* y, const float* residual, int64_t rows, int64_t columns,
-                                int64_t n, Vec bias, const Finish& finish) {
+                                int64_t n, Vec bias, const ActivationEpilogue& finish) {
   constexpr int kM = F::kOutputs, kP = F::kProducts;
   Vec half[kM][kP];
 #pragma GCC unroll 8
@@ -129,7 +129,7 @@ void transform_outputs_of(const Convolution& conv, const Block& block, int64_t f
   const int stride = conv.geometry.out_stride;
   const int phase_y = block.out_phase / conv.geometry.out_phases;
   const int phase_x = block.out_phase % conv.geometry.out_phases;
-  const Finish finish{conv.activation, broadcast(conv.negative_slope)};
+  const ActivationEpilogue finish{conv.activation, broadcast(conv.negative_slope)};
   for (int64_t k = first; k < last; ++k) {
     const TilePosition at = position_of(conv, block.first_tile + k);
     const int64_t top = at.row * F::kOutputs * stride + phase_y;

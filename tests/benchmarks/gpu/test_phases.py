@@ -16,11 +16,11 @@ from torch import Tensor
 from benchmarks.gpu import autoencoder, checks, exercise, goals, rivals, work, works
 from benchmarks.gpu.phase import Context, Row
 from benchmarks.gpu.phases import compiled, correctness, end_to_end, sanitizer
-from vaekernels import _extension
-from vaekernels.cases import LATENT, run
+from vaekernels.backends import extension
+from vaekernels.bench.op_inputs import LATENT, run
 
 needs_extension = pytest.mark.skipif(
-    bool(_extension.refusals()), reason="built without the C++ extension"
+    bool(extension.refusals()), reason="built without the C++ extension"
 )
 
 

@@ -1,0 +1,1 @@
+"""What runs an op: plain PyTorch, the compiled extension or Triton, and the choice between them."""

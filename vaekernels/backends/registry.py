@@ -1,0 +1,262 @@
+"""Which backend runs an op, and why the others refused.
+
+The choice, first match wins: the argument ``backend=``, the innermost
+``with use_backend(...)``, the environment variable ``VAEKERNELS_BACKEND`` (read once,
+at import, and checked when it first counts), else the first backend of :data:`RANKING` for the
+tensors' device that does not refuse.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaekernels.backends import extension, reference
+
+log = logging.getLogger("vaekernels")
+
+BACKENDS = ("cpu", "cuda", "triton", "reference")
+RANKING = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
+
+
+class BackendError(RuntimeError):
+    """A backend was asked for by name and cannot run this call; the message says why."""
+
+
+def _checked(name: str, source: str) -> str:
+    if name not in BACKENDS:
+        raise ValueError(f"{source}: expected one of {', '.join(BACKENDS)}; got {name!r}")
+    return name
+
+
+_environment = os.environ.get("VAEKERNELS_BACKEND") or None
+_requested: ContextVar[str | None] = ContextVar("vaekernels_backend", default=None)
+
+
+def requested() -> str | None:
+    """The backend asked for by ``use_backend`` or by the environment; None: there is a choice.
+
+    Raises:
+        ValueError: ``VAEKERNELS_BACKEND`` is not a backend's name.
+    """
+    inside = _requested.get()
+    if inside is not None or _environment is None:
+        return inside
+    return _checked(_environment, "VAEKERNELS_BACKEND")
+
+
+@contextlib.contextmanager
+def use_backend(backend: str) -> Iterator[None]:
+    """Run every op inside the ``with`` block on ``backend``.
+
+    Args:
+        backend: ``"cpu"``, ``"cuda"``, ``"triton"`` or ``"reference"``.
+
+    Raises:
+        ValueError: ``backend`` is none of these.
+        BackendError: (by an op inside the block) the backend cannot run the call.
+
+    Example:
+        >>> with vk.use_backend("reference"):
+        ...     z, kl = vk.rsample_kl(mean, logvar)
+    """
+    token = _requested.set(_checked(backend, "use_backend"))
+    try:
+        yield
+    finally:
+        _requested.reset(token)
+
+
+class Choice(NamedTuple):
+    """A backend that was chosen, and what for.
+
+    Attributes:
+        op: the op.
+        device: of its tensors.
+        dtype: that it computes in.
+        backend: the chosen one.
+        arguments: of a convolution, by their names in the schema; images have no memory. Empty for
+            the other ops.
+    """
+
+    op: str
+    device: str
+    dtype: torch.dtype
+    backend: str
+    arguments: Mapping[str, Any] = MappingProxyType({})
+
+
+_choices: ContextVar[list[Choice] | None] = ContextVar("vaekernels_choices", default=None)
+
+
+@contextlib.contextmanager
+def recorded_choices() -> Iterator[list[Choice]]:
+    """The choices that are made inside the ``with`` block, in their order."""
+    choices: list[Choice] = []
+    token = _choices.set(choices)
+    try:
+        yield choices
+    finally:
+        _choices.reset(token)
+
+
+def is_recording() -> bool:
+    """Whether choices are recorded. Dynamo cannot trace it, nor :func:`amend_choice`."""
+    return _choices.get() is not None
+
+
+def amend_choice(**fields: Any) -> None:
+    """Correct ``fields`` of the choice that was made last, if it was recorded."""
+    choices = _choices.get()
+    if choices is not None:
+        choices[-1] = choices[-1]._replace(**fields)
+
+
+# Op -> the backends with kernels for it -> the dtypes that they take.
+_kernels: dict[str, Mapping[str, tuple[torch.dtype, ...]]] = {}
+
+
+def declare(op: str, backends: Mapping[str, tuple[torch.dtype, ...]]) -> None:
+    """Say which backends have kernels for ``op``, and for which dtypes."""
+    _kernels[op] = backends
+
+
+def refusals(backend: str, op: str, device: str, dtype: torch.dtype) -> list[str]:
+    """Why ``backend`` will not run ``op`` on such tensors; empty if it will."""
+    if backend == "reference":
+        return []
+    if backend not in _kernels[op]:
+        return [f"{op} has no {backend} kernels"]
+    reasons = []
+    if dtype not in _kernels[op][backend]:
+        reasons.append(f"{op} has no kernels for {dtype}")
+    if backend == "cpu":
+        reasons += extension.refusals()
+        if device != "cpu":
+            reasons.append(f"tensors are on {device}, expected cpu")
+        return reasons
+    if backend == "cuda":
+        reasons += extension.cuda_refusals()
+        if device != "cuda":
+            reasons.append(f"tensors are on {device}, expected cuda")
+        return reasons
+    return reasons + _triton_refusals(op, device, dtype)
+
+
+def _triton_refusals(op: str, device: str, dtype: torch.dtype) -> list[str]:
+    try:
+        triton = importlib.import_module("vaekernels.backends.triton")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "triton":
+            raise
+        return ["the package triton is not installed (pip install triton)"]
+    return triton.refusals(op, device, dtype)
+
+
+def select(op: str, device: str, dtype: torch.dtype, backend: str | None = None) -> str:
+    """The name of the backend that runs ``op`` on such tensors, loaded and ready.
+
+    Raises:
+        ValueError: ``backend`` is not a backend's name.
+        BackendError: an explicitly chosen backend refuses; every reason is in the message.
+    """
+    asked = backend if backend is not None else requested()
+    name = _automatic(op, device, dtype) if asked is None else _explicit(op, device, dtype, asked)
+    choices = _choices.get()
+    if choices is not None:
+        choices.append(Choice(op, device, dtype, name))
+    return name
+
+
+# Dynamo cannot trace a context variable, an import or a library being loaded: a compiled function
+# keeps the backend that was in force when it was traced. This attribute is what
+# torch.compiler.assume_constant_result sets; calling that would import Dynamo, and Triton with it.
+select._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+@functools.cache
+def _explicit(op: str, device: str, dtype: torch.dtype, backend: str) -> str:
+    reasons = refusals(_checked(backend, "backend"), op, device, dtype)
+    if reasons:
+        raise BackendError(
+            f"{op}: backend {backend!r} cannot run {dtype} tensors on {device}: "
+            + "; ".join(reasons)
+        )
+    return _ready(op, backend)
+
+
+@functools.cache
+def _automatic(op: str, device: str, dtype: torch.dtype) -> str:
+    for name in RANKING.get(device, ("reference",)):
+        reasons = refusals(name, op, device, dtype)
+        if not reasons:
+            break
+        log.debug("%s: backend %s refused: %s", op, name, "; ".join(reasons))
+    if name == "reference" and device == "cuda":
+        warnings.warn(
+            f"{op}: no fused backend runs on this CUDA device; plain PyTorch is used "
+            "(`vaekernels info` says why)",
+            stacklevel=4,
+        )
+    return _ready(op, name)
+
+
+def _ready(op: str, backend: str) -> str:
+    if backend == "triton":
+        importlib.import_module(f"vaekernels.backends.triton.{op}")
+    elif backend != "reference":
+        extension.load()
+    return backend
+
+
+def refuse_shape(op: str, name: str, backend: str | None, reason: str) -> str:
+    """What runs a call whose shape the chosen backend ``name`` does not take.
+
+    Raises:
+        BackendError: ``name`` was chosen explicitly.
+    """
+    if (backend or requested()) is not None:
+        raise BackendError(f"{op}: backend {name!r} cannot run this shape: {reason}")
+    warnings.warn(f"{op}: backend {name!r} refused ({reason}); plain PyTorch is used", stacklevel=5)
+    amend_choice(backend="reference")
+    return "reference"
+
+
+def implementation(
+    op: str,
+    tensor: Tensor,
+    backend: str | None = None,
+    dtype: torch.dtype | None = None,
+    limits: Mapping[str, str] | None = None,
+) -> Callable[..., Any]:
+    """The callable that runs ``op`` on tensors like ``tensor``; it takes the schema's arguments.
+
+    Args:
+        op: the op.
+        tensor: one of its inputs.
+        backend: one of :data:`BACKENDS`; None chooses.
+        dtype: that the op computes in, where it is not that of ``tensor``, as under autocast.
+        limits: backends that do not take the shape -> why.
+
+    Raises:
+        ValueError: ``backend`` is not a backend's name.
+        BackendError: an explicitly chosen backend refuses; every reason is in the message.
+    """
+    name = select(op, tensor.device.type, dtype or tensor.dtype, backend)
+    if limits and name in limits:
+        name = refuse_shape(op, name, backend, limits[name])
+    if name == "reference":
+        return getattr(reference, op)
+    namespace = torch.ops.vaekernels_triton if name == "triton" else torch.ops.vaekernels
+    return getattr(namespace, op).default

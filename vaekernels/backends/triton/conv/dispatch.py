@@ -1,0 +1,83 @@
+"""Which way computes a convolution: our product, in which tile, or cuDNN.
+
+What was measured decides (``table.py``). Where that is silent a rule does, which is a guess: it
+prefers our product where the pass that pads also normalises, where its epilogue saves a pass of
+statistics or a 1x1 convolution, and where the library would write an upsampled image; elsewhere
+the library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from vaekernels.backends.triton.conv.autotune_table import CUDNN, TAP_GEMM, Key, measured
+from vaekernels.backends.triton.conv.tile_heuristics import GradientTile, Tile
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How one direction of a convolution is computed.
+
+    Attributes:
+        way: one of ``table.WAYS``.
+        tile: of our product; None: the one that configs.py finds.
+        reason: why.
+    """
+
+    way: str
+    tile: Any = None  # a Tile; a GradientTile where the direction is "weight"
+    reason: str = "asked for"
+
+
+_asked: ContextVar[Choice | None] = ContextVar("vaekernels_conv_way", default=None)
+
+
+@contextlib.contextmanager
+def only(way: str, tile: Tile | GradientTile | None = None) -> Iterator[None]:
+    """Every convolution inside the block is computed this way: to measure and to test it.
+
+    In this thread alone, but for the backwards of what is computed here, whatever thread of
+    PyTorch's runs them (``ops/_define.py``).
+    """
+    token = _asked.set(Choice(way, tile))
+    try:
+        yield
+    finally:
+        _asked.reset(token)
+
+
+def choose(key: Key) -> Choice:
+    """The way for ``key``."""
+    asked = _asked.get()
+    if asked is not None:
+        kind = GradientTile if key.direction == "weight" else Tile
+        return asked if isinstance(asked.tile, kind) else Choice(asked.way)
+    found = measured().get(key)
+    if found is not None:
+        reason = f"table: the fastest on sm_{key.architecture}, {found.path.name}"
+        return Choice(found.entry.way, found.entry.tile, reason)
+    return _rule(key)
+
+
+def _rule(key: Key) -> Choice:
+    if key.architecture == 0:
+        return Choice(TAP_GEMM, reason="rule: the interpreter is there to prove the kernels")
+    if key.dtype == "float32":
+        return Choice(TAP_GEMM, reason="rule: cuDNN's products of float32 would be tf32")
+    for extra, gain in _GAINS.items():
+        if extra in key.epilogue.split("+"):
+            return Choice(TAP_GEMM, reason=f"rule, not measured: {gain}")
+    if key.op == "upsample_conv3x3":
+        return Choice(TAP_GEMM, reason="rule, not measured: no large image, 4 of 9 products")
+    return Choice(CUDNN, reason="rule, not measured: nothing around the product saves a pass")
+
+
+_GAINS = {
+    "norm": "padding is a part of the pass that normalises",
+    "projection": "the residual's 1x1 convolution is one more tap",
+    "statistics": "the epilogue saves the pass of the next statistics",
+}

@@ -1,0 +1,5 @@
+"""Distributions over latents."""
+
+from vaekernels.distributions.diagonal_gaussian import DiagonalGaussian
+
+__all__ = ["DiagonalGaussian"]

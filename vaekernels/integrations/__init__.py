@@ -1,0 +1,1 @@
+"""Models of other libraries on this package's ops."""

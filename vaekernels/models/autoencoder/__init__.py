@@ -1,0 +1,1 @@
+"""The autoencoders of latent diffusion, and their tiny versions."""

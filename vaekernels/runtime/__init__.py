@@ -1,0 +1,1 @@
+"""Machine and process: CPU and build information, CUDA graphs, autotuning, checks of results."""

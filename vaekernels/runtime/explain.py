@@ -1,0 +1,141 @@
+"""``vk.explain``: what a call would run, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, overload
+
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from vaekernels import ops
+from vaekernels.backends import registry
+from vaekernels.integrations.accelerate import Report, explain_model
+from vaekernels.ops._conv import CONVOLUTIONS
+from vaekernels.ops._define import DEFINITIONS
+from vaekernels.runtime.conv_algorithm import Way, ways_of
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What :func:`explain` returns; ``print`` shows it on a few lines.
+
+    Attributes:
+        op: the op that was asked about.
+        backend: that would run the call.
+        refusals: backend -> its reasons, of those that cannot run it. A backend that is neither
+            here nor chosen would run the call if it were asked for.
+        forward: how the result is computed; None where the op is not a convolution.
+        x_gradient: how the gradient of ``x`` is, if it is wanted; likewise None.
+        weight_gradient: how the gradient of ``weight`` is; likewise None.
+    """
+
+    op: str
+    backend: str
+    refusals: dict[str, tuple[str, ...]]
+    forward: Way | None = None
+    x_gradient: Way | None = None
+    weight_gradient: Way | None = None
+
+    def __str__(self) -> str:
+        ways = {
+            "forward": self.forward,
+            "gradient of x": self.x_gradient,
+            "gradient of weight": self.weight_gradient,
+        }
+        lines = [f"{self.op} runs on {self.backend}"]
+        lines += [f"  {direction:18}  {way}" for direction, way in ways.items() if way is not None]
+        for backend, reasons in self.refusals.items():
+            lines.append(f"  {backend + ' refuses':18}  {'; '.join(reasons)}")
+        return "\n".join(lines)
+
+
+@overload
+def explain(op: nn.Module, /, *args: Any, **kwargs: Any) -> Report: ...  # type: ignore[overload-overlap]
+
+
+@overload
+def explain(op: str | Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanation: ...
+
+
+def explain(
+    op: nn.Module | str | Callable[..., Any], /, *args: Any, **kwargs: Any
+) -> Explanation | Report:
+    """Say what the call ``op(*args, **kwargs)`` would run, and why; of an op, run nothing.
+
+    Args:
+        op: a public op or its name: ``vk.conv3x3`` or ``"conv3x3"``. Or a model: then it is said
+            what ``vk.accelerate`` does, or would do, with each of its layers; this package's own
+            run on ops as they are.
+        args: of the call. A model is run on them once, in evaluation mode and without gradients,
+            and left as it was: accelerated where it is not, wholly or in part. Without any, nothing
+            is run.
+        kwargs: of the call. ``backend``, ``precision``, ``vk.use_backend``, autocast and, of an op,
+            whether gradients are recorded count as they do in the call.
+
+    Returns:
+        An :class:`Explanation`: the backend, why others refuse, and for a convolution how each
+        direction is computed, by a model of the cost that measures nothing. Of a model, a
+        ``vk.Report``; where it was run, with the ``calls`` of each convolution: backend, shapes,
+        and the same for each direction.
+
+    Raises:
+        TypeError: ``op`` is neither a name, nor a function, nor a model.
+        ValueError: it is not a public op.
+        Exception: whatever the call itself would raise for these arguments.
+
+    Example:
+        >>> print(vk.explain(vk.conv3x3, x, weight, bias))
+        conv3x3 runs on cpu
+          forward             winograd F(4x4, 3x3): the cost model expects ...
+          gradient of x       winograd F(4x4, 3x3): ...
+          gradient of weight  winograd F(4x4, 3x3): ...
+          cuda refuses        conv3x3 has no cuda kernels
+          triton refuses      tensors are on cpu, expected cuda ...
+        >>> print(vk.explain(vae, images))
+        AutoencoderKL: 50 of 62 layers run on ops
+          encoder.conv_in  conv3x3 on cpu, (1, 3, 512, 512): few_inputs: few input channels (3)
+          ...
+    """
+    if isinstance(op, nn.Module):
+        return explain_model(op, args, kwargs)
+    name = _name_of(op)
+    function = getattr(ops, name)
+    with registry.recorded_choices() as choices:
+        _dry_run(function, args, kwargs)
+    choice = next(choice for choice in choices if choice.op == name)
+    refusals = {
+        backend: tuple(reasons)
+        for backend in registry.BACKENDS
+        if (reasons := registry.refusals(backend, name, choice.device, choice.dtype))
+    }
+    ways = ways_of(choice) if name in CONVOLUTIONS else ()
+    return Explanation(name, choice.backend, refusals, *ways)
+
+
+def _name_of(op: object) -> str:
+    name = op if isinstance(op, str) else getattr(op, "__name__", None)
+    if not isinstance(name, str) or not (isinstance(op, str) or callable(op)):
+        raise TypeError(
+            f"explain: op must be a name, a function or a model; got {type(op).__name__}"
+        )
+    if name not in DEFINITIONS or not (isinstance(op, str) or op is getattr(ops, name)):
+        raise ValueError(f"explain: op must be one of {', '.join(DEFINITIONS)}; got {op!r}")
+    return name
+
+
+def _dry_run(function: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    """Make the call on tensors without memory: all is checked and chosen, nothing computed."""
+    # Half a second of imports, which the package need not cost.
+    from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+    given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, FakeTensor)]
+    mode = given[0].fake_mode if given else FakeTensorMode()
+
+    def fake(tensor: Tensor) -> Tensor:
+        return tensor if isinstance(tensor, FakeTensor) else mode.from_tensor(tensor)
+
+    args, kwargs = tree_map_only(Tensor, fake, (args, kwargs))
+    with mode:
+        function(*args, **kwargs)

@@ -1,0 +1,62 @@
+"""What a run was started with, and whether a resumed one fits it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from vaekernels.data.images import ImageData
+from vaekernels.models import VAEConfig
+from vaekernels.training.config import TrainConfig
+from vaekernels.training.run_folder import RunFolder
+
+# The weights after an epoch do not depend on these.
+_MAY_CHANGE = frozenset({"epochs", "device"})
+
+
+def describe_run(
+    model_config: VAEConfig,
+    config: TrainConfig,
+    data: ImageData,
+    train_data: ImageData,
+    heldout: ImageData,
+) -> dict[str, Any]:
+    """The content of ``train_config.json``."""
+    from vaekernels import __version__
+
+    return {
+        "train": config.to_dict(),
+        "model": model_config.to_dict(),
+        "data": {
+            "name": data.name,
+            "images": len(train_data),
+            "heldout": len(heldout),
+            "sha256": train_data.digest(),
+        },
+        "versions": {"vaekernels": __version__, "torch": torch.__version__},
+    }
+
+
+def check_same_run(folder: RunFolder, run: dict[str, Any]) -> None:
+    """Raise unless ``run`` goes on with what ``folder`` was started with.
+
+    Raises:
+        FileNotFoundError: ``folder`` holds no run.
+        ValueError: a setting or the data differ; the message names which.
+    """
+    stored = folder.settings()
+    for part in ("train", "model"):
+        for name, value in run[part].items():
+            before = stored[part].get(name)
+            if value != before and name not in _MAY_CHANGE:
+                raise ValueError(
+                    f"{folder.path} was started with {name} {before!r}; --resume cannot go on "
+                    f"with {value!r}"
+                )
+    if run["data"]["sha256"] != stored["data"].get("sha256"):
+        raise ValueError(
+            f"{folder.path} was trained on other images ({stored['data'].get('name')}, "
+            f"{stored['data'].get('images')} images); got {run['data']['name']}, "
+            f"{run['data']['images']} images"
+        )
