@@ -154,6 +154,8 @@ def generated() -> Iterator[str]:
             name = getattr(function, "__name__", "_")
             if name[0] == "_" or any(part in name for part in skipped) or function not in places:
                 continue
+            if name == "index":  # functorch.dim's: plain PyTorch never returns for a scalar
+                continue
             if getattr(namespace, name, None) is not function:
                 continue
             parameters = inspect.signature(places[function]).parameters.values()
