@@ -1,4 +1,4 @@
-"""The rules of ARCHITECTURE.md, executed."""
+"""The layer rules of ARCHITECTURE.md."""
 
 from __future__ import annotations
 
@@ -249,9 +249,10 @@ def test_documents_are_short() -> None:
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 
 
-@pytest.mark.parametrize(
-    "path", sorted({*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")}), ids=str
-)
+DOCUMENTS = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")})
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_links_between_documents_resolve(path: Path) -> None:
     missing = [link for link in LINK.findall(path.read_text()) if not (path.parent / link).exists()]
     assert not missing

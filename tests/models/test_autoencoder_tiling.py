@@ -298,9 +298,9 @@ def test_windows_name_the_rows_that_are_read(window: Window) -> None:
     for size in (6, 9):
         rows = torch.eye(size)[:, None, :, None].expand(-1, 1, -1, 4)
         changed = convolutions[window](rows).amax((1, 3)) > 1e-3
-        assert changed.shape[1] == window.size(size)
-        for first, last in itertools.combinations(range(window.size(size) + 1), 2):
-            begin, end = window.needs(first, last, size)
+        assert changed.shape[1] == window.output_size(size)
+        for first, last in itertools.combinations(range(window.output_size(size) + 1), 2):
+            begin, end = window.required_rows(first, last, size)
             read = changed[:, first:last].any(1).nonzero().flatten()
             assert begin <= read[0]
             assert end > read[-1]

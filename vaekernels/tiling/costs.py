@@ -130,7 +130,7 @@ class Costs:
                 reads = needed(steps, sizes[:end], spans[(len(spans) - 1) // 2])[:-1]
                 sides.append([span.last - span.first for span in reads])
             self._known_areas[end, grid] = [
-                (height * width, step.window.size(height) * step.window.size(width))
+                (height * width, step.window.output_size(height) * step.window.output_size(width))
                 for step, height, width in zip(steps, *sides, strict=True)
             ]
         return self._known_areas[end, grid]

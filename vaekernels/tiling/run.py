@@ -119,7 +119,7 @@ class _Tiles:
             # Pixels whose neighbours lie outside the tile are wrong, and not needed.
             state = _parts(
                 state,
-                *(_within(step.window.origin(a[index].first), a[index + 1]) for a in spans),
+                *(_within(step.window.output_origin(a[index].first), a[index + 1]) for a in spans),
             )
         return state
 

@@ -52,7 +52,7 @@ def needed(steps: Sequence[Step], sizes: Sequence[int], span: Span) -> list[Span
     """
     spans = [span]
     for step, size in zip(reversed(steps), reversed(sizes), strict=True):
-        spans.append(Span(*step.window.needs(*spans[-1], size)))
+        spans.append(Span(*step.window.required_rows(*spans[-1], size)))
     return spans[::-1]
 
 
@@ -60,5 +60,5 @@ def sizes_after(steps: Sequence[Step], size: int) -> list[int]:
     """Of each value that ``size`` rows of the first lead to, the first included."""
     sizes = [size]
     for step in steps:
-        sizes.append(step.window.size(sizes[-1]))
+        sizes.append(step.window.output_size(sizes[-1]))
     return sizes

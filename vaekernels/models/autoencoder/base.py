@@ -13,7 +13,14 @@ from vaekernels.models.config_base import Config
 from vaekernels.models.image_range import check_range
 from vaekernels.models.pretrained import PretrainedModel
 from vaekernels.nn.expected_layers import is_conv1x1
-from vaekernels.nn.layer_chain import Chain, Step, first_changed, is_chain, pixel_step, run_steps
+from vaekernels.nn.layer_chain import (
+    Chain,
+    Step,
+    first_modified,
+    is_unmodified_chain,
+    pointwise_step,
+    run_steps,
+)
 from vaekernels.runtime.nonfinite_policy import checked_choice, guarded_images, warn_if_slow
 from vaekernels.tiling import MemoryModel, Plan, make_plan, parse_bytes, run_plan
 
@@ -117,7 +124,7 @@ class Autoencoder(PretrainedModel):
             )
         batch, _, height, width = shape
         model = MemoryModel.of(batch, self.device.type, self.dtype)
-        changed = _first_changed(layers)
+        changed = _first_modified(layers)
         if changed is not None:
             name = next((name for name, module in self.named_modules() if module is changed), None)
             what = name or f"torch.nn.functional's function of {type(changed).__name__}"
@@ -165,7 +172,7 @@ class Autoencoder(PretrainedModel):
                 # Of the dtype that is computed in.
                 plan = self._plan(layers, x.shape, x.shape[1], max_memory)
                 return run_plan(plan, _steps(layers), x)
-            if _first_changed(layers) is None:
+            if _first_modified(layers) is None:
                 return run_steps(_steps(layers), x)
             for layer in layers:
                 x = layer(x)
@@ -220,9 +227,11 @@ class Autoencoder(PretrainedModel):
         return next(self.parameters()).dtype
 
 
-def _first_changed(layers: list[nn.Module]) -> nn.Module | None:
+def _first_modified(layers: list[nn.Module]) -> nn.Module | None:
     """The first layer, of these or inside of them, that must be called."""
-    return first_changed((x, is_chain if isinstance(x, Chain) else is_conv1x1) for x in layers)
+    return first_modified(
+        (x, is_unmodified_chain if isinstance(x, Chain) else is_conv1x1) for x in layers
+    )
 
 
 def _steps(layers: list[nn.Module]) -> list[Step]:
@@ -233,7 +242,7 @@ def _steps(layers: list[nn.Module]) -> list[Step]:
             found += layer.steps()
         elif isinstance(layer, nn.Conv2d):
             work = layer.in_channels * layer.out_channels
-            found.append(pixel_step(layer, layer.out_channels, work))
+            found.append(pointwise_step(layer, layer.out_channels, work))
     return found
 
 
