@@ -84,7 +84,7 @@ def latent(machine: str = "cpu") -> str | None:
     lines = [
         _machine(record["machine"], BASELINES["latent"]),
         "",
-        "| op | shape | forward | forward + backward | peak memory, eager / ours |",
+        "| op | shape | forward | forward + backward | peak memory, eager / vaekernels |",
         "|---|---|---|---|---|",
     ]
     rows: dict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
@@ -132,7 +132,7 @@ def conv(machine: str = "cpu") -> str | None:
     lines = [
         _machine(record["machine"], BASELINES["conv"]),
         "",
-        "| work | rows | speed-up | from | to | error, ours | error, eager |",
+        "| workload | rows | speed-up | from | to | error, vaekernels | error, eager |",
         "|---|---|---|---|---|---|---|",
     ]
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -175,8 +175,8 @@ def models(machine: str = "cpu") -> str | None:
     lines = [
         _machine(record["machine"], BASELINES["models"]),
         "",
-        "| training step | eager NCHW | eager channels_last | torch.compile | ours | speed-up "
-        "| error of gradients, ours | eager |",
+        "| training step | eager NCHW | eager channels_last | torch.compile | vaekernels "
+        "| speed-up | error of gradients, vaekernels | eager |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in record["rows"]:
@@ -210,8 +210,8 @@ def autoencoders() -> str | None:
     lines = [
         _machine(record["machine"], BASELINES["autoencoders"]),
         "",
-        f"| work | eager NCHW | {' | '.join(COMPETITORS.values())} | ours "
-        "| ours over the faster eager | error, ours | eager | MNN |",
+        f"| workload | eager NCHW | {' | '.join(COMPETITORS.values())} | vaekernels "
+        "| speed-up over the faster eager layout | error, vaekernels | eager | MNN |",
         "|---" * (len(COMPETITORS) + 7) + "|",
     ]
     for row in record["rows"]:

@@ -218,8 +218,8 @@ class CudaRecorder:
                     result = call()
             except RuntimeError as failure:
                 raise RuntimeError(
-                    "graph: the model ran and could not be recorded; in a recording nothing may "
-                    f"wait for the device, as .item() and .cpu() do: {failure}"
+                    "graph: the model ran and could not be recorded; a recorded model must not "
+                    f"synchronise with the device, as .item() and .cpu() do: {failure}"
                 ) from failure
             self._pool = recorded.pool()
         return recorded.replay, result

@@ -40,13 +40,13 @@ class Explanation:
     weight_gradient: Way | None = None
 
     def __str__(self) -> str:
-        ways = {
+        algorithms = {
             "forward": self.forward,
             "gradient of x": self.x_gradient,
             "gradient of weight": self.weight_gradient,
         }
         lines = [f"{self.op} runs on {self.backend}"]
-        lines += [f"  {direction:18}  {way}" for direction, way in ways.items() if way is not None]
+        lines += [f"  {direction:18}  {found}" for direction, found in algorithms.items() if found]
         for backend, reasons in self.refusals.items():
             lines.append(f"  {backend + ' refuses':18}  {'; '.join(reasons)}")
         return "\n".join(lines)
