@@ -15,7 +15,7 @@ LARGEST_SIZE = 2**31 - 1
 LARGEST_FLOAT = torch.finfo(torch.float32).max
 # Levels of a model, and blocks of a level; constructing more takes minutes.
 MOST_LAYERS = 1000
-# Configurations are a few kB.
+# A configuration is a few kB; a list of a million entries is not one.
 _LARGEST_JSON = 2**20
 
 

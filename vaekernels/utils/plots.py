@@ -142,7 +142,7 @@ def _to_plane(latents: Tensor, seed: int) -> tuple[Tensor, str]:
 
 def _figure(width: float, height: float) -> Figure:
     try:
-        # Not pyplot, which has global state and needs a window system.
+        # Without pyplot: no global state, no window system.
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
