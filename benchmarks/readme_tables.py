@@ -25,8 +25,8 @@ TIERS = ("high", "highest", "eager")
 # What the speed-ups of a record are relative to.
 BASELINES = {
     "latent": "eager PyTorch",
-    "conv": "the faster of eager PyTorch's two layouts",
-    "models": "the fastest of eager PyTorch's two layouts and torch.compile",
+    "conv": "the faster of eager PyTorch in NCHW and channels_last",
+    "models": "the fastest of eager PyTorch in NCHW and channels_last, and torch.compile",
     "autoencoders": "eager PyTorch in NCHW",
 }
 # Figures of the README: what is measured -> the groups or rows of the records.
