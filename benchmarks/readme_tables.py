@@ -1,6 +1,7 @@
-"""Write the tables of measured figures in README and docs from the committed JSON.
+"""Generate the tables of measured figures in README and docs from the committed JSON.
 
-``python benchmarks/readme_tables.py`` rewrites them; ``--check`` says whether they are current.
+``python benchmarks/readme_tables.py`` rewrites them; ``--check`` exits with 1 if one is
+outdated.
 """
 
 from __future__ import annotations
@@ -21,16 +22,69 @@ RESULTS = Path(__file__).parent / "results"
 ERRORS = ("error", "eager_error")
 TIERS = ("high", "highest", "eager")
 
+# What the speed-ups of a record are relative to.
+BASELINES = {
+    "latent": "eager PyTorch",
+    "conv": "the faster of eager PyTorch in NCHW and channels_last",
+    "models": "the fastest of eager PyTorch in NCHW and channels_last, and torch.compile",
+    "autoencoders": "eager PyTorch in NCHW",
+}
+# Figures of the README: what is measured -> the groups or rows of the records.
+HEADLINE_CONVOLUTIONS = {
+    "3x3 convolutions": "conv3x3",
+    "nearest-2x upsampling + 3x3 convolution": "upsample",
+    "GroupNorm + SiLU, forward and backward": "norm-training",
+}
+HEADLINE_AUTOENCODERS = (
+    "TAEF2 decode 512 px",
+    "AutoencoderKL decode 256 px",
+    "AutoencoderKL training step, batch 4, 64 px",
+)
+
+
+def headline() -> str | None:
+    """The figures of the README, a selection of the tables in docs/benchmarks.md."""
+    names = ("latent", "conv", "models", "autoencoders")
+    records = {name: _record("cpu", f"{name}.json") for name in names}
+    present = {name: record for name, record in records.items() if record is not None}
+    if len(present) < len(names):
+        return None
+    machines = {_hardware(record["machine"]) for record in present.values()}
+    if len(machines) > 1:
+        raise ValueError(f"the records are of different machines: {sorted(machines)}")
+    means = present["latent"]["geometric_means"]
+    rows: list[tuple[str, float, str]] = [
+        (f"{text}, forward and backward", means[f"{group} forward+backward"], "latent")
+        for group, text in (("rsample_kl", "`vk.rsample_kl`"), ("losses", "KL and likelihoods"))
+    ]
+    for text, group in HEADLINE_CONVOLUTIONS.items():
+        ratios = [row["ratio"] for row in present["conv"]["rows"] if row["group"] == group]
+        rows.append((text, statistics.geometric_mean(ratios), "conv"))
+    for row in present["models"]["rows"]:
+        text = f"training step: {row['model']}, batch {row['batch']}"
+        rows.append((text, row["ratio"], "models"))
+    autoencoders = {row["model"]: row["ratio"] for row in present["autoencoders"]["rows"]}
+    rows += [(text, autoencoders[text], "conv") for text in HEADLINE_AUTOENCODERS]
+    return "\n".join(
+        [
+            f"{machines.pop()}, float32; interleaved medians, geometric means over shapes.",
+            "",
+            "| workload | speed-up | over |",
+            "|---|---|---|",
+            *(f"| {text} | **{ratio:.2f}x** | {BASELINES[name]} |" for text, ratio, name in rows),
+        ]
+    )
+
 
 def latent(machine: str = "cpu") -> str | None:
-    """The latent ops on CPU."""
+    """The sampling and loss ops on CPU."""
     record = _record(machine, "latent.json")
     if record is None:
         return None
     lines = [
-        _machine(record["machine"], "eager PyTorch"),
+        _machine(record["machine"], BASELINES["latent"]),
         "",
-        "| op | shape | forward | forward + backward | peak memory, eager / ours |",
+        "| op | shape | forward | forward + backward | peak memory, eager / vaekernels |",
         "|---|---|---|---|---|",
     ]
     rows: dict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
@@ -38,7 +92,8 @@ def latent(machine: str = "cpu") -> str | None:
         rows[row["op"], " x ".join(map(str, row["shape"]))][row["direction"]] = row
     for (op, shape), by_direction in rows.items():
         both = by_direction["forward+backward"]
-        memory = " / ".join(f"{both[f'{who}_peak_bytes'] / 2**20:.2f}" for who in ("eager", "ours"))
+        peaks = (both[f"{side}_peak_bytes"] / 2**20 for side in ("eager", "ours"))
+        memory = " / ".join(f"{peak:.2f}" for peak in peaks)
         ratios = " | ".join(f"{row['ratio']:.2f}x" for row in by_direction.values())
         lines.append(f"| `{op}` | {shape} | {ratios} | {memory} MiB |")
     for group in ("rsample_kl", "losses"):
@@ -49,7 +104,7 @@ def latent(machine: str = "cpu") -> str | None:
     return "\n".join(lines)
 
 
-# Group of ``bench conv`` -> what it measures, and over what range.
+# Group of ``bench conv`` -> its description.
 CONV = {
     "conv3x3": "3x3 convolution, 64 to 512 channels, 32 to 256 px",
     "conv3x3-training": "the same in training (the filter is transformed at every call)",
@@ -70,14 +125,14 @@ CONV = {
 
 
 def conv(machine: str = "cpu") -> str | None:
-    """The convolutions on CPU, a line per group."""
+    """The convolutions on CPU, one row per group."""
     record = _record(machine, "conv.json")
     if record is None:
         return None
     lines = [
-        _machine(record["machine"], "the faster of eager PyTorch's two layouts"),
+        _machine(record["machine"], BASELINES["conv"]),
         "",
-        "| work | rows | speed-up | from | to | error, ours | error, eager |",
+        "| workload | rows | speed-up | from | to | error, vaekernels | error, eager |",
         "|---|---|---|---|---|---|---|",
     ]
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -87,7 +142,7 @@ def conv(machine: str = "cpu") -> str | None:
         groups[row["group"]].append(row)
     for group, rows in groups.items():
         ratios = [row["ratio"] for row in rows]
-        errors = " | ".join(f"{max(row[who] for row in rows):.1e}" for who in ERRORS)
+        errors = " | ".join(f"{max(row[key] for row in rows):.1e}" for key in ERRORS)
         lines.append(
             f"| {CONV[group]} | {len(rows)} | **{statistics.geometric_mean(ratios):.2f}x** "
             f"| {min(ratios):.2f}x | {max(ratios):.2f}x | {errors} |"
@@ -96,18 +151,18 @@ def conv(machine: str = "cpu") -> str | None:
 
 
 def precision() -> str | None:
-    """The errors of the convolutions' tiers, the larger over the shapes."""
+    """The errors of the convolution tiers, the largest over the shapes."""
     record = _record("cpu", "conv_precision.json")
     if record is None:
         return None
     worst: dict[tuple[str, str], dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for row in record["rows"]:
         errors = worst[row["op"], row["result"]]
-        for who in TIERS:
-            errors[who] = max(errors[who], row[who])
+        for tier in TIERS:
+            errors[tier] = max(errors[tier], row[tier])
     lines = ["| op | result | high | highest | eager PyTorch |", "|---|---|---|---|---|"]
     for (op, result), errors in worst.items():
-        figures = " | ".join(f"{errors[who]:.1e}" for who in TIERS)
+        figures = " | ".join(f"{errors[tier]:.1e}" for tier in TIERS)
         lines.append(f"| `{op}` | {result} | {figures} |")
     return "\n".join(lines)
 
@@ -118,10 +173,10 @@ def models(machine: str = "cpu") -> str | None:
     if record is None:
         return None
     lines = [
-        _machine(record["machine"], "the fastest of the others"),
+        _machine(record["machine"], BASELINES["models"]),
         "",
-        "| training step | eager NCHW | eager channels_last | torch.compile | ours | speed-up "
-        "| error of gradients, ours | eager |",
+        "| training step | eager NCHW | eager channels_last | torch.compile | vaekernels "
+        "| speed-up | error of gradients, vaekernels | eager |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in record["rows"]:
@@ -129,7 +184,7 @@ def models(machine: str = "cpu") -> str | None:
             raise ValueError(f"models.json: {row['model']}: {row['wrong']}")
         sides = ("eager_nchw", "eager_channels_last", "compile", "ours")
         times = " | ".join(_milliseconds(row[f"{side}_us"]) for side in sides)
-        errors = " | ".join(f"{row[who]:.1e}" for who in ERRORS)
+        errors = " | ".join(f"{row[key]:.1e}" for key in ERRORS)
         lines.append(
             f"| {row['model']}, batch {row['batch']} | {times} | **{row['ratio']:.2f}x** "
             f"| {errors} |"
@@ -137,7 +192,7 @@ def models(machine: str = "cpu") -> str | None:
     return "\n".join(lines)
 
 
-PEERS = {
+COMPETITORS = {
     "eager_channels_last": "channels_last",
     "compile": "compile",
     "onnxruntime": "ORT",
@@ -153,17 +208,17 @@ def autoencoders() -> str | None:
     if record is None:
         return None
     lines = [
-        _machine(record["machine"], "eager PyTorch in NCHW"),
+        _machine(record["machine"], BASELINES["autoencoders"]),
         "",
-        f"| work | eager NCHW | {' | '.join(PEERS.values())} | ours "
-        "| ours over the faster eager | error, ours | eager | MNN |",
-        "|---" * (len(PEERS) + 7) + "|",
+        f"| workload | eager NCHW | {' | '.join(COMPETITORS.values())} | vaekernels "
+        "| speed-up over the faster eager layout | error, vaekernels | eager | MNN |",
+        "|---" * (len(COMPETITORS) + 7) + "|",
     ]
     for row in record["rows"]:
         if row["ratio"] is None:
             raise ValueError(f"autoencoders.json: {row['model']}: {row['wrong']}")
         eager = row["eager_nchw_us"]
-        times = (row.get(f"{who}_us") for who in (*PEERS, "ours"))
+        times = (row.get(f"{side}_us") for side in (*COMPETITORS, "ours"))
         gains = " | ".join("-" if time is None else f"{eager / time:.2f}x" for time in times)
         errors = [row["error"], row["eager_error"], row["errors"].get("mnn")]
         cells = " | ".join("-" if error is None else f"{error:.1e}" for error in errors)
@@ -175,33 +230,33 @@ def autoencoders() -> str | None:
 
 
 def gpu() -> str:
-    """The goals of the GPU suite on each card."""
+    """The targets of the GPU suite on each GPU."""
     tables = []
     for path in sorted(RESULTS.glob("*/gpu_suite.json")):
         record = json.loads(path.read_text())
         environment = record["phases"].get("environment", {}).get("rows", [])
         found = next((row for row in environment if row["name"] == "machine"), None)
         if found is None:
-            raise ValueError(f"{path}: it does not say of which machine it is")
+            raise ValueError(f"{path}: the environment phase has no machine")
         lines = [
             f"{found['gpu']}, CUDA {found['cuda']}, torch {found['torch']}, Triton "
             f"{found['triton']}, bfloat16, commit {record['commit']}; medians of one run.",
             "",
-            "| goal | asked | measured | met |",
+            "| target | required | measured | met |",
             "|---|---|---|---|",
         ]
         for goal in record["goals"]:
             unit = f" {goal['unit']}" if goal["unit"] else ""
             bound = "at most" if goal["at"] == "most" else "at least"
-            asked, measured = (_figure(goal[key], unit) for key in ("must", "measured"))
+            required, measured = (_figure(goal[key], unit) for key in ("must", "measured"))
             met = {True: "yes", False: "no", None: goal["why"] or "-"}[goal["met"]]
-            lines.append(f"| {goal['goal']} | {bound} {asked} | **{measured}** | {met} |")
+            lines.append(f"| {goal['goal']} | {bound} {required} | **{measured}** | {met} |")
         tables.append("\n".join(lines))
-    return "\n\n".join(tables) or "No card was measured yet."
+    return "\n\n".join(tables) or "No GPU has been measured yet."
 
 
 def mnist() -> str | None:
-    """The published MNIST figures beside ours."""
+    """The published MNIST figures and those of this package."""
     record = _record("mnist_published.json")
     if record is None:
         return None
@@ -221,20 +276,24 @@ def mnist() -> str | None:
 
 
 def _record(*path: str) -> dict[str, Any] | None:
-    """What was measured; None where nothing is committed yet."""
+    """A committed record; None if there is none."""
     file = RESULTS.joinpath(*path)
     return json.loads(file.read_text()) if file.exists() else None
 
 
-def _machine(machine: dict[str, Any], others: str) -> str:
+def _hardware(machine: dict[str, Any]) -> str:
     return (
         f"{machine['cpu']}, {machine['threads']} threads, {machine['cpu_capability']}, torch "
-        f"{machine['torch']}, float32; speed-up over {others}, interleaved medians."
+        f"{machine['torch']}"
     )
 
 
+def _machine(machine: dict[str, Any], baseline: str) -> str:
+    return f"{_hardware(machine)}, float32; speed-up over {baseline}, interleaved medians."
+
+
 def _figure(value: float | str | None, unit: str) -> str:
-    # The record has a NaN as its name.
+    # Records store NaN as a string.
     return "-" if value is None else f"{float(value):.4g}{unit}"
 
 
@@ -243,7 +302,8 @@ def _milliseconds(microseconds: float | None) -> str:
 
 
 TABLES: dict[str, dict[str, Callable[[], str | None]]] = {
-    "README.md": {
+    "README.md": {"headline": headline},
+    "docs/benchmarks.md": {
         "latent": latent,
         "conv": conv,
         "models": models,
@@ -258,8 +318,8 @@ TABLES: dict[str, dict[str, Callable[[], str | None]]] = {
 }
 
 
-def render(text: str, file: str = "README.md") -> str:
-    """``text`` of ``file`` with every table replaced; one without its record is empty."""
+def render(text: str, file: str) -> str:
+    """``text`` of ``file`` with every table replaced; a table without its record is empty."""
     for name, table in TABLES[file].items():
         begin, end = f"<!-- table:{name} -->", "<!-- end -->"
         pattern = re.compile(re.escape(begin) + r".*?" + re.escape(end), re.DOTALL)
@@ -274,7 +334,7 @@ def render(text: str, file: str = "README.md") -> str:
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; fail if not current")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if outdated")
     check = parser.parse_args().check
     stale = 0
     for file in TABLES:
@@ -282,7 +342,7 @@ def main() -> int:
         text = path.read_text()
         current = render(text, file)
         if check and current != text:
-            sys.stderr.write(f"{file} is not current: run `make readme`\n")
+            sys.stderr.write(f"{file} is outdated: run `make readme`\n")
             stale = 1
         elif not check:
             path.write_text(current)

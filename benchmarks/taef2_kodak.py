@@ -23,7 +23,7 @@ from vaekernels.bench import eager_tiny, report
 from vaekernels.models import AutoencoderTiny
 from vaekernels.runtime.cpu_info import describe
 from vaekernels.utils.atomic_file import atomic_write
-from vaekernels.utils.image_grid import grid, over_each_other
+from vaekernels.utils.image_grid import grid, stack_rows
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 DATA = _REPOSITORY.parent / "shared" / "data"
@@ -83,7 +83,7 @@ def _picture(shown: list[tuple[Tensor, Tensor]]) -> Image.Image:
     """Originals above reconstructions, at half the size."""
     rows = (torch.cat(images).clamp(0, 1) for images in zip(*shown, strict=True))
     above, below = (torch.nn.functional.avg_pool2d(images, 2) for images in rows)
-    return grid(over_each_other(above, below, len(shown)), len(shown))
+    return grid(stack_rows(above, below, len(shown)), len(shown))
 
 
 def main(

@@ -1,4 +1,4 @@
-"""The rules of ARCHITECTURE.md, executed."""
+"""The layer rules of ARCHITECTURE.md."""
 
 from __future__ import annotations
 
@@ -235,5 +235,24 @@ def test_no_fast_math_and_no_native_flags() -> None:
 @pytest.mark.parametrize(
     "name", ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE")
 )
-def test_the_house_has_its_papers(name: str) -> None:
+def test_project_documents_exist(name: str) -> None:
     assert (ROOT / name).stat().st_size > 500
+
+
+def test_documents_are_short() -> None:
+    limits = {ROOT / "ARCHITECTURE.md": 120, ROOT / "README.md": 150}
+    limits |= dict.fromkeys((ROOT / "docs" / "design").glob("*.md"), 150)
+    assert len(limits) > 6
+    assert not [path for path, most in limits.items() if path.read_text().count("\n") > most]
+
+
+LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
+
+
+DOCUMENTS = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")})
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_between_documents_resolve(path: Path) -> None:
+    missing = [link for link in LINK.findall(path.read_text()) if not (path.parent / link).exists()]
+    assert not missing

@@ -1,4 +1,4 @@
-"""Constants are made beside the inputs, whatever torch's default device is."""
+"""Constants are created on the device of the inputs, for any default device of torch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _skip_if_refused(backend: str) -> None:
 
 
 def assert_same_under_meta(call: Callable[[], Any]) -> None:
-    """``call`` gives the same with the default device ``meta``, on which nothing has memory."""
+    """Check that ``call`` returns the same with the default device ``meta``."""
     torch.manual_seed(0)
     right = call()
     torch.manual_seed(0)
@@ -117,8 +117,8 @@ def test_autoencoders(make: Callable[[], Any]) -> None:
     assert_same_under_meta(call)
 
 
-def test_a_default_device_decides_where_randn_and_parameters_are() -> None:
-    """As of torch.randn and torch.nn."""
+def test_randn_and_parameters_use_the_default_device() -> None:
+    """Like torch.randn and torch.nn."""
     with torch.device("meta"):
         assert vk.randn((2, 3), seed=1).device.type == "meta"
         assert all(p.device.type == "meta" for p in vk.nn.GroupNormSiLU(2, 8).parameters())

@@ -1,4 +1,4 @@
-"""``vk.DiagonalGaussian`` against torch.distributions and diffusers' contract."""
+"""``vk.DiagonalGaussian`` compared with torch.distributions and with diffusers' semantics."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_generator_is_honoured() -> None:
 
 
 @pytest.mark.parametrize("draw", ("rsample_kl", "rsample", "sample"))
-def test_what_chooses_the_noise_is_handed_on(draw: str) -> None:
+def test_noise_keywords_are_passed_on(draw: str) -> None:
     moments = torch.randn(3, 8, 4)
     distribution = vk.DiagonalGaussian(moments)
     for options in (
@@ -84,15 +84,15 @@ def test_deterministic_mode_keeps_shape_device_and_dtype(dtype: torch.dtype) -> 
     assert torch.equal(kl, torch.zeros(3))
 
 
-def test_bad_moments_are_refused() -> None:
+def test_invalid_moments() -> None:
     with pytest.raises(ValueError, match=r"moments must have shape \(B, 2C, ...\); got \(3, 7\)"):
         vk.DiagonalGaussian(torch.zeros(3, 7))
     with pytest.raises(TypeError, match="moments must be a floating tensor; got torch.int64"):
         vk.DiagonalGaussian(torch.zeros(3, 8, dtype=torch.int64))
 
 
-def test_kl_takes_both_clamps() -> None:
-    """Log variances beyond the bounds, each distribution with its own."""
+def test_kl_clamps_both_distributions() -> None:
+    """Log variances beyond the bounds, which differ between the distributions."""
     mean, logvar = torch.randn(2, 6, dtype=torch.float64), torch.tensor([[-50.0, -2, 0, 1, 25, 90]])
     logvar = logvar.double().expand(2, -1)
     clamps: list[tuple[float, float] | None] = [(-30.0, 20.0), (-1.0, 0.5), None]
@@ -111,8 +111,8 @@ def test_kl_takes_both_clamps() -> None:
             torch.testing.assert_close(ours.rsample_kl(seed=0)[1], prior)
 
 
-def test_the_mode_has_memory_of_its_own() -> None:
-    """Of the mean alone, so that a saved mode is no larger than that."""
+def test_the_mode_is_a_copy() -> None:
+    """Its storage contains only the mean, so a saved mode is no larger."""
     for moments in (
         torch.randn(6, 8, 4, 4),
         torch.randn(6, 8, 4, 4).contiguous(memory_format=torch.channels_last),

@@ -1,4 +1,4 @@
-"""Every promise of docs/promises.md names the tests that hold it."""
+"""Every guarantee of docs/promises.md names existing tests."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ ROOT = Path(__file__).parents[1]
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
 
-def test_every_promise_names_tests_that_exist() -> None:
+def test_every_guarantee_names_tests_that_exist() -> None:
     text = (ROOT / "docs" / "promises.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("| ") and "---" not in line]
-    promises = [row for row in rows if not row.startswith("| promise")]
-    assert len(promises) > 20
-    for row in promises:
+    guarantees = [row for row in rows if not row.startswith("| guarantee")]
+    assert len(guarantees) > 20
+    for row in guarantees:
         tests = TEST.findall(row)
-        assert tests, f"no test holds: {row}"
+        assert tests, f"no test named: {row}"
         for file, name in tests:
             path = ROOT / file
             assert path.is_file(), f"{file} does not exist: {row}"

@@ -1,4 +1,4 @@
-"""The README's tables: from the records alone, and nothing without one."""
+"""Tables of README and docs contain the committed records and nothing else."""
 
 from __future__ import annotations
 
@@ -26,18 +26,45 @@ def _write(path: Path, rows: list[dict]) -> None:
     path.write_text(json.dumps({"machine": MACHINE, "rows": rows}))
 
 
-def test_every_group_has_words() -> None:
+def test_every_group_has_a_description() -> None:
     assert set(readme_tables.CONV) == set(conv.GROUPS)
 
 
-def test_no_figure_without_its_record(results: Path) -> None:
-    tables = [
-        f"<!-- table:{name} -->\nold\n<!-- end -->" for name in readme_tables.TABLES["README.md"]
-    ]
-    text = readme_tables.render("\n\n".join(tables))
+@pytest.mark.parametrize("file", readme_tables.TABLES)
+def test_a_table_without_its_record_is_empty(results: Path, file: str) -> None:
+    tables = [f"<!-- table:{name} -->\nold\n<!-- end -->" for name in readme_tables.TABLES[file]]
+    text = readme_tables.render("\n\n".join(tables), file)
     assert "old" not in text
     assert text.count("<!-- end -->") == len(tables)
-    assert readme_tables.render(text) == text
+    assert readme_tables.render(text, file) == text
+
+
+def test_a_missing_table_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no table named headline"):
+        readme_tables.render("no tables", "README.md")
+
+
+def test_headline(results: Path) -> None:
+    means = {"rsample_kl forward+backward": 2.0, "losses forward+backward": 3.0}
+    latent = {"machine": MACHINE, "rows": [], "geometric_means": means}
+    (results / "latent.json").write_text(json.dumps(latent))
+    groups = readme_tables.HEADLINE_CONVOLUTIONS.values()
+    rows = [{**ROW, "group": group, "ratio": ratio} for group in groups for ratio in (2.0, 8.0)]
+    _write(results / "conv.json", rows)
+    _write(results / "models.json", [{"model": "VAE", "batch": 8, "ratio": 1.5}])
+    names = readme_tables.HEADLINE_AUTOENCODERS
+    assert readme_tables.headline() is None  # a record is missing
+    _write(results / "autoencoders.json", [{"model": name, "ratio": 2.5} for name in names])
+    lines = (readme_tables.headline() or "").splitlines()
+    assert lines[0].startswith("c, 2 threads, avx2, torch 2, float32;")
+    assert lines[4] == "| `vk.rsample_kl`, forward and backward | **2.00x** | eager PyTorch |"
+    assert [line.count("**4.00x**") for line in lines[6:9]] == [1, 1, 1]
+    assert lines[9].startswith("| training step: VAE, batch 8 | **1.50x** |")
+    assert lines[-1].startswith(f"| {names[-1]} | **2.50x** |")
+    other = {**MACHINE, "cpu": "another"}
+    (results / "latent.json").write_text(json.dumps({**latent, "machine": other}))
+    with pytest.raises(ValueError, match="different machines"):
+        readme_tables.headline()
 
 
 def test_conv(results: Path) -> None:
@@ -69,7 +96,7 @@ def test_autoencoders(results: Path) -> None:
 
 
 def test_gpu(results: Path) -> None:
-    assert readme_tables.gpu() == "No card was measured yet."
+    assert readme_tables.gpu() == "No GPU has been measured yet."
     machine = {"name": "machine", "gpu": "a card", "cuda": "13", "torch": "2", "triton": "3"}
     goals = [
         Goal(1, "decode", 4.5, 5.8, "x", lambda _: 5.123),
@@ -87,7 +114,7 @@ def test_gpu(results: Path) -> None:
         "| argmin | at least 100 % | **-** | not run |",
     ]
     (results / "gpu_suite.json").write_text(json.dumps({"phases": {}, "goals": []}))
-    with pytest.raises(ValueError, match="of which machine"):
+    with pytest.raises(ValueError, match="has no machine"):
         readme_tables.gpu()
 
 

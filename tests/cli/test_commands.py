@@ -221,9 +221,7 @@ def test_encode_a_part(invoke, run, data, tmp_path, part, count):
         ),
     ),
 )
-def test_tune_measures_what_its_options_say(
-    invoke, monkeypatch, tmp_path, options, wanted, again, out
-):
+def test_tune_options(invoke, monkeypatch, tmp_path, options, wanted, again, out):
     pytest.importorskip("triton")
     from vaekernels.backends.triton.conv import autotune_table as table
     from vaekernels.runtime import conv_autotune
@@ -244,7 +242,7 @@ def test_tune_measures_what_its_options_say(
     assert str(tmp_path / out) in result.output.replace("\n", "")
 
 
-def test_info_shows_every_op_with_what_each_backend_says(invoke, monkeypatch):
+def test_info_lists_every_op_and_backend(invoke, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     described = json.loads(invoke("info", "--json").output)
     printed = invoke("info").output

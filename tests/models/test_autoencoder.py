@@ -1,4 +1,4 @@
-"""What the autoencoders check, scale, warn about and refuse."""
+"""Scaled latents, checks, warnings and configurations of the autoencoders."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ KEYWORDS: list[dict[str, Any]] = [
 
 
 @torch.no_grad()
-def test_keywords_of_the_noise_are_those_of_rsample() -> None:
+def test_noise_keywords_are_those_of_rsample() -> None:
     model = autoencoders.kl("sd3")
     x = images(3, 16, 16, batch=1).expand(2, -1, -1, -1)
     posterior, shift, scale = model.encode(x).latent_dist, 0.0609, 1.5305
@@ -141,7 +141,7 @@ def test_keywords_of_the_noise_are_those_of_rsample() -> None:
 @pytest.mark.parametrize(
     "call", ["encode", "encode_scaled", "decode", "decode_scaled", "reconstruct"]
 )
-def test_every_call_has_its_bound(family: str, call: str) -> None:
+def test_every_call_accepts_a_memory_bound(family: str, call: str) -> None:
     model = getattr(autoencoders, family)()
     given = torch.randn(1, 4, 8, 8) if "decode" in call else images(3, 16, 16)
     with pytest.raises(ValueError, match="max_memory must be at least"):
@@ -216,7 +216,7 @@ def test_bad_configurations(config: type, fields: dict[str, Any], message: str) 
 
 
 @pytest.mark.parametrize("preset", ["sd1", "sdxl", "sd3", "flux"])
-def test_presets_survive_json(preset: str) -> None:
+def test_presets_round_trip_through_json(preset: str) -> None:
     config = AutoencoderKLConfig.preset(preset)
     assert AutoencoderKLConfig.from_json(config.to_json()) == config
     assert json.loads(config.to_json())["block_out_channels"] == [128, 256, 512, 512]
@@ -227,8 +227,8 @@ def test_an_unknown_preset() -> None:
         AutoencoderKLConfig.preset("sd9")
 
 
-def test_trains() -> None:
-    """The loss of a handful of steps falls, and every weight has a gradient."""
+def test_training() -> None:
+    """The loss decreases within a few steps, and every weight has a gradient."""
     model = autoencoders.kl("sdxl").train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     x = images(3, 8, 8)
@@ -245,7 +245,7 @@ def test_trains() -> None:
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_compiles_whole() -> None:
+def test_compiles_without_graph_breaks() -> None:
     torch._dynamo.reset()
     model = autoencoders.kl("sdxl")
     z = torch.randn(1, 4, 6, 5)

@@ -1,4 +1,4 @@
-"""Autoencoders in files: diffusers' folders, latent diffusion's and taesd's single files."""
+"""Weight files: diffusers' folders, single files of latent diffusion and of taesd."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ WEIGHTS = "diffusion_pytorch_model"
 
 
 def _equal(model: Any, other: Any) -> bool:
-    mine, theirs = model.state_dict(), other.state_dict()
-    return mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine)
+    first, second = model.state_dict(), other.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
 def _folder(model: Any, path: Path, name: str) -> Path:
-    """A folder whose only weights are in the file ``name``."""
+    """Save ``model`` to a folder with weights in the file ``name`` only."""
     model.save_pretrained(path)
     if name != f"{WEIGHTS}.safetensors":
         (path / f"{WEIGHTS}.safetensors").unlink()
@@ -73,7 +73,7 @@ def test_names_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         AutoencoderKL.from_pretrained("owner/name", subfolder="vae")
 
 
-def test_notes_of_diffusers_are_ignored_and_unknown_keys_are_not(tmp_path: Path) -> None:
+def test_unknown_configuration_keys_are_an_error(tmp_path: Path) -> None:
     autoencoders.kl("sdxl").save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     values = json.loads(path.read_text()) | {"_diffusers_version": "0.42.0"}
@@ -100,7 +100,7 @@ def test_pickled_code_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_sources_that_are_none() -> None:
+def test_invalid_sources() -> None:
     with pytest.raises(TypeError, match="source must be a folder or a Hub id; got NoneType"):
         AutoencoderKL.from_pretrained(None)  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError, match=r"got './nowhere', which does not exist"):
@@ -134,7 +134,7 @@ def test_attention_of_old_files(tmp_path: Path, as_convolutions: bool) -> None:
     assert _equal(AutoencoderKL.from_pretrained(tmp_path), model)
 
 
-# Names as CompVis' latent-diffusion has them, written by hand.
+# Names in CompVis' latent-diffusion, written by hand.
 LDM = {
     "encoder.conv_in.weight": "encoder.conv_in.weight",
     "encoder.down.0.block.1.norm1.weight": "encoder.down_blocks.0.resnets.1.norm1.weight",

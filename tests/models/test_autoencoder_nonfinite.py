@@ -1,4 +1,4 @@
-"""Results of autoencoders in 16 bits that are not finite: found, raised, computed again."""
+"""``on_nonfinite`` of the autoencoders."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ SIZES = {torch.float16: 65504.0, torch.bfloat16: 3.3e38}
 
 
 def overflowing(dtype: torch.dtype) -> AutoencoderKL:
-    """Its activations are beyond the dtype's numbers inside of both halves, its results are not."""
+    """A model whose activations overflow ``dtype`` in both halves, but not its float32 results."""
     model = autoencoders.kl("without_attention")
     with torch.no_grad():
         for half in (model.encoder, model.decoder):
-            # What the first convolution makes is normalised again: only its size is large.
+            # The result of the first convolution is normalised again: only its magnitude is large.
             half.conv_in.weight.mul_(2.5 * SIZES[dtype])
     return model.to(dtype)
 
@@ -35,7 +35,7 @@ def _warns_again() -> None:
     nonfinite_policy._warn_about_retry.cache_clear()
 
 
-def test_nothing_is_said_unless_asked_for() -> None:
+def test_the_default_checks_nothing() -> None:
     model = overflowing(torch.float16)
     image, latent = inputs(model)
     assert model.on_nonfinite is None

@@ -1,4 +1,4 @@
-"""The autoencoders against diffusers' on the same weights: keys, results, gradients."""
+"""The autoencoders compared with diffusers' on the same weights: keys, results, gradients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Within a memory bound: the same image, less memory, estimates that hold."""
+"""Execution within a memory bound: equal results, less memory, correct estimates."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HALVES = ("encode", "decode")
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Small tiles leave several threads waiting for each other on a busy machine."""
+    """Small tiles are slower on several threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -92,8 +92,8 @@ def test_exact_at_every_bound(name: str, half: str) -> None:
     ("half", "share", "batch"),
     [*itertools.product(HALVES, (1.0, 0.5, 0.1), (1,)), ("decode", 0.3, 4)],
 )
-def test_the_estimate_holds(half: str, share: float, batch: int) -> None:
-    """Within 15% of what was measured, or above it, and the bound with it."""
+def test_memory_estimate(half: str, share: float, batch: int) -> None:
+    """The estimate is above the measured peak, or at most 15% below it."""
     model = autoencoders.kl("sd1")
     channels = model.image_channels if half == "encode" else model.latent_channels
     x = images(channels, *((256, 256) if half == "encode" else (64, 64)), batch=batch)
@@ -108,19 +108,19 @@ def test_the_estimate_holds(half: str, share: float, batch: int) -> None:
     estimate, measured = _plan(model, half, x, bound).memory, peak_bytes(call)
     vk.empty_cache()
     assert measured <= 1.15 * estimate
-    assert measured >= 0.4 * estimate  # not by being far too high
+    assert measured >= 0.4 * estimate  # the estimate is not far too high
 
 
 @pytest.mark.parametrize(("name", "half"), itertools.product(MODELS, HALVES))
-def test_a_batch_runs_in_turn_with_the_same_bits(name: str, half: str) -> None:
-    """As many images at once as need not be cut; each image is what it is by itself."""
+def test_a_batch_runs_in_parts_with_the_same_bits(name: str, half: str) -> None:
+    """As many images run at once as fit untiled, with the bits of separate calls."""
     model = MODELS[name]()
     x = torch.cat([_input(model, half)] * 2)[:3]
     x[1:] *= torch.tensor([0.5, -1.0])[:, None, None, None]
     whole = {n: _plan(model, half, x[:n], 2**40) for n in (1, 2, 3)}
     assert [plan.images for plan in whole.values()] == [1, 2, 3]
     expected = _call(model, half, x)
-    # Room for the results of all (mean and log variance), and for the rest of two images, of one.
+    # Memory for all results (mean and log variance) and the temporaries of two images, or of one.
     results = 2 * expected.numel() * 4
     for n in (2, 1):
         bound = whole[n].memory + results
@@ -136,7 +136,7 @@ def test_a_batch_runs_in_turn_with_the_same_bits(name: str, half: str) -> None:
     assert (cut - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
-def test_many_images_take_no_more_work_than_one() -> None:
+def test_batches_take_no_more_work_than_single_images() -> None:
     model = AutoencoderKL(AutoencoderKLConfig.preset("sd1"))
     works = [model.plan_decode((n, 4, 128, 128), "4GiB").work for n in (1, 2, 3, 4, 16, 64)]
     assert works[:-1] == [1.0] * 5
@@ -145,8 +145,8 @@ def test_many_images_take_no_more_work_than_one() -> None:
     assert works == [1.0] * 3
 
 
-def test_the_least_bound_of_a_batch_is_that_of_the_better_way() -> None:
-    """One by one, or (results are most of the memory) all at once."""
+def test_smallest_bound_of_a_batch() -> None:
+    """Images run one at a time or, if the results dominate, all at once."""
     model = autoencoders.kl("sd1")
     for batch in (1, 2, 7):
         x = images(4, 64, 64, batch=batch)
@@ -157,8 +157,8 @@ def test_the_least_bound_of_a_batch_is_that_of_the_better_way() -> None:
 
 
 @pytest.mark.skipif(bool(extension.refusals()), reason="built without the C++ extension")
-def test_what_is_kept_of_other_models_stays() -> None:
-    """Their filters, and as much freed memory as before; of the tiled model nothing stays."""
+def test_buffers_of_other_models_are_kept() -> None:
+    """Filters and pooled memory of other models are kept, those of the tiled model are freed."""
     library = extension.load()
     vk.empty_cache()
     other, model = autoencoders.kl("sdxl"), autoencoders.kl("sd1")
@@ -177,7 +177,7 @@ def test_what_is_kept_of_other_models_stays() -> None:
 
 
 def test_no_tone_shift_where_tiles_differ() -> None:
-    """One half black, one half white: statistics of a tile are far from those of the image."""
+    """With a black and a white half, statistics of a tile differ from those of the image."""
     model = autoencoders.kl("sd1")
     x = images(3, 128, 128, batch=1) * 0.02
     x[..., :64] += 0.9
@@ -208,7 +208,7 @@ def test_other_dtypes(dtype: torch.dtype) -> None:
     assert (y - expected).abs().max() <= bound * expected.abs().max()
 
 
-def test_plan_says_what_it_does() -> None:
+def test_plans_as_text() -> None:
     model = autoencoders.kl("sd1")
     least = _least(model, "decode", torch.empty(1, 4, 64, 64))
     text = str(model.plan_decode((1, 4, 64, 64), least))
@@ -231,13 +231,13 @@ def test_no_image_is_cut_where_single_steps_fit(half: str) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 8, 8), (4, 8, 8), (1, 4, 0, 8)])
-def test_plans_of_shapes_that_do_not_fit(shape: tuple[int, ...]) -> None:
+def test_plans_reject_other_shapes(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"AutoencoderKL: shape must be \(B, 4, H, W\); got"):
         autoencoders.kl("sd1").plan_decode(shape, "1GiB")
 
 
 def test_the_smallest_images() -> None:
-    """One pixel of latents; attention over it, in one chunk."""
+    """Latents of one pixel, with attention over it in one chunk."""
     model = autoencoders.kl("sd1")
     z = torch.randn(1, 4, 1, 1)
     bound = _least(model, "decode", z)
@@ -248,7 +248,7 @@ def test_the_smallest_images() -> None:
     ("text", "expected"),
     [("2GiB", 2 * 2**30), ("1.5 MiB", 3 * 2**19), ("800MB", 800 * 10**6), ("7", 7), (9, 9)],
 )
-def test_bytes(text: int | str, expected: int) -> None:
+def test_amounts_of_memory(text: int | str, expected: int) -> None:
     assert parse_bytes(text) == expected
 
 
@@ -262,13 +262,13 @@ def test_bytes(text: int | str, expected: int) -> None:
         (True, TypeError),
     ],
 )
-def test_bytes_that_are_none(value: Any, error: type[Exception]) -> None:
+def test_invalid_amounts_of_memory(value: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="max_memory must be"):
         parse_bytes(value)
 
 
-def test_statistics_of_parts_are_those_of_the_whole() -> None:
-    """A large mean, and parts that differ: float64's figures."""
+def test_merged_statistics_are_those_of_the_whole() -> None:
+    """With a large mean and parts that differ, compared with float64."""
     x = 100.0 + torch.randn(2, 8, 30, 20) * torch.linspace(0.01, 2.0, 30)[:, None]
     norm = autoencoders.randomised(torch.nn.GroupNorm(4, 8, eps=1e-6))
     statistics = GroupStatistics(norm)
@@ -283,8 +283,8 @@ def test_statistics_of_parts_are_those_of_the_whole() -> None:
 @pytest.mark.parametrize(
     "window", [Window(), CONV3X3, UPSAMPLE_CONV3X3, *DOWNSAMPLE_CONV3X3.values()]
 )
-def test_windows_name_the_rows_that_are_read(window: Window) -> None:
-    """By brute force: a row counts where changing it changes the result."""
+def test_windows_match_the_rows_that_are_read(window: Window) -> None:
+    """By brute force: a row is read if changing it changes the result."""
     convolutions = {
         Window(): lambda x: x,
         CONV3X3: lambda x: vk.conv3x3(x, taps),
@@ -298,9 +298,9 @@ def test_windows_name_the_rows_that_are_read(window: Window) -> None:
     for size in (6, 9):
         rows = torch.eye(size)[:, None, :, None].expand(-1, 1, -1, 4)
         changed = convolutions[window](rows).amax((1, 3)) > 1e-3
-        assert changed.shape[1] == window.size(size)
-        for first, last in itertools.combinations(range(window.size(size) + 1), 2):
-            begin, end = window.needs(first, last, size)
+        assert changed.shape[1] == window.output_size(size)
+        for first, last in itertools.combinations(range(window.output_size(size) + 1), 2):
+            begin, end = window.required_rows(first, last, size)
             read = changed[:, first:last].any(1).nonzero().flatten()
             assert begin <= read[0]
             assert end > read[-1]
@@ -308,8 +308,8 @@ def test_windows_name_the_rows_that_are_read(window: Window) -> None:
             assert end == read[-1] + 1
 
 
-def test_results_that_cannot_fit_are_refused_at_once() -> None:
-    """Whatever their size: no plan is looked for."""
+def test_results_that_cannot_fit_are_rejected_immediately() -> None:
+    """The search for a plan is skipped for any size."""
     model = autoencoders.kl("sdxl")
     for side in (10**5, 10**6, 10**8):
         with pytest.raises(ValueError, match="the result alone"):

@@ -1,4 +1,4 @@
-"""Images in another range, and NaN, are refused by every model, and the images are named."""
+"""Every model raises an error for images out of range or with NaN, and names them."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ OF_VAES = ("encode", "forward", "elbo", "marginal_log_likelihood", "interpolate"
 
 
 def images() -> Tensor:
-    """In the range of every model."""
+    """Images in the range of every model."""
     return torch.rand(4, 3, 8, 8)
 
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 300.0, -7.0], ids=str)
-def test_every_call_refuses_and_names_the_images(name: str, bad: float) -> None:
+def test_every_call_names_images_out_of_range(name: str, bad: float) -> None:
     model, x = MODELS[name](), images()
     x[1, 2, 7, 7] = bad
     x[3, 0, 0, 0] = bad
@@ -56,7 +56,7 @@ def test_every_call_refuses_and_names_the_images(name: str, bad: float) -> None:
     got = "NaN" if math.isnan(bad) else f"{bad:g}"
     for call in OF_VAES if "vae" in name else OF_AUTOENCODERS:
         if math.isnan(bad) and name in ("kl", "tiny") and call != "encode_scaled":
-            continue  # test_nan_comes_out_as_nan
+            continue  # test_nan_propagates
         if bounded or not math.isfinite(bad):
             with pytest.raises(ValueError, match=rf"x must have .*; got .*{got}.* images 1, 3 of"):
                 CALLS[call](model, x)
@@ -65,7 +65,7 @@ def test_every_call_refuses_and_names_the_images(name: str, bad: float) -> None:
 
 
 @pytest.mark.parametrize("name", ["kl", "tiny", "vae"])
-def test_a_nan_hides_nothing(name: str) -> None:
+def test_values_beside_nan_are_checked(name: str) -> None:
     x = images()
     x[0, 0, 0, 0], x[2, 1], x[2, 2, 5, 5] = math.nan, 300.0, math.nan
     with pytest.raises(ValueError, match=r"got \[\S+, 300\] and NaN in images 0, 2 of"):
@@ -77,8 +77,8 @@ def test_a_nan_hides_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["kl", "tiny"])
-def test_nan_comes_out_as_nan(name: str) -> None:
-    """Of layers that compute what PyTorch's do; latents to be kept are refused."""
+def test_nan_propagates(name: str) -> None:
+    """NaN propagates through ``encode``; ``encode_scaled`` raises an error."""
     model, x = MODELS[name](), images()
     x[1] = math.nan
     for call in ("encode", "encode within a bound"):
@@ -90,13 +90,13 @@ def test_nan_comes_out_as_nan(name: str) -> None:
         model.encode_scaled(x)
 
 
-def test_many_images_are_counted() -> None:
+def test_the_error_lists_few_of_many_images() -> None:
     with pytest.raises(ValueError, match="images 0, 1, 2, 3, 4, 5, 6, 7 and 12 others of a batch"):
         vae().encode(255 * torch.rand(20, 3, 8, 8) + 1)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_range_itself_and_a_little_more_fit(name: str) -> None:
+def test_the_range_has_a_tolerance(name: str) -> None:
     model = MODELS[name]()
     for value in (-1.0, -0.04, 0.0, 1.0, 1.04):
         if name != "vae" or value > -0.05:
@@ -105,7 +105,7 @@ def test_the_range_itself_and_a_little_more_fit(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["gaussian vae", "laplace vae"])
-def test_eight_bits_warn_once_where_any_value_has_a_likelihood(name: str) -> None:
+def test_eight_bit_values_warn_once_for_unbounded_likelihoods(name: str) -> None:
     image_range._warn_about_eight_bits.cache_clear()
     model = MODELS[name]()
     with warnings.catch_warnings():
@@ -126,7 +126,7 @@ def test_the_check_can_be_switched_off(name: str) -> None:
     assert latents[[0, 2, 3]].isfinite().all()
 
 
-def test_nothing_is_looked_at_where_there_is_nothing_to_see() -> None:
+def test_nothing_is_checked_where_values_cannot_be_read() -> None:
     with FakeTensorMode(allow_non_fake_inputs=True):
         vae().encode(torch.rand(2, 3, 8, 8))
     model, x = vae(), images()

@@ -1,4 +1,4 @@
-"""Changed layers: whatever PyTorch's own call of a layer would notice has its effect."""
+"""Modified layers: every modification has the effect that it has in PyTorch."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ import vaekernels as vk
 from tests.models import autoencoders
 from vaekernels.models import VAE, AutoencoderKL, AutoencoderKLConfig, VAEConfig
 from vaekernels.models.autoencoder import base
+from vaekernels.models.vae.likelihoods import Likelihood
 from vaekernels.nn import layer_chain
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Threads wait for each other where layers are as small as these."""
+    """Layers as small as these are slower on several threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -33,7 +34,7 @@ def _one_thread() -> Iterator[None]:
 
 @functools.cache
 def kl() -> AutoencoderKL:
-    """Every kind of layer."""
+    """A model with every kind of layer."""
     torch.manual_seed(0)
     config = AutoencoderKLConfig(block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4)
     return autoencoders.randomised(AutoencoderKL(config)).eval()
@@ -67,7 +68,7 @@ MODELS: dict[str, Callable[[], Any]] = {
 
 
 def run(model: Any, name: str = "", gradients: bool = False) -> Tensor:
-    """The half of ``model`` that has the module ``name``; with ``gradients``, of its input too."""
+    """Run the encoder or decoder that contains ``name``; ``gradients``: the input requires one."""
     generator = torch.Generator().manual_seed(1)
     encodes = name.startswith(("encoder", "quant_conv"))
     if not encodes:
@@ -82,7 +83,7 @@ def run(model: Any, name: str = "", gradients: bool = False) -> Tensor:
 def changed(
     model: Any, name: str, change: Callable[[Any, pytest.MonkeyPatch], object]
 ) -> Iterator[pytest.MonkeyPatch]:
-    """The module ``name`` is changed, and afterwards as it was."""
+    """Change the module ``name`` and restore it at the end."""
     module = model.get_submodule(name)
     kind = module.__class__
     state = {k: copy.copy(v) if isinstance(v, dict) else v for k, v in module.__dict__.items()}
@@ -95,13 +96,13 @@ def changed(
 
 
 def called(model: nn.Module) -> list[str]:
-    """The modules that a forward calls: all but lists and what has no forward."""
-    lists = (nn.ModuleList, vk.models.likelihoods.Likelihood)
+    """The modules that a forward calls: all except lists and modules without a forward."""
+    lists = (nn.ModuleList, Likelihood)
     return [name for name, m in model.named_modules() if name and not isinstance(m, lists)]
 
 
-def test_no_module_is_left_out() -> None:
-    """Hooks on all modules at once: each is called, once."""
+def test_every_module_is_called_once() -> None:
+    """With hooks on all modules at once, each module is called exactly once."""
     seen: list[str] = []
     for make in MODELS.values():
         model = make()
@@ -118,9 +119,9 @@ def test_no_module_is_left_out() -> None:
 
 
 def everything_is_called(patch: pytest.MonkeyPatch) -> None:
-    """As plain PyTorch: no layer is run by its parameters."""
+    """Make all chains call their layers, as plain PyTorch does."""
     for module in (layer_chain, base):
-        patch.setattr(module, "first_changed", lambda used: nn.Identity())
+        patch.setattr(module, "first_modified", lambda used: nn.Identity())
 
 
 def _squashed(module: nn.Module, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -155,7 +156,7 @@ CHANGES: dict[str, Callable[[Any, pytest.MonkeyPatch], object]] = {
 }
 
 
-# The same effect, whichever way.
+# Changes with the same effect.
 SQUASHED = [name for name in CHANGES if name not in ("forward pre-hook", "forward of the class")]
 
 
@@ -163,7 +164,7 @@ SQUASHED = [name for name in CHANGES if name not in ("forward pre-hook", "forwar
 def check(
     model: Any, name: str, change: Callable[..., object], expected: Tensor | None = None
 ) -> Tensor:
-    """``change`` of the module has the effect that it has in plain PyTorch, which is returned."""
+    """Check that ``change`` has its effect in plain PyTorch; returns the result with the change."""
     before = run(model, name)
     with changed(model, name, change) as patch:
         got = run(model, name)
@@ -214,7 +215,7 @@ def _exchanged(m: Any, patch: pytest.MonkeyPatch) -> None:
 
 
 class LoRA(nn.Module):
-    """In the place of a layer, without its attributes."""
+    """A replacement of a layer, without its attributes."""
 
     def forward(self, x: Tensor) -> Tensor:
         return 3.0 * self.inner(x)
@@ -249,7 +250,7 @@ OF_WEIGHTS: dict[str, Callable[[Any, pytest.MonkeyPatch], object]] = {
 
 
 def _named(model: str, kind: type[nn.Module], larger: int = 1) -> list[str]:
-    """Modules of ``kind``, convolutions with kernels of that size at least."""
+    """Modules of ``kind``; of convolutions those with kernels of at least this size."""
     found = MODELS[model]().named_modules()
     return [
         name
@@ -296,7 +297,7 @@ FUNCTIONS = {
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_functions_of_torch(function: str) -> None:
-    """Another function in the place of PyTorch's."""
+    """PyTorch's function is replaced by another one."""
     for model in FUNCTIONS[function]:
         half = "encoder" if function == "pad" else "decoder"
         if (function, model) == ("conv2d", "vae relu"):
@@ -310,7 +311,7 @@ def test_functions_of_torch(function: str) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_global_hooks(model: str) -> None:
-    """They see every module."""
+    """Global hooks are called for every module."""
     module, seen = MODELS[model](), set()
     handle = register_module_forward_hook(lambda m, args, y: seen.add(id(m)))
     try:
@@ -336,8 +337,8 @@ def test_backward_hooks(model: str, hook: str) -> None:
     assert seen == set(called(module))
 
 
-def test_layers_in_other_places() -> None:
-    """Children that were exchanged, inserted, appended, taken away."""
+def test_exchanged_layers() -> None:
+    """Children that were exchanged, inserted, appended or removed."""
     model = copy.deepcopy(tiny())
     with torch.no_grad():
         z = torch.randn(1, 4, 4, 4)
@@ -380,7 +381,7 @@ def test_layers_in_other_places() -> None:
         ("decoder.mid_block.attentions.0.to_q", r"to_q was changed"),
     ],
 )
-def test_parts_of_images_refuse(name: str, message: str) -> None:
+def test_tiled_execution_rejects_modified_layers(name: str, message: str) -> None:
     model, z = kl(), torch.randn(1, 4, 4, 4)
     with changed(model, name, CHANGES["forward hook"]):
         for bound in ("1GiB", "1KiB"):

@@ -1,4 +1,4 @@
-"""The layers of the autoencoders against the plain PyTorch of their docstrings."""
+"""The layers of the autoencoders compared with the equivalent PyTorch of their docstrings."""
 
 from __future__ import annotations
 
@@ -91,9 +91,9 @@ def test_attention_in_chunks(chunk: int) -> None:
     with torch.no_grad():
         expected = layer(x)
         x = x.contiguous(memory_format=torch.channels_last)
-        torch.testing.assert_close(layer.in_chunks(x, statistics.affine(), chunk), expected)
+        torch.testing.assert_close(layer.forward_in_chunks(x, statistics.affine(), chunk), expected)
 
 
-def test_padding_has_two_names() -> None:
+def test_other_paddings_are_rejected() -> None:
     with pytest.raises(ValueError, match="Downsample: padding must be .*; got 'left'"):
         vk.nn.Downsample(16, padding="left")

@@ -54,7 +54,7 @@ def graphed(function: Callable[..., Any]) -> tuple[Graph, Replayer]:
     return Graph(function, recorder), recorder
 
 
-def test_a_call_is_the_functions() -> None:
+def test_a_call_returns_the_result_of_the_function() -> None:
     graph, recorder = graphed(lambda x, scale, *, shift: x * scale + shift)
     for _ in range(3):
         x, shift = torch.randn(2, 3), torch.randn(3)
@@ -62,7 +62,7 @@ def test_a_call_is_the_functions() -> None:
     assert recorder.recorded == len(graph) == 1
 
 
-def test_a_recording_for_each_kind_of_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_signature_has_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
     graph, recorder = graphed(lambda x, power=1: x**power)
     small, large = torch.randn(2), torch.randn(5)
     for expected, call in (
@@ -82,7 +82,7 @@ def test_a_recording_for_each_kind_of_arguments(monkeypatch: pytest.MonkeyPatch)
     assert repr(graph) == f"<Graph of {graph._function.__qualname__}: 7 recordings>"
 
 
-def test_results_are_the_callers() -> None:
+def test_results_are_new_tensors() -> None:
     graph, _ = graphed(lambda x: {"twice": 2 * x, "same": x})
     x = torch.ones(3)
     first = graph(x)
@@ -94,7 +94,7 @@ def test_results_are_the_callers() -> None:
     assert second["same"].tolist() == [2.0] * 3
 
 
-def test_layouts_are_kept() -> None:
+def test_memory_formats_are_kept() -> None:
     graph, _ = graphed(lambda x: 2 * x)
     image = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
     assert graph(image).is_contiguous(memory_format=torch.channels_last)
@@ -118,7 +118,7 @@ def test_parameters_may_change_in_place() -> None:
     assert recorder.recorded == 1
 
 
-def test_the_mode_is_part_of_the_kind() -> None:
+def test_the_mode_is_part_of_the_signature() -> None:
     layer = nn.Dropout(0.5)
     graph, recorder = graphed(layer)
     x = torch.ones(100)
@@ -128,7 +128,7 @@ def test_the_mode_is_part_of_the_kind() -> None:
     assert recorder.recorded == 2
 
 
-def test_the_mode_of_a_child_is_part_of_the_kind() -> None:
+def test_the_mode_of_a_child_is_part_of_the_signature() -> None:
     model = nn.Sequential(nn.Sequential(nn.Dropout(0.5)))
     graph, recorder = graphed(model)
     x = torch.ones(100)
@@ -139,7 +139,7 @@ def test_the_mode_of_a_child_is_part_of_the_kind() -> None:
 
 
 @pytest.mark.parametrize("of", ["parameter", "buffer", "child"])
-def test_what_moved_is_recorded_again(of: str) -> None:
+def test_moved_tensors_are_recorded_again(of: str) -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)).eval()
     graph, recorder = graphed(model)
     x = torch.randn(2, 3)
@@ -202,7 +202,7 @@ SETTINGS: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_a_setting_is_part_of_the_kind(setting: str) -> None:
+def test_settings_are_part_of_the_signature(setting: str) -> None:
     graph, recorder = graphed(nn.Linear(3, 3))
     x = torch.randn(2, 3)
     graph(x)
@@ -249,7 +249,7 @@ def test_a_seed_is_an_input_not_a_constant() -> None:
         graph(x, seed="1")
 
 
-def test_a_drawn_seed_lives_where_the_noise_is_used() -> None:
+def test_a_drawn_seed_is_on_the_device_of_the_noise() -> None:
     # "meta" knows no host: whatever read the seed's value would fail.
     drawn = seed_tensor("any", None, None, torch.device("meta"))
     assert (drawn.device.type, drawn.dtype, drawn.shape) == ("meta", torch.int64, ())
@@ -258,7 +258,7 @@ def test_a_drawn_seed_lives_where_the_noise_is_used() -> None:
 
 
 @pytest.mark.parametrize("method", ("encode", "decode", "forward"))
-def test_autoencoders_return_what_they_do(method: str) -> None:
+def test_autoencoders_return_equal_results(method: str) -> None:
     model = autoencoders.kl()
     x = torch.randn(2, 4, 4, 4) if method == "decode" else autoencoders.images(3, 16, 16)
     function = model if method == "forward" else getattr(model, method)

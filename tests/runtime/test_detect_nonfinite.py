@@ -1,4 +1,4 @@
-"""``vk.detect_nonfinite`` finds the first op that makes a NaN or an infinity."""
+"""``vk.detect_nonfinite`` finds the first op that produces a NaN or an infinity."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ def test_it_names_the_first_op() -> None:
         (x.log() * 2).sum()
 
 
-def test_it_names_an_op_of_ours() -> None:
+def test_it_names_an_op_of_this_package() -> None:
     mean = torch.full((2, 3), 3e38)
     blamed = pytest.raises(vk.NonFiniteError, match="rsample_kl|mul")
     with blamed, vk.detect_nonfinite():
         vk.rsample_kl(mean, torch.zeros(2, 3), seed=0)
 
 
-def test_it_watches_the_backward_too() -> None:
+def test_it_checks_backward() -> None:
     x = torch.zeros(3, requires_grad=True)
     with pytest.raises(vk.NonFiniteError, match="backward|div|mul|sqrt"), vk.detect_nonfinite():
         x.sqrt().sum().backward()
 
 
-def test_it_blames_nobody_for_values_that_came_in() -> None:
+def test_nonfinite_inputs_are_no_error() -> None:
     x = torch.tensor([float("nan"), 1.0])
     with vk.detect_nonfinite():
         assert torch.isnan(x * 2).any()
 
 
-def test_it_is_silent_when_all_is_finite() -> None:
+def test_finite_values_are_no_error() -> None:
     mean = torch.randn(4, 5, requires_grad=True)
     with vk.detect_nonfinite():
         z, kl = vk.rsample_kl(mean, torch.zeros(4, 5), seed=0)

@@ -1,4 +1,4 @@
-"""``vk.explain``: what a call would run and why, without running it."""
+"""``vk.explain`` of ops: the backend and algorithm of a call, without executing it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ compiled = pytest.mark.skipif(bool(extension.refusals()), reason="built without 
 
 
 def _call(op: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Arguments that the op takes."""
+    """Valid arguments of the op."""
     if op == "randn":
         return ((4, 5),), {"seed": 7}
     shape = {
@@ -102,7 +102,7 @@ def test_the_algorithm_of_each_direction_and_tier(
 
 @compiled
 @pytest.mark.parametrize("conv", convs.every_op(), ids=convs.name_of)
-def test_three_channels_do_not_fill_a_transform(conv: convs.Conv) -> None:
+def test_three_channels_use_no_transform(conv: convs.Conv) -> None:
     for incoming, outgoing in ((3, 64), (64, 3)):
         shape = (2, incoming, outgoing, 16, 16)
         x, weight, _ = op_inputs.CONV[conv.op].inputs(shape, torch.float32, torch.Generator())
@@ -119,7 +119,7 @@ def test_three_channels_do_not_fill_a_transform(conv: convs.Conv) -> None:
 
 
 @compiled
-def test_images_run_on_kernels_of_their_own() -> None:
+def test_few_channels_have_their_own_algorithms() -> None:
     image, latent = torch.zeros(2, 3, 16, 16), torch.zeros(2, 64, 8, 8)
     encoder = vk.explain("downsample_conv4x4", image, torch.zeros(64, 3, 4, 4))
     decoder = vk.explain("conv_transpose4x4", latent, torch.zeros(64, 3, 4, 4))
@@ -131,7 +131,7 @@ def test_images_run_on_kernels_of_their_own() -> None:
 
 @compiled
 def test_a_trained_filter_is_transformed_at_each_call() -> None:
-    """A few tiles of many channels: only kept filters are worth it."""
+    """With few tiles of many channels Winograd is faster only for kept filters."""
     x, weight = torch.zeros(1, 512, 8, 8), torch.zeros(512, 512, 3, 3, requires_grad=True)
     trained = vk.explain("conv3x3", x, weight)
     with torch.no_grad():
@@ -142,7 +142,7 @@ def test_a_trained_filter_is_transformed_at_each_call() -> None:
     assert inference.weight_gradient == trained.weight_gradient == frozen.weight_gradient
 
 
-def test_the_reference_and_what_makes_it_run() -> None:
+def test_reasons_for_the_reference() -> None:
     with vk.use_backend("reference"):
         asked = vk.explain("conv3x3", X, W)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -165,7 +165,7 @@ def test_an_empty_batch_and_a_norm_run_before() -> None:
     assert found == vk.explain("conv3x3", X, W)
 
 
-def test_what_is_wrong_is_named() -> None:
+def test_errors_are_those_of_the_call() -> None:
     with pytest.raises(ValueError, match=r"explain: op must be one of .*conv3x3.*; got 'conv5x5'"):
         vk.explain("conv5x5", X, W)
     with pytest.raises(ValueError, match="explain: op must be one of .*; got <built-in method co"):
@@ -184,7 +184,7 @@ def test_what_is_wrong_is_named() -> None:
         vk.explain("conv3x3", X, W, backend="cuda")
 
 
-def test_tensors_without_memory() -> None:
+def test_fake_tensors() -> None:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with FakeTensorMode() as mode:

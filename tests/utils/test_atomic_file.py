@@ -1,4 +1,4 @@
-"""``atomic_write``: the old content or the new one, never a part, and nothing left behind."""
+"""``atomic_write`` leaves the old content or the new one, and no temporary files."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def test_flushes_file_and_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert flushed == [False, True]
 
 
-def test_the_file_is_whole_when_it_is_flushed_to_the_disk(
+def test_the_file_is_complete_when_it_is_flushed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not a part of it, the rest still in Python's buffer; and it has its name afterwards."""
+    """Python's buffer is flushed before fsync, and the rename follows."""
     target, seen = tmp_path / "data.bin", []
 
     def fsync(descriptor: int) -> None:

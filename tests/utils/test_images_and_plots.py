@@ -11,7 +11,7 @@ from PIL import Image
 from vaekernels.models import VAE
 from vaekernels.training.diagnostics import kl_per_dim, moments, reconstructions, traversal
 from vaekernels.utils import plots
-from vaekernels.utils.image_grid import grid, over_each_other, save_png, to_bytes
+from vaekernels.utils.image_grid import grid, save_png, stack_rows, to_bytes
 
 HISTORY = [
     {"epoch": e, "elbo": -9.0 / e, "kl": 1.0, "heldout_elbo": -8.0 / e, "heldout_kl": 1.0}
@@ -19,7 +19,7 @@ HISTORY = [
 ]
 
 
-def test_grid_places_and_enlarges():
+def test_grid_arranges_and_enlarges():
     images = torch.tensor([0.0, 0.5, 2.0]).reshape(3, 1, 1, 1).expand(3, 1, 2, 2)
     picture = grid(images, columns=2)
     assert picture.mode == "L"
@@ -33,7 +33,7 @@ def test_grid_places_and_enlarges():
     assert grid(torch.zeros(1, 3, 100, 70), columns=8).size == (74, 104)
 
 
-def test_grid_refuses():
+def test_grid_errors():
     with pytest.raises(ValueError, match=r"images must have shape .* got \(2, 8, 8\)"):
         grid(torch.zeros(2, 8, 8), 2)
     with pytest.raises(ValueError, match=r"got \(0, 1, 8, 8\)"):
@@ -42,9 +42,9 @@ def test_grid_refuses():
         grid(torch.zeros(2, 1, 8, 8), 0)
 
 
-def test_rows_over_each_other():
+def test_stack_rows():
     above = torch.arange(5, dtype=torch.uint8).reshape(5, 1, 1, 1)
-    rows = over_each_other(above, above + 10, columns=3).flatten().tolist()
+    rows = stack_rows(above, above + 10, columns=3).flatten().tolist()
     assert rows == [0, 1, 2, 10, 11, 12, 3, 4, 255, 13, 14, 255]
 
 
@@ -88,7 +88,7 @@ def test_training_curve(tmp_path):
 
 
 @pytest.mark.usefixtures("matplotlib")
-def test_latent_map_says_how_it_was_made(tmp_path, monkeypatch):
+def test_latent_map_names_its_method(tmp_path, monkeypatch):
     latents, labels = torch.randn(60, 5), torch.arange(60) % 3
     titles = [plots.latent_map(latents[:, :2], labels).axes[0].get_title()]
     if plots.importlib.util.find_spec("sklearn"):

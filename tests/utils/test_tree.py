@@ -1,4 +1,4 @@
-"""Tensors in results of all kinds: found by their places, exchanged in copies."""
+"""Tensors in nested containers: their paths, and copies with other tensors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Plain:
 
 @dataclass
 class Output(OrderedDict):
-    """As diffusers' outputs: a dict of its fields, unknown to pytree."""
+    """Like diffusers' outputs: a dict of its fields that pytree does not support."""
 
     sample: Tensor
     missing: Tensor | None = None
@@ -48,7 +48,7 @@ def test_every_container() -> None:
     assert list(found) == places
     assert [int(tensor[0]) for tensor in found.values()] == [1, 2, 3, 4, 5]
     seen = []
-    made = map_tensors(value, lambda place, tensor: seen.append(place) or tensor * 10)
+    made = map_tensors(value, lambda path, tensor: seen.append(path) or tensor * 10)
     assert seen == places
     assert [int(tensor[0]) for _, tensor in tensors_of(made)] == [10, 20, 30, 40, 50]
     assert isinstance(made["pair"], Pair)
@@ -58,11 +58,11 @@ def test_every_container() -> None:
     assert [int(tensor[0]) for tensor in found.values()] == [1, 2, 3, 4, 5]
 
 
-def test_a_tensor_alone_and_what_holds_none() -> None:
+def test_single_tensors_and_other_objects() -> None:
     x = torch.ones(2)
     assert list(tensors_of(x)) == [("", x)]
-    assert map_tensors(x, lambda place, tensor: tensor.half()).dtype == torch.float16
+    assert map_tensors(x, lambda path, tensor: tensor.half()).dtype == torch.float16
     odd = object()
     assert list(tensors_of(odd)) == []
-    assert map_tensors([odd], lambda place, tensor: tensor)[0] is odd
-    assert map_tensors([odd, 1], lambda place, tensor: tensor, other=str) == [str(odd), "1"]
+    assert map_tensors([odd], lambda path, tensor: tensor)[0] is odd
+    assert map_tensors([odd, 1], lambda path, tensor: tensor, convert_leaf=str) == [str(odd), "1"]

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-# Typer's own copy of Click's class, or Click's, as the version has it.
+# The class is Click's, or a copy of it in Typer, depending on the version of Typer.
 UsageError: Any = typer.BadParameter.__mro__[1]
 
 
 class CleanErrors(TyperGroup):
-    """Known errors of any command end as one line on stderr and exit code 2."""
+    """Print known errors of any command as one line on stderr and exit with 2."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
@@ -29,7 +29,7 @@ class CleanErrors(TyperGroup):
             if ctx.params.get("traceback") or not _is_known(error):
                 raise
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
-                raise  # the reader of a pipe went away: nothing to report
+                raise  # the reader of the pipe has exited
             typer.echo(f"error: {_one_line(_message(error))}", err=True)
             raise typer.Exit(2) from error
 
@@ -37,7 +37,7 @@ class CleanErrors(TyperGroup):
 app = typer.Typer(
     name="vaekernels",
     cls=CleanErrors,
-    help="Fast, exact kernels for variational autoencoders: train, look, encode, measure.",
+    help="Fast, exact kernels for variational autoencoders: train, inspect, encode, measure.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     add_completion=False,
@@ -48,17 +48,17 @@ app = typer.Typer(
 @app.callback()
 def options(
     traceback: Annotated[
-        bool, typer.Option("--traceback", help="Show where an error comes from.")
+        bool, typer.Option("--traceback", help="Show the traceback of an error.")
     ] = False,
 ) -> None:
-    """Fast, exact kernels for variational autoencoders: train, look, encode, measure."""
+    """Fast, exact kernels for variational autoencoders: train, inspect, encode, measure."""
     from vaekernels.backends import registry
 
-    registry.requested()  # a mistake in the environment, before any work
+    registry.requested()  # raises for an invalid VAEKERNELS_BACKEND before any work
 
 
 def _is_known(error: Exception) -> bool:
-    """Whether the message says enough: what is raised on bad input, and for want of memory."""
+    """Whether the message is sufficient: errors of bad input, and out-of-memory errors."""
     import torch
 
     from vaekernels.backends.extension import ExtensionError
@@ -75,7 +75,7 @@ def _is_known(error: Exception) -> bool:
         ExtensionError,
         torch.OutOfMemoryError,
     )
-    # On the CPU PyTorch has no class of its own for it.
+    # PyTorch has no error class for out of memory on the CPU.
     return isinstance(error, known) or "DefaultCPUAllocator" in str(error)
 
 

@@ -15,7 +15,7 @@ from vaekernels.runtime import build_info
 def info(
     json: Annotated[bool, typer.Option("--json", help="As JSON, for bug reports.")] = False,
 ) -> None:
-    """Versions, what was built, and which backend would run each op, or why it would not."""
+    """Versions, build, and the backends that run each op, with the reasons of those that cannot."""
     described = build_info.describe()
     if json:
         import json as encoder
@@ -49,7 +49,7 @@ def _print(described: dict[str, Any]) -> None:
 
 
 def _cell(answer: str, reasons: list[str]) -> str:
-    """The answer, or the number of the reason for refusing."""
+    """The availability, or the number of the reason why the backend cannot run."""
     if answer in (build_info.RUNS, build_info.WOULD_RUN):
         return answer
     if answer not in reasons:

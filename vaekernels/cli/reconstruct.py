@@ -30,7 +30,7 @@ def reconstruct(
     """
     from vaekernels.cli._runs import load_model, load_part
     from vaekernels.training.diagnostics import reconstructions
-    from vaekernels.utils.image_grid import grid, over_each_other, save_png
+    from vaekernels.utils.image_grid import grid, save_png, stack_rows
 
     _options.at_least_one("-n", count)
     _options.at_least_one("--columns", columns)
@@ -39,5 +39,5 @@ def reconstruct(
     images = load_part(run, model, data, part)
     originals, decoded = reconstructions(model, images, count)
     columns = min(columns, len(originals))
-    save_png(grid(over_each_other(originals, decoded, columns), columns), path)
+    save_png(grid(stack_rows(originals, decoded, columns), columns), path)
     typer.echo(f"wrote {path}: {len(originals)} images over their reconstructions")

@@ -30,10 +30,10 @@ def tune(
     ] = Preset.SD,
     shapes: Annotated[
         Path | None,
-        typer.Option("--shapes", help="Measure those of this JSON list instead."),
+        typer.Option("--shapes", help="Measure the convolutions of this JSON list instead."),
     ] = None,
-    size: Annotated[int, typer.Option("--size", help="Pixels of a side of an image.")] = 512,
-    batch: Annotated[int, typer.Option("--batch", help="Images.")] = 1,
+    size: Annotated[int, typer.Option("--size", help="Height and width of the images.")] = 512,
+    batch: Annotated[int, typer.Option("--batch", help="Batch size.")] = 1,
     dtype: Annotated[
         str,
         typer.Option(
@@ -41,21 +41,22 @@ def tune(
         ),
     ] = "bfloat16",
     gradients: Annotated[
-        bool, typer.Option("--gradients", help="Measure those of inputs and weights, too.")
+        bool, typer.Option("--gradients", help="Measure the gradients of inputs and weights, too.")
     ] = False,
     again: Annotated[
-        bool, typer.Option("--again", help="Measure also what the table has already.")
+        bool, typer.Option("--again", help="Measure convolutions again that are in the table.")
     ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="The table; default: $VAEKERNELS_TUNING, or one in the cache directory."
+            "--out",
+            help="The table; default: $VAEKERNELS_TUNING, or one in the cache directory.",
         ),
     ] = None,
 ) -> None:
-    """Measure each way of each convolution on this GPU, and write the table that calls choose by.
+    """Measure the algorithms of each convolution on this GPU, and write the autotuning table.
 
-    What is measured is kept at once: an interrupted run goes on where it was.
+    Each result is saved immediately: an interrupted run continues where it stopped.
     """
     import torch
     from tqdm import tqdm
@@ -84,5 +85,5 @@ def tune(
             *(wanted, path, measure, again),
             functools.partial(tqdm, desc="measuring", unit="convolution"),
         )
-    ours = sum(entry.way == autotune_table.TAP_GEMM for entry in entries.values())
-    typer.echo(f"wrote {path}: {len(entries)} convolutions, {ours} by our kernels")
+    tap_gemm = sum(entry.way == autotune_table.TAP_GEMM for entry in entries.values())
+    typer.echo(f"wrote {path}: {len(entries)} convolutions, {tap_gemm} by the tap-GEMM")

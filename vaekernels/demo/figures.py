@@ -13,7 +13,7 @@ from vaekernels.models import VAE
 from vaekernels.training import ImageData
 from vaekernels.training.diagnostics import kl_per_dim, moments, reconstructions, traversal
 from vaekernels.utils import plots
-from vaekernels.utils.image_grid import grid, over_each_other
+from vaekernels.utils.image_grid import grid, stack_rows
 
 _COLUMNS = 10
 _SAMPLES = 60
@@ -32,7 +32,7 @@ def reconstruction_grid(model: VAE, heldout: ImageData, path: Path) -> None:
     """Held-out digits, each over its reconstruction."""
     originals, decoded = reconstructions(model, heldout, 2 * _COLUMNS)
     figure = _labelled(
-        over_each_other(originals, decoded, _COLUMNS),
+        stack_rows(originals, decoded, _COLUMNS),
         min(_COLUMNS, len(originals)),
         title="Held-out digits and their reconstructions",
         rows=("original", "ours"),

@@ -1,4 +1,4 @@
-"""Distributions over latents."""
+"""Distributions of latents."""
 
 from vaekernels.distributions.diagonal_gaussian import DiagonalGaussian
 

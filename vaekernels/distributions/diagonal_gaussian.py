@@ -1,4 +1,4 @@
-"""``vk.DiagonalGaussian``: the posterior of a VAE, with any event dims."""
+"""``vk.DiagonalGaussian``: a Gaussian posterior with any event dims."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class DiagonalGaussian:
 
     The methods are those of diffusers' ``DiagonalGaussianDistribution`` (``sample``, ``mode``,
     ``kl``, ``nll``) and of ``torch.distributions`` (``rsample``, ``log_prob``, ``entropy``).
-    Everything is summed over all dims but the first.
+    KL divergences, likelihoods and entropies are summed over all dims but the first.
 
     Args:
-        moments: (B, 2C, ...): mean and log variance, concatenated in dim 1. The halves are
-            views; no copy is made.
-        deterministic: the variance is zero: samples are the mean, the KL is zero.
-        logvar_clamp: bounds of the log variance; None: unbounded.
+        moments: (B, 2C, ...): mean and log variance, concatenated in dim 1. Both are used as views,
+            without a copy.
+        deterministic: whether the variance is zero; samples are then the mean, and the KL is zero.
+        logvar_clamp: bounds of the log variance, or None.
 
     Raises:
         TypeError: ``moments`` is not a floating tensor.
@@ -59,7 +59,7 @@ class DiagonalGaussian:
         deterministic: bool = False,
         logvar_clamp: tuple[float, float] | None = (-30.0, 20.0),
     ) -> DiagonalGaussian:
-        """The distribution with this mean and log variance, two tensors of one shape."""
+        """Construct the distribution from mean and log variance, two tensors of one shape."""
         if mean.shape != logvar.shape:
             raise ValueError(
                 "DiagonalGaussian: logvar must have the shape of mean, "
@@ -85,19 +85,19 @@ class DiagonalGaussian:
 
     @property
     def logvar(self) -> Tensor:
-        """Clamped log variance."""
+        """The clamped log variance."""
         if self.logvar_clamp is None:
             return self._unclamped_logvar
         return self._unclamped_logvar.clamp(*self.logvar_clamp)
 
     @property
     def var(self) -> Tensor:
-        """Variance; zero in deterministic mode."""
+        """The variance; zero in deterministic mode."""
         return torch.zeros_like(self.mean) if self.deterministic else self.logvar.exp()
 
     @property
     def std(self) -> Tensor:
-        """Standard deviation; zero in deterministic mode."""
+        """The standard deviation; zero in deterministic mode."""
         return torch.zeros_like(self.mean) if self.deterministic else (0.5 * self.logvar).exp()
 
     def rsample_kl(
@@ -108,7 +108,7 @@ class DiagonalGaussian:
         sample_ids: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """A reparameterised sample and the KL to the standard normal; see :func:`vk.rsample_kl`."""
+        """A reparameterised sample and the KL divergence; see :func:`vk.rsample_kl`."""
         if self.deterministic:
             return self.mode(), self.kl()
         return rsample_kl(
@@ -140,11 +140,11 @@ class DiagonalGaussian:
         step: int = 0,
         sample_ids: Tensor | None = None,
     ) -> Tensor:
-        """A sample, differentiable as in diffusers (wrap in ``torch.no_grad()`` if unwanted)."""
+        """A sample; differentiable, as in diffusers, unless under ``torch.no_grad()``."""
         return self.rsample(generator, seed=seed, step=step, sample_ids=sample_ids)
 
     def mode(self) -> Tensor:
-        """The mean, in memory of its own: ``mean`` is a view of the moments."""
+        """A copy of the mean; ``mean`` itself is a view of the moments."""
         return self.mean.clone()
 
     def kl(self, other: DiagonalGaussian | None = None) -> Tensor:
@@ -162,7 +162,7 @@ class DiagonalGaussian:
         return gaussian_nll(self.mean, sample, self.logvar)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log density of ``value``: (B,) in nats."""
+        """Log density at ``value``: (B,) in nats."""
         return -self.nll(value)
 
     def entropy(self) -> Tensor:
@@ -171,7 +171,7 @@ class DiagonalGaussian:
         return per_element.flatten(1).sum(1)
 
     def to_torch(self) -> torch.distributions.Independent:
-        """The same distribution in ``torch.distributions``."""
+        """The equivalent distribution of ``torch.distributions``."""
         normal = torch.distributions.Normal(self.mean, (0.5 * self.logvar).exp())
         return torch.distributions.Independent(normal, self.mean.ndim - 1)
 

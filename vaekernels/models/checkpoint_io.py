@@ -1,4 +1,4 @@
-"""Weights in files: reading them, and saying what does not fit."""
+"""Reading and writing of weight files, and checks of their content."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def has_weights(path: Path) -> bool:
-    """Whether there is such a file, or an index of its parts."""
+    """Whether the file exists, or an index of its shards."""
     return path.is_file() or _index(path).is_file()
 
 
@@ -22,11 +22,11 @@ def _index(path: Path) -> Path:
 
 
 def check_exists(path: Path) -> None:
-    """Raise unless there is such a file.
+    """Check that the file exists.
 
     Raises:
-        FileNotFoundError: there is none; the error names it.
-        ValueError: there is none, but an index of its parts.
+        FileNotFoundError: the file does not exist; the error names it.
+        ValueError: the file does not exist, but an index of its shards does.
     """
     if path.is_file():
         return
@@ -40,13 +40,13 @@ def check_exists(path: Path) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, or (``.bin``, ``.pt``, ``.pth``) of a state dict.
+    """Read a safetensors file, or a pickled state dict (``.bin``, ``.pt``, ``.pth``, ``.ckpt``).
 
-    The latter are read with ``weights_only=True``: tensors and containers, never code.
+    Pickles are read with ``weights_only=True``: tensors and containers, never code.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is truncated, corrupted or of another kind.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is truncated, corrupted or of another kind.
     """
     if path.suffix in (".bin", ".pt", ".pth", ".ckpt"):
         return _read_state_dict(path)
@@ -57,7 +57,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(content)
     except (safetensors.SafetensorError, KeyError) as error:
-        # Looked at only now: a good file's length field may begin with any byte.
+        # Checked only now, because the length field of a valid file may begin with any byte.
         if content.startswith((b"PK\x03\x04", b"\x80")):
             got = "a pickle, as torch.save writes, which is never loaded"
         else:
@@ -66,18 +66,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """The content of a safetensors file; the same bytes for the same arguments.
+    """The content of a safetensors file, deterministic for given arguments.
 
     Args:
-        tensors: contiguous ones, by name.
-        metadata: the file's own.
+        tensors: contiguous tensors by name.
+        metadata: the metadata of the file.
     """
     import safetensors.torch
 
     content = safetensors.torch.save(dict(tensors), dict(metadata))
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
-    # The library writes metadata in an order that differs from process to process.
+    # The order in which the library writes metadata differs from process to process.
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     ordered += b" " * (-len(ordered) % 8)  # tensors are aligned to 8 bytes
@@ -89,9 +89,9 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     content = path.read_bytes()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the pickle protocol; an error says what matters
+            warnings.simplefilter("ignore")  # about the pickle protocol; errors are reported below
             found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # of many kinds: zipfile's, pickle's, torch's
+    except Exception as error:  # raised by zipfile, pickle or torch
         if type(error).__name__ == "UnpicklingError":
             got = "pickled objects of other kinds, which are never loaded"
         else:
@@ -107,10 +107,10 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
 def check_weights(
     source: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor], config: str
 ) -> None:
-    """``found`` has the names and shapes of ``expected``, and floating dtypes.
+    """Check that ``found`` has the names and shapes of ``expected`` and floating dtypes.
 
     Raises:
-        ValueError: it has not; every name is in the message.
+        ValueError: the weights differ; the error lists every name.
     """
     missing, unexpected = expected.keys() - found.keys(), found.keys() - expected.keys()
     problems = [f"{name} is missing" for name in sorted(missing)]

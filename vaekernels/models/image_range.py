@@ -1,4 +1,4 @@
-"""Whether images have the values that a model is made for."""
+"""Checks of the range of image values."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from vaekernels.runtime.nonfinite_policy import can_be_read
 Range = tuple[float, float]
 
 UNBOUNDED: Range = (-math.inf, math.inf)
-# Resizing and 16-bit formats overshoot a little.
+# Tolerance for overshoot from resizing and for 16-bit rounding.
 _SLACK = 0.05
-# No image that was standardised reaches it, and most images of 8 bits do.
+# Standardised images stay below this, and most 8-bit images exceed it.
 _LIKE_EIGHT_BITS = 16.0
 _LISTED = 8
 
@@ -23,21 +23,22 @@ _LISTED = 8
 def check_range(
     owner: str, name: str, images: Tensor, bounds: Range, *, allows_nan: bool = False
 ) -> None:
-    """All values of ``images`` are finite and in ``bounds``, with a little slack.
+    """Check that all values of ``images`` are finite and in ``bounds``, with a small tolerance.
 
-    One pass over the images where they fit; a GPU is waited for. Nothing is checked where values
-    cannot be read: under ``torch.compile``, in the capture of a CUDA graph, in transforms of
-    ``torch.func`` and on the meta device.
+    The check takes one pass over the images and synchronises with a GPU. Nothing is checked where
+    values cannot be read: under ``torch.compile``, during the capture of a CUDA graph, in
+    ``torch.func`` transforms and on the meta device.
 
     Args:
-        owner: the model.
-        name: of the argument.
-        images: (B, ...).
-        bounds: the range; with :data:`UNBOUNDED`, values of the size of 8-bit images warn, once.
-        allows_nan: whether NaN pass; those of the values that are numbers are checked all the same.
+        owner: name of the model, for errors.
+        name: name of the argument, for errors.
+        images: (B, ...) images.
+        bounds: the range. With :data:`UNBOUNDED`, values as large as those of 8-bit images cause a
+            warning, once.
+        allows_nan: whether NaN is accepted; the other values are checked all the same.
 
     Raises:
-        ValueError: an image does not fit; the error names the images, their range and NaN.
+        ValueError: an image is out of range; the error names the images, their range and NaN.
     """
     if images.numel() == 0 or not can_be_read(images):
         return
@@ -48,7 +49,7 @@ def check_range(
         if numbers.numel() == 0:
             return
         low, high = (float(bound) for bound in numbers.aminmax())
-    # A comparison with NaN is false.
+    # Comparisons with NaN are false, so NaN raises below.
     if bounds == UNBOUNDED:
         if -math.inf < low and high < math.inf:
             if high > _LIKE_EIGHT_BITS:
@@ -87,7 +88,7 @@ def _message(owner: str, name: str, images: Tensor, bounds: Range) -> str:
 
 @functools.cache
 def _warn_about_eight_bits(owner: str, name: str) -> None:
-    """Once for each model class."""
+    """Warn once per model class."""
     warnings.warn(
         f"{owner}: {name} has values above {_LIKE_EIGHT_BITS:g}, as images of 8 bits that were not "
         "divided by 255; vaekernels train has images in [0, 1] (check_range = False silences this)",

@@ -1,4 +1,4 @@
-"""Layers: torch's parameters, initialisation and state dicts, with our ops as forward."""
+"""Layers with PyTorch's parameters, initialisation and state dicts, computed by the ops."""
 
 from __future__ import annotations
 

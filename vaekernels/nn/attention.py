@@ -13,7 +13,7 @@ from vaekernels.ops._attention import attend
 
 
 class AttentionBlock(Chain):
-    r"""Self-attention with one head over all pixels, behind a normalisation, and a sum.
+    r"""Group normalisation, single-head self-attention over all pixels, and a residual connection.
 
     .. math::
         n = \mathrm{GN}(x), \qquad
@@ -31,9 +31,9 @@ class AttentionBlock(Chain):
     The state dict has diffusers' keys (``Attention``): group_norm, to_q, to_k, to_v, to_out.0.
 
     Args:
-        channels: C.
-        groups: of the normalisation.
-        eps: added to the variance.
+        channels: number of channels C.
+        groups: number of groups of the normalisation.
+        eps: value added to the variance.
 
     Raises:
         ValueError: ``groups`` does not divide ``channels``.
@@ -47,32 +47,32 @@ class AttentionBlock(Chain):
         self.to_v = nn.Linear(channels, channels)
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
-    def by_layers(self, x: Tensor) -> Tensor:
-        """The same with the normalisation's own forward."""
+    def call_layers(self, x: Tensor) -> Tensor:
+        """The equation, with a call of the normalisation."""
         return self._attended(x, self.group_norm(x))
 
-    def in_chunks(self, x: Tensor, affine: Affine, chunk: int) -> Tensor:
-        """The same for ``chunk`` pixels at a time, in the memory of x: beside it, keys and values.
+    def forward_in_chunks(self, x: Tensor, affine: Affine, chunk: int) -> Tensor:
+        """The forward for ``chunk`` pixels at a time; only keys and values are kept besides x.
 
         Args:
-            x: (N, C, H, W), overwritten where it is channels_last.
-            affine: what ``group_norm`` does to x.
-            chunk: pixels of each image whose result is computed at once.
+            x: (N, C, H, W), overwritten by the result if it is channels_last.
+            affine: the group normalisation of x.
+            chunk: number of pixels of each image that are computed at once.
         """
-        of_tokens = Affine(*(part.flatten(1).unsqueeze(1) for part in affine))
-        pixels = _tokens(x).contiguous()  # else PyTorch takes its slowest attention
+        affine_of_tokens = Affine(*(part.flatten(1).unsqueeze(1) for part in affine))
+        pixels = _tokens(x).contiguous()  # otherwise PyTorch selects its slowest attention
         keys, values = torch.empty_like(pixels), torch.empty_like(pixels)
         spans = [slice(first, first + chunk) for first in range(0, pixels.shape[1], chunk)]
         for span in spans:
-            tokens = of_tokens(pixels[:, span])
+            tokens = affine_of_tokens(pixels[:, span])
             keys[:, span], values[:, span] = self.to_k(tokens), self.to_v(tokens)
         for span in spans:
-            tokens = of_tokens(pixels[:, span])
+            tokens = affine_of_tokens(pixels[:, span])
             pixels[:, span] += self._attend(tokens, keys, values)
         return _image(pixels, x)
 
     def steps(self) -> list[Step]:
-        """One, which needs the whole image."""
+        """One step, which depends on the whole image."""
         channels = self.to_q.in_features
         return [
             Step(
@@ -81,12 +81,12 @@ class AttentionBlock(Chain):
                 norm=self.group_norm,
                 temporary=5 * channels,
                 work=4 * channels**2,
-                attend=self.in_chunks,
+                attend=self.forward_in_chunks,
             )
         ]
 
-    def used(self) -> Iterator[Used]:
-        """All layers: the linear ones are called, but for a chunk of the pixels where tiled."""
+    def replaced_layers(self) -> Iterator[Used]:
+        """All layers. The linear ones are called, but on a chunk of the pixels when tiled."""
         yield self.group_norm, is_group_norm
         yield from ((layer, is_linear) for layer in (self.to_q, self.to_k, self.to_v, *self.to_out))
 

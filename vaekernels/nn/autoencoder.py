@@ -1,4 +1,4 @@
-"""``vk.nn.Encoder`` and ``vk.nn.Decoder``: the two halves of latent diffusion's autoencoders."""
+"""``vk.nn.Encoder`` and ``vk.nn.Decoder`` of the autoencoders of latent diffusion."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vaekernels.nn.layer_chain import (
     Step,
     conv_step,
     convolve,
-    is_chain,
+    is_unmodified_chain,
     norm_conv3x3,
 )
 from vaekernels.nn.resample import Downsample, Upsample
@@ -25,10 +25,10 @@ from vaekernels.nn.resnet import ResnetBlock
 
 
 class _Stack(Chain):
-    """Layers one after the other."""
+    """Layers that are called in order."""
 
     def layers(self) -> Iterable[nn.Module]:
-        """In the order of their calls."""
+        """The layers in the order of their calls."""
         raise NotImplementedError
 
     def steps(self) -> list[Step]:
@@ -36,19 +36,19 @@ class _Stack(Chain):
         chains = (layer for layer in self.layers() if isinstance(layer, Chain))
         return [step for chain in chains for step in chain.steps()]
 
-    def used(self) -> Iterator[Used]:
+    def replaced_layers(self) -> Iterator[Used]:
         """All layers."""
-        yield from ((layer, is_chain) for layer in self.layers())
+        yield from ((layer, is_unmodified_chain) for layer in self.layers())
 
-    def by_layers(self, x: Tensor) -> Tensor:
-        """One after the other."""
+    def call_layers(self, x: Tensor) -> Tensor:
+        """The layers in order."""
         for layer in self.layers():
             x = layer(x)
         return x
 
 
 class _Level(_Stack):
-    """The residual blocks of one size, and the layer that changes the size after them, if any."""
+    """The residual blocks of one size, followed by a resampler, if any."""
 
     def __init__(
         self, channels: Sequence[int], groups: int, resampler: type[Upsample | Downsample] | None
@@ -62,13 +62,13 @@ class _Level(_Stack):
             self.add_module(name, nn.ModuleList([resampler(channels[-1])]))
 
     def layers(self) -> Iterator[nn.Module]:
-        """The blocks, then what changes the size."""
+        """The blocks, then the resampler."""
         for children in self.children():
             yield from children.children()
 
 
 class _Middle(_Stack):
-    """A residual block, attention, a residual block."""
+    """A residual block, attention if any, and a residual block."""
 
     def __init__(self, channels: int, groups: int, attention: bool) -> None:
         super().__init__()
@@ -78,41 +78,41 @@ class _Middle(_Stack):
         self.resnets = nn.ModuleList(ResnetBlock(channels, groups=groups) for _ in range(2))
 
     def layers(self) -> Iterator[nn.Module]:
-        """Attention behind the first block."""
+        """The blocks, with attention after the first one."""
         first, second = self.resnets
         yield from (first, *self.attentions, second)
 
 
-class _Half(Chain):
-    """What the two halves share: a convolution in, layers, a normalisation and a convolution."""
+class _Coder(Chain):
+    """Base of encoder and decoder: a convolution, stacks, a normalisation, a convolution."""
 
     conv_in: nn.Conv2d
     conv_norm_out: nn.GroupNorm
     conv_out: nn.Conv2d
 
-    def _parts(self) -> list[_Stack]:
-        """What lies between the first and the last convolution."""
+    def _stacks(self) -> list[_Stack]:
+        """The layers between the first and the last convolution."""
         raise NotImplementedError
 
     def steps(self) -> list[Step]:
         """The steps of all layers."""
         return [
             conv_step(self._in, self.conv_in),
-            *(step for part in self._parts() for step in part.steps()),
+            *(step for stack in self._stacks() for step in stack.steps()),
             conv_step(self._out, self.conv_out, norm=self.conv_norm_out),
         ]
 
-    def used(self) -> Iterator[Used]:
+    def replaced_layers(self) -> Iterator[Used]:
         """All layers, and ``F.silu``."""
         yield self.conv_in, is_conv3x3
-        yield from ((part, is_chain) for part in self._parts())
+        yield from ((stack, is_unmodified_chain) for stack in self._stacks())
         yield from ((self.conv_norm_out, is_group_norm), SILU, (self.conv_out, is_conv3x3))
 
-    def by_layers(self, x: Tensor) -> Tensor:
-        """One after the other."""
+    def call_layers(self, x: Tensor) -> Tensor:
+        """The layers in order."""
         x = self.conv_in(x)
-        for part in self._parts():
-            x = part(x)
+        for stack in self._stacks():
+            x = stack(x)
         return self.conv_out(F.silu(self.conv_norm_out(x)))
 
     def _in(self, state: State, affine: Affine | None) -> State:
@@ -125,7 +125,7 @@ class _Half(Chain):
 def _levels(
     channels: Sequence[int], blocks: int, groups: int, resampler: type[Upsample | Downsample]
 ) -> nn.ModuleList:
-    """A level for each number of ``channels``; the first takes as many as it gives."""
+    """One level for each entry of ``channels``; the first keeps the number of channels."""
     last = len(channels) - 1
     return nn.ModuleList(
         _Level((before, *blocks * [after]), groups, None if index == last else resampler)
@@ -133,19 +133,22 @@ def _levels(
     )
 
 
-class Encoder(_Half):
-    r"""Images to moments: residual blocks, half the size after every level but the last.
+class Encoder(_Coder):
+    r"""Images to moments: levels of residual blocks; all but the last are followed by downsampling.
 
     The state dict has diffusers' keys (``Encoder``): conv_in, down_blocks.i.resnets.j,
     down_blocks.i.downsamplers.0.conv, mid_block.resnets.j, mid_block.attentions.0, conv_norm_out,
     conv_out.
 
+    Shapes: (N, in_channels, H, W) to (N, out_channels, H / 2^(L - 1), W / 2^(L - 1)) for L levels,
+    rounded down.
+
     Args:
-        in_channels: of the images.
-        out_channels: of the result: twice those of the latents for mean and log variance.
-        channels: of each level.
-        blocks: residual blocks of a level.
-        groups: of the normalisations.
+        in_channels: channels of the images.
+        out_channels: channels of the result: twice those of the latents, for mean and log variance.
+        channels: channels of each level.
+        blocks: number of residual blocks of a level.
+        groups: number of groups of the normalisations.
         attention: whether there is attention at the smallest size.
 
     Raises:
@@ -169,23 +172,25 @@ class Encoder(_Half):
         self.conv_norm_out = nn.GroupNorm(groups, channels[-1], 1e-6)
         self.conv_out = nn.Conv2d(channels[-1], out_channels, 3, padding=1)
 
-    def _parts(self) -> list[_Stack]:
+    def _stacks(self) -> list[_Stack]:
         return [*self.down_blocks, self.mid_block]  # type: ignore[list-item]
 
 
-class Decoder(_Half):
-    r"""Latents to images: residual blocks, twice the size after every level but the last.
+class Decoder(_Coder):
+    r"""Latents to images: levels of residual blocks; all but the last are followed by upsampling.
 
     The state dict has diffusers' keys (``Decoder``): conv_in, mid_block.resnets.j,
     mid_block.attentions.0, up_blocks.i.resnets.j, up_blocks.i.upsamplers.0.conv, conv_norm_out,
     conv_out.
 
+    Shapes: (N, in_channels, H, W) to (N, out_channels, 2^(L - 1) H, 2^(L - 1) W) for L levels.
+
     Args:
-        in_channels: of the latents.
-        out_channels: of the images.
-        channels: of each level of the encoder; the decoder has them in reverse.
-        blocks: residual blocks of a level of the encoder; here there is one more.
-        groups: of the normalisations.
+        in_channels: channels of the latents.
+        out_channels: channels of the images.
+        channels: channels of each level of the encoder; the decoder uses them in reverse order.
+        blocks: number of residual blocks of a level of the encoder; the decoder has one more.
+        groups: number of groups of the normalisations.
         attention: whether there is attention at the smallest size.
 
     Raises:
@@ -210,5 +215,5 @@ class Decoder(_Half):
         self.conv_norm_out = nn.GroupNorm(groups, channels[0], 1e-6)
         self.conv_out = nn.Conv2d(channels[0], out_channels, 3, padding=1)
 
-    def _parts(self) -> list[_Stack]:
+    def _stacks(self) -> list[_Stack]:
         return [self.mid_block, *self.up_blocks]  # type: ignore[list-item]

@@ -1,4 +1,4 @@
-"""``vk.nn.GroupNormSiLU``: ``nn.GroupNorm`` and SiLU in one op."""
+"""``vk.nn.GroupNormSiLU``: ``nn.GroupNorm`` and SiLU as one op."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vaekernels.ops.group_norm_silu import group_norm_silu
 
 
 class GroupNormSiLU(nn.GroupNorm):
-    r"""``nn.GroupNorm`` with scale and shift, followed by SiLU, without a tensor between them.
+    r"""``nn.GroupNorm`` with scale and shift, followed by SiLU, without an intermediate tensor.
 
     .. math::
         y = \mathrm{SiLU}(\mathrm{GroupNorm}(x))
@@ -21,13 +21,13 @@ class GroupNormSiLU(nn.GroupNorm):
 
         nn.Sequential(nn.GroupNorm(num_groups, num_channels, eps), nn.SiLU())
 
-    The arguments, parameters and state dict are those of ``nn.GroupNorm``; ``eps`` is 1e-6 by
-    default, as in the autoencoders of latent diffusion.
+    The arguments, parameters and state dict are those of ``nn.GroupNorm``, but ``eps`` defaults to
+    1e-6, as in the autoencoders of latent diffusion.
 
     Args:
-        num_groups: divides ``num_channels``.
-        num_channels: C.
-        eps: added to the variance.
+        num_groups: number of groups, a divisor of ``num_channels``.
+        num_channels: number of channels C.
+        eps: value added to the variance.
         **options: ``device`` and ``dtype`` of the parameters.
 
     Raises:
@@ -46,5 +46,5 @@ class GroupNormSiLU(nn.GroupNorm):
         return group_norm_silu(x, self.weight, self.bias, self.num_groups, eps=self.eps)
 
     def op_uses(self) -> list[OpUse]:
-        """One."""
+        """The op of this layer."""
         return [OpUse("group_norm_silu", (self,))]

@@ -1,11 +1,11 @@
-"""A network as a list of steps, each of which can run on a part of the image.
+"""A network as a chain of steps, each of which can be computed for a tile of the image.
 
-A step maps a state ``(x, skip)`` to the next one; ``skip`` is what a residual block adds later, of
-the height and width of ``x``, or None. A pixel of the result depends on the few pixels of the
-input that :class:`Window` names, and on nothing else but the mean and variance of each group of
-channels of ``x``: where a part of an image is computed, these are given to the step as an affine
-map. So any part is computed exactly from a part of the input. Layers run their steps one after
-the other on the whole image; ``vaekernels.tiling`` runs them part by part.
+A step maps a state ``(x, skip)`` to the next state. ``skip`` is the tensor that a residual block
+adds later, with the height and width of ``x``, or None. A pixel of the result depends on the pixels
+of the input that :class:`Window` describes, and otherwise only on the mean and variance of each
+group of channels of ``x``, which are passed to the step as an affine map when a tile is computed.
+Every tile can therefore be computed exactly from a part of the input. Layers run their steps in
+order on the whole image; ``vaekernels.tiling`` runs them tile by tile.
 """
 
 from __future__ import annotations
@@ -36,38 +36,38 @@ class Affine(NamedTuple):
     shift: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        """In the dtype of ``x``, computed in that of the map."""
+        """Apply the map in its own dtype; the result has the dtype of ``x``."""
         return torch.addcmul(self.shift, x, self.scale).to(x.dtype)
 
 
 class State(NamedTuple):
-    """What lies between two steps.
+    """The values between two steps.
 
     Attributes:
-        x: the value.
-        skip: what is added to it later, or None.
-        statistics: those of x, for the normalisation that the next step begins with, where the op
-            that computed x gave them; else None.
-        asks: whether the statistics of what the next step makes of x would be used, by the one
-            behind it. Set by :func:`run_steps`.
+        x: the activations.
+        skip: the tensor that a residual block adds later, or None.
+        statistics: the statistics of ``x`` for the normalisation that the next step begins with,
+            if the op that computed ``x`` returned them; else None.
+        emit_statistics: whether the next step should return the statistics of its result, because
+            the step after it uses them. Set by :func:`run_steps`.
     """
 
     x: Tensor
     skip: Tensor | None = None
     statistics: Tensor | None = None
-    asks: bool = False
+    emit_statistics: bool = False
 
 
 class Window(NamedTuple):
-    """Which rows of the input a run of rows of the result needs; the same for columns.
+    """The receptive field of a step: the input rows of each output row; the same for columns.
 
-    Row ``i`` of the result needs rows ``(down * i - before) // up`` to
+    Row ``i`` of the result depends on rows ``(down * i - before) // up`` to
     ``(down * i + after) // up``.
 
     Attributes:
-        before: rows in front.
-        after: rows behind.
-        up: how often every row is repeated first.
+        before: input rows before the centre.
+        after: input rows after the centre.
+        up: the factor of the nearest-neighbour upsampling before the convolution.
         down: the stride.
         rounds_up: whether half of an odd size is rounded up.
     """
@@ -78,26 +78,26 @@ class Window(NamedTuple):
     down: int = 1
     rounds_up: bool = False
 
-    def size(self, size: int) -> int:
-        """Rows of the result of ``size`` rows."""
+    def output_size(self, size: int) -> int:
+        """The number of rows of the result for an input of ``size`` rows."""
         return (size * self.up + (self.down - 1 if self.rounds_up else 0)) // self.down
 
-    def needs(self, first: int, last: int, size: int) -> tuple[int, int]:
-        """Rows of the input, of ``size`` rows, for rows ``first`` to ``last`` (exclusive)."""
+    def required_rows(self, first: int, last: int, size: int) -> tuple[int, int]:
+        """The input rows, of ``size``, that output rows ``first`` to ``last`` (exclusive) need."""
         begin = (first * self.down - self.before) // self.up
         end = -(-((last - 1) * self.down + 1 + self.after) // self.up)
         return max(begin, 0), min(end, size)
 
-    def origin(self, first: int) -> int:
-        """The row of the result that an input from row ``first`` on begins with."""
+    def output_origin(self, first: int) -> int:
+        """The first output row that is computed from an input that begins at row ``first``."""
         return first * self.up // self.down
 
 
-PIXEL = Window()
+POINTWISE = Window()
 CONV3X3 = Window(before=1, after=1)
 UPSAMPLE_CONV3X3 = Window(before=1, after=1, up=2)
 DOWNSAMPLE_CONV3X3 = {
-    # The stride's grid starts at even rows: one more in front for a padding of one.
+    # A tile begins at an even row, so a padding of one needs one more row before it.
     "asymmetric": Window(after=2, down=2),
     "symmetric": Window(before=2, after=1, down=2, rounds_up=True),
 }
@@ -112,27 +112,27 @@ Attend = Callable[[Tensor, Affine, int], Tensor]
 
 
 class Step(NamedTuple):
-    """One step: how it runs, which pixels it needs, and what it costs.
+    """One step of a chain: its function, its receptive field and its cost.
 
     Attributes:
-        run: ``run(state, affine)`` -> state; ``affine`` is None where the whole image is there,
-            and the step normalises by itself.
-        channels: of ``x`` after the step.
-        skip_channels: of ``skip`` after the step; 0: none.
-        window: which pixels of the input a pixel of the result needs.
+        run: ``run(state, affine)`` -> state. ``affine`` is None for a whole image, which the step
+            normalises itself; for a tile it is the normalisation with the image's statistics.
+        channels: channels of ``x`` after the step.
+        skip_channels: channels of ``skip`` after the step; 0 if there is none.
+        window: the receptive field.
         norm: the group normalisation of ``x`` that the step begins with, or None.
         convs: the 3x3 convolutions of the step.
-        temporary: channels of what the step holds beside its input, normalised input and result,
-            in pixels of the result.
-        work: multiplications for a pixel of the result.
-        attend: for attention, which reads the whole image for every pixel:
-            ``attend(x, affine, chunk)`` -> result, for ``chunk`` pixels at a time.
+        temporary: channels, at the size of the result, of the temporaries that are live besides
+            the input, the normalised input and the result.
+        work: multiplications per pixel of the result.
+        attend: for attention, where every pixel depends on the whole image:
+            ``attend(x, affine, chunk)`` -> result, computed for ``chunk`` pixels at a time.
     """
 
     run: Run
     channels: int
     skip_channels: int = 0
-    window: Window = PIXEL
+    window: Window = POINTWISE
     norm: nn.GroupNorm | None = None
     convs: tuple[nn.Conv2d, ...] = ()
     temporary: int = 0
@@ -141,7 +141,7 @@ class Step(NamedTuple):
 
     @property
     def op_use(self) -> OpUse | None:
-        """The op with filters or a normalisation that the step calls; None: there is none."""
+        """The op with filters or a normalisation that the step calls, or None."""
         if self.convs:
             before = () if self.norm is None else (self.norm, "silu")
             return OpUse(_OPS[self.window], (*before, *self.convs))
@@ -157,8 +157,8 @@ def conv_step(
     norm: nn.GroupNorm | None = None,
     temporary: int = 0,
 ) -> Step:
-    """A step around one 3x3 convolution."""
-    # Upsampling folds into 2x2 taps for each pixel.
+    """A step with one 3x3 convolution."""
+    # With upsampling folded in, each output pixel has 2x2 taps.
     taps = 4 if window.up == 2 else 9
     return Step(
         run,
@@ -172,43 +172,43 @@ def conv_step(
     )
 
 
-def pixel_step(module: nn.Module, channels: int, work: int = 0) -> Step:
-    """A module that maps every pixel by itself, to ``channels`` channels."""
+def pointwise_step(module: nn.Module, channels: int, work: int = 0) -> Step:
+    """A step that calls ``module``, which maps every pixel independently of the others."""
     return Step(lambda state, affine: State(module(state.x)), channels, work=work)
 
 
 class Chain(nn.Module):
     """A layer, or a network of layers, that is a chain of steps.
 
-    Steps take the parameters of the layers and do not call them. Where one of them no longer
-    computes what the steps do (it has hooks, another forward, another padding mode, it was
-    exchanged for another module), the layers are called one after the other instead.
+    Steps use the parameters of PyTorch's layers without calling the layers. If one of these layers
+    was modified (hooks, another ``forward`` or padding mode, another module in its place), the
+    layers are called in order instead.
     """
 
     def steps(self) -> list[Step]:
-        """The steps in their order."""
+        """The steps in order."""
         raise NotImplementedError
 
-    def used(self) -> Iterable[Used]:
-        """The layers that the steps stand for, and what each must be for that.
+    def replaced_layers(self) -> Iterable[Used]:
+        """The layers that the steps replace, each with the predicate that it must satisfy.
 
-        One after the other: what a layer must be may depend on those before it.
+        They are checked in order: a predicate may rely on the layers before it.
         """
         raise NotImplementedError
 
-    def by_layers(self, x: Tensor) -> Tensor:
-        """What the steps compute, by calls of the layers: plain PyTorch."""
+    def call_layers(self, x: Tensor) -> Tensor:
+        """The equivalent of the steps as calls of the layers."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, Ci, H, W) to (N, Co, H', W')."""
-        if first_changed(self.used()) is None:
+        if first_modified(self.replaced_layers()) is None:
             return run_steps(self.steps(), x)
-        return self.by_layers(x)
+        return self.call_layers(x)
 
     def op_uses(self) -> list[OpUse]:
-        """The ops of all steps; where layers are called, those of their own are theirs."""
-        if first_changed(self.used()) is not None:
+        """The ops of all steps; none if the layers are called, which report their own."""
+        if first_modified(self.replaced_layers()) is not None:
             return []
         return [step.op_use for step in self.steps() if step.op_use is not None]
 
@@ -216,8 +216,8 @@ class Chain(nn.Module):
 _METHODS = {name: getattr(Chain, name) for name in ("forward", "__call__", "_call_impl")}
 
 
-def is_chain(layer: nn.Module) -> bool:
-    """A chain that itself is unchanged; its layers may not be."""
+def is_unmodified_chain(layer: nn.Module) -> bool:
+    """Whether ``layer`` is a chain that is unmodified itself; its layers are not checked."""
     if not isinstance(layer, Chain) or is_observed(layer):
         return False
     attributes, own = layer.__dict__, type(layer)
@@ -228,25 +228,25 @@ def is_chain(layer: nn.Module) -> bool:
     )
 
 
-def first_changed(used: Iterable[Used]) -> nn.Module | None:
-    """The first layer, of these and of the chains among them, that steps cannot stand for."""
+def first_modified(used: Iterable[Used]) -> nn.Module | None:
+    """The first layer, also inside of chains, that does not satisfy its predicate, or None."""
     for layer, form in used:
         if not form(layer):
             return layer
         if isinstance(layer, Chain):
-            inner = first_changed(layer.used())
+            inner = first_modified(layer.replaced_layers())
             if inner is not None:
                 return inner
     return None
 
 
 def run_steps(steps: Sequence[Step], x: Tensor) -> Tensor:
-    """The steps one after the other on a whole image."""
+    """Run the steps in order on a whole image."""
     state = State(x)
     for step, after in zip(steps, (*steps[1:], None), strict=True):
-        # Attention normalises a small image, by an op that takes no statistics.
-        asks = after is not None and after.norm is not None and after.attend is None
-        state = step.run(state._replace(asks=asks), None)
+        # Attention normalises with an op that does not accept statistics.
+        emit = after is not None and after.norm is not None and after.attend is None
+        state = step.run(state._replace(emit_statistics=emit), None)
     return state.x
 
 
@@ -261,7 +261,7 @@ def convolve(
     padding: str | None = None,
     skip: Tensor | None = None,
 ) -> State:
-    """The state after a convolution of the value, whose ``skip`` is given."""
+    """Convolve ``state.x`` by ``op`` and return the next state, with the given ``skip``."""
     x, statistics = chained_conv(
         *(op, state.x, conv.weight, conv.bias),
         norm=norm,
@@ -269,7 +269,7 @@ def convolve(
         projection=None if projection is None else (projection.weight, projection.bias),
         padding=padding,
         statistics=state.statistics,
-        asks=state.asks,
+        asks=state.emit_statistics,
     )
     return State(x, skip, statistics)
 
@@ -283,7 +283,7 @@ def norm_conv3x3(
     projection: nn.Conv2d | None = None,
     skip: Tensor | None = None,
 ) -> State:
-    """GroupNorm, SiLU, 3x3 convolution, and a sum, in one op where the whole image is there.
+    """GroupNorm, SiLU, 3x3 convolution and residual; one op if ``affine`` is None.
 
     ``projection`` is a 1x1 convolution of the residual.
     """
@@ -297,7 +297,7 @@ def norm_conv3x3(
 
 
 def normalise(x: Tensor, norm: nn.GroupNorm, affine: Affine | None = None) -> Tensor:
-    """The group normalisation alone."""
+    """The group normalisation without an activation."""
     if affine is None:
         return group_norm_silu(
             x, norm.weight, norm.bias, norm.num_groups, eps=norm.eps, activation=None

@@ -1,4 +1,4 @@
-"""``vk.nn.Upsample`` and ``vk.nn.Downsample``: twice and half the size, by a 3x3 convolution."""
+"""``vk.nn.Upsample`` and ``vk.nn.Downsample``: resampling by 2 with a 3x3 convolution."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _is_unpadded_stride2 = conv_form(3, stride=2)
 
 
 class Upsample(Chain):
-    r"""Nearest-neighbour upsampling by 2 and a 3x3 convolution, without the large image.
+    r"""Nearest-neighbour upsampling by 2 and a 3x3 convolution, without the upsampled tensor.
 
     Equivalent PyTorch::
 
@@ -32,9 +32,9 @@ class Upsample(Chain):
     The state dict has diffusers' keys (``Upsample2D``): conv.
 
     Args:
-        in_channels: of x.
-        out_channels: of the result; None: as many.
-        bias: whether the convolution has one.
+        in_channels: channels of the input.
+        out_channels: channels of the result; None for ``in_channels``.
+        bias: whether the convolution has a bias.
 
     Shapes: (N, Ci, H, W) to (N, Co, 2H, 2W).
     """
@@ -46,20 +46,20 @@ class Upsample(Chain):
         self.conv = nn.Conv2d(in_channels, out_channels or in_channels, 3, padding=1, bias=bias)
 
     def steps(self) -> list[Step]:
-        """One."""
+        """One convolution."""
         return [upsample_step(self.conv)]
 
-    def used(self) -> Iterator[Used]:
-        """The convolution, and ``F.interpolate``."""
+    def replaced_layers(self) -> Iterator[Used]:
+        """The convolution and ``F.interpolate``."""
         yield from ((self.conv, is_conv3x3), INTERPOLATE)
 
-    def by_layers(self, x: Tensor) -> Tensor:
-        """The large image, then the convolution."""
+    def call_layers(self, x: Tensor) -> Tensor:
+        """Upsampling, then the convolution."""
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 class Downsample(Chain):
-    r"""A 3x3 convolution with stride 2, the image padded below and to the right.
+    r"""A 3x3 convolution with stride 2 of an image that is padded below and to the right.
 
     Equivalent PyTorch::
 
@@ -68,15 +68,15 @@ class Downsample(Chain):
     The state dict has diffusers' keys (``Downsample2D``): conv.
 
     Args:
-        in_channels: of x.
-        out_channels: of the result; None: as many.
-        padding: ``"asymmetric"``, or ``"symmetric"``: one pixel on every side.
-        bias: whether the convolution has one.
+        in_channels: channels of the input.
+        out_channels: channels of the result; None for ``in_channels``.
+        padding: ``"asymmetric"``, or ``"symmetric"`` for one pixel on every side.
+        bias: whether the convolution has a bias.
 
     Raises:
         ValueError: ``padding`` is neither.
 
-    Shapes: (N, Ci, H, W) to half the height and width, rounded down (up where symmetric).
+    Shapes: (N, Ci, H, W) to (N, Co, H / 2, W / 2), rounded down (up if symmetric).
     """
 
     def __init__(
@@ -96,21 +96,21 @@ class Downsample(Chain):
         self.padding = padding
 
     def steps(self) -> list[Step]:
-        """One."""
+        """One convolution."""
         return [downsample_step(self.conv, self.padding)]
 
-    def used(self) -> Iterator[Used]:
-        """The convolution, and ``F.pad``."""
+    def replaced_layers(self) -> Iterator[Used]:
+        """The convolution and ``F.pad``."""
         yield from ((self.conv, _is_unpadded_stride2), PAD)
 
-    def by_layers(self, x: Tensor) -> Tensor:
+    def call_layers(self, x: Tensor) -> Tensor:
         """Padding, then the convolution."""
         before = 0 if self.padding == "asymmetric" else 1
         return self.conv(F.pad(x, (before, 1, before, 1)))
 
 
 def upsample_step(conv: nn.Conv2d) -> Step:
-    """``vk.upsample_conv3x3`` with the parameters of ``conv``."""
+    """A step that calls ``vk.upsample_conv3x3`` with the parameters of ``conv``."""
 
     def run(state: State, affine: Affine | None) -> State:
         return convolve("upsample_conv3x3", state, conv)
@@ -119,7 +119,7 @@ def upsample_step(conv: nn.Conv2d) -> Step:
 
 
 def downsample_step(conv: nn.Conv2d, padding: str) -> Step:
-    """``vk.downsample_conv3x3`` with the parameters of ``conv``."""
+    """A step that calls ``vk.downsample_conv3x3`` with the parameters of ``conv``."""
 
     def run(state: State, affine: Affine | None) -> State:
         return convolve("downsample_conv3x3", state, conv, padding=padding)

@@ -12,7 +12,7 @@ from vaekernels.nn.layer_chain import Affine, Chain, State, Step, conv_step, nor
 
 
 class ResnetBlock(Chain):
-    r"""Two 3x3 convolutions, each behind a normalisation, and a sum: two ops.
+    r"""Two 3x3 convolutions, each after a normalisation, and a residual connection, as two ops.
 
     .. math::
         h = w_1 * \mathrm{SiLU}(\mathrm{GN}_1(x)) + b_1, \qquad
@@ -25,15 +25,17 @@ class ResnetBlock(Chain):
         h = conv1(F.silu(norm1(x)))
         y = conv2(F.silu(norm2(h))) + (x if conv_shortcut is None else conv_shortcut(x))
 
-    The state dict has diffusers' keys (``ResnetBlock2D``): norm1, conv1, norm2, conv2 and, where
-    there is one, conv_shortcut. The children hold parameters; they are called where one of them
-    was changed.
+    The state dict has diffusers' keys (``ResnetBlock2D``): norm1, conv1, norm2, conv2 and, if the
+    number of channels changes, conv_shortcut. The children hold the parameters and are called only
+    if one of them was modified.
+
+    Shapes: (N, Ci, H, W) to (N, Co, H, W).
 
     Args:
-        in_channels: of x.
-        out_channels: of y; None: as many.
-        groups: of the normalisations.
-        eps: added to the variances.
+        in_channels: channels of x.
+        out_channels: channels of y; None for ``in_channels``.
+        groups: number of groups of the normalisations.
+        eps: value added to the variances.
 
     Raises:
         ValueError: ``groups`` does not divide a number of channels.
@@ -58,7 +60,7 @@ class ResnetBlock(Chain):
         )
 
     def steps(self) -> list[Step]:
-        """The two halves: to the inner activation, and from it."""
+        """The two convolutions, each with its normalisation."""
         shortcut = 0 if self.conv_shortcut is None else self.conv_shortcut.out_channels
         return [
             conv_step(
@@ -67,15 +69,15 @@ class ResnetBlock(Chain):
             conv_step(self._second, self.conv2, norm=self.norm2, temporary=shortcut),
         ]
 
-    def used(self) -> Iterator[Used]:
-        """All layers, and ``F.silu``."""
+    def replaced_layers(self) -> Iterator[Used]:
+        """All layers and ``F.silu``."""
         yield from ((self.norm1, is_group_norm), (self.conv1, is_conv3x3), SILU)
         yield from ((self.norm2, is_group_norm), (self.conv2, is_conv3x3))
         if self.conv_shortcut is not None:
             yield self.conv_shortcut, is_conv1x1
 
-    def by_layers(self, x: Tensor) -> Tensor:
-        """The two halves."""
+    def call_layers(self, x: Tensor) -> Tensor:
+        """The equation as calls of the layers."""
         h = self.conv1(F.silu(self.norm1(x)))
         h = self.conv2(F.silu(self.norm2(h)))
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))

@@ -1,4 +1,4 @@
-"""``vk.nn.TinyEncoder`` and ``vk.nn.TinyDecoder``: the halves of the tiny autoencoders (TAESD)."""
+"""``vk.nn.TinyEncoder`` and ``vk.nn.TinyDecoder``: encoder and decoder of TAESD."""
 
 from __future__ import annotations
 
@@ -20,7 +20,15 @@ from vaekernels.nn.expected_layers import (
     is_sequence,
     sequence,
 )
-from vaekernels.nn.layer_chain import Affine, Chain, State, Step, conv_step, is_chain, normalise
+from vaekernels.nn.layer_chain import (
+    Affine,
+    Chain,
+    State,
+    Step,
+    conv_step,
+    is_unmodified_chain,
+    normalise,
+)
 from vaekernels.nn.resample import downsample_step, upsample_step
 from vaekernels.ops import conv3x3
 
@@ -29,20 +37,22 @@ _is_stride2 = conv_form(3, stride=2, padding=1)
 
 
 class TinyBlock(Chain):
-    r"""Three 3x3 convolutions with ReLU, and a sum.
+    r"""Three 3x3 convolutions with ReLU and a residual connection.
 
     .. math::
         y = \mathrm{relu}(w_3 * \mathrm{relu}(w_2 * \mathrm{relu}(w_1 * x)) + x)
 
-    With ``pooled``, x is first :math:`x + u\, \mathrm{relu}(\mathrm{GN}(v x))`, a branch over four
-    times the channels whose normalisation sees the whole image (TAEF2).
+    With ``pooled``, x is first replaced by :math:`x + u\, \mathrm{relu}(\mathrm{GN}(v x))`, a
+    branch with four times the channels that is normalised over the whole image (TAEF2).
 
-    The state dict has diffusers' keys (``AutoencoderTinyBlock``): conv.0, conv.2, conv.4; of the
-    branch, as in taesd: pool.0, pool.1, pool.3.
+    The state dict has diffusers' keys (``AutoencoderTinyBlock``): conv.0, conv.2, conv.4; the keys
+    of the branch are taesd's: pool.0, pool.1, pool.3.
+
+    Shapes: (N, C, H, W) to the same.
 
     Args:
-        channels: of x and y.
-        pooled: whether there is the branch.
+        channels: number of channels C of x and y.
+        pooled: whether the block has the pooled branch.
 
     Paper: O. Boer Bohan, "TAESD: tiny autoencoder for Stable Diffusion", 2023.
     """
@@ -61,13 +71,13 @@ class TinyBlock(Chain):
             )
 
     def steps(self) -> list[Step]:
-        """The convolutions, and before them the two halves of the branch."""
+        """The two steps of the branch, if any, and the three convolutions."""
         first, second, third = _convolutions(self.conv)
 
         def begin(state: State, affine: Affine | None) -> State:
             return State(_conv(state.x, first, "relu"), state.x)
 
-        def go_on(state: State, affine: Affine | None) -> State:
+        def continue_block(state: State, affine: Affine | None) -> State:
             return State(_conv(state.x, second, "relu"), state.skip)
 
         def add(state: State, affine: Affine | None) -> State:
@@ -77,18 +87,18 @@ class TinyBlock(Chain):
         return [
             *([] if self.pool is None else _pool_steps(self.pool)),
             conv_step(begin, first, skip_channels=channels),
-            conv_step(go_on, second, skip_channels=channels),
+            conv_step(continue_block, second, skip_channels=channels),
             conv_step(add, third),
         ]
 
-    def used(self) -> Iterator[Used]:
+    def replaced_layers(self) -> Iterator[Used]:
         """All layers."""
         if self.pool is not None:
             yield from sequence(self.pool, is_conv1x1, is_group_norm, is_relu, is_conv1x1)
         yield from sequence(self.conv, is_conv3x3, is_relu, is_conv3x3, is_relu, is_conv3x3)
 
-    def by_layers(self, x: Tensor) -> Tensor:
-        """The branch, then the convolutions."""
+    def call_layers(self, x: Tensor) -> Tensor:
+        """The branch, if any, and the convolutions."""
         if self.pool is not None:
             x = x + self.pool(x)
         return F.relu(self.conv(x) + x)
@@ -119,15 +129,18 @@ def _pool_steps(pool: nn.Sequential) -> list[Step]:
 
 
 class TinyEncoder(Chain):
-    """Images in [-1, 1] to latents: blocks, half the size before every level but the first.
+    """Images in [-1, 1] to latents: all levels but the first downsample; every level has blocks.
 
     The state dict has diffusers' keys (``EncoderTiny``): layers.i.
 
+    Shapes: (N, in_channels, H, W) to (N, out_channels, H / 2^(L - 1), W / 2^(L - 1)) for L levels,
+    rounded up.
+
     Args:
-        in_channels: of the images.
-        out_channels: of the latents.
-        channels: of each level.
-        blocks: of each level.
+        in_channels: channels of the images.
+        out_channels: channels of the latents.
+        channels: channels of each level.
+        blocks: number of blocks of each level.
         pooled: whether the blocks of the smallest size have the pooled branch.
     """
 
@@ -163,28 +176,32 @@ class TinyEncoder(Chain):
                 found.append(downsample_step(layer, "symmetric"))
         return [*found, _conv_step(last)]
 
-    def used(self) -> Iterator[Used]:
+    def replaced_layers(self) -> Iterator[Used]:
         """All layers."""
         yield self.layers, is_sequence
         inner = list(self.layers)[1:-1]
-        forms = [is_chain if isinstance(layer, TinyBlock) else _is_stride2 for layer in inner]
+        forms = [
+            is_unmodified_chain if isinstance(layer, TinyBlock) else _is_stride2 for layer in inner
+        ]
         yield from sequence(self.layers, is_conv3x3, *forms, is_conv3x3)
 
-    def by_layers(self, x: Tensor) -> Tensor:
-        """Of images in [0, 1]."""
+    def call_layers(self, x: Tensor) -> Tensor:
+        """The layers on images that are mapped to [0, 1]."""
         return self.layers(x.add(1).div(2))
 
 
 class TinyDecoder(Chain):
-    """Latents to images in [-1, 1]: blocks, twice the size after every level but the last.
+    """Latents to images in [-1, 1]: every level has blocks; all but the last then upsample.
 
     The state dict has diffusers' keys (``DecoderTiny``): layers.i.
 
+    Shapes: (N, in_channels, H, W) to (N, out_channels, 2^(L - 1) H, 2^(L - 1) W) for L levels.
+
     Args:
-        in_channels: of the latents.
-        out_channels: of the images.
-        channels: of each level.
-        blocks: of each level.
+        in_channels: channels of the latents.
+        out_channels: channels of the images.
+        channels: channels of each level.
+        blocks: number of blocks of each level.
         pooled: whether the blocks of the smallest size have the pooled branch.
     """
 
@@ -218,28 +235,28 @@ class TinyDecoder(Chain):
                 found.append(upsample_step(layer))
         return [*found, _conv_step(last, after=lambda x: x.mul(2).sub(1))]
 
-    def used(self) -> Iterator[Used]:
+    def replaced_layers(self) -> Iterator[Used]:
         """All layers."""
         yield self.layers, is_sequence
         yield from sequence(
             self.layers, is_conv3x3, is_relu, *_decoder_forms(list(self.layers)[2:])
         )
 
-    def by_layers(self, x: Tensor) -> Tensor:
-        """Of latents within +-3."""
+    def call_layers(self, x: Tensor) -> Tensor:
+        """The layers on latents that are limited to +-3."""
         return self.layers(torch.tanh(x / 3) * 3).mul(2).sub(1)
 
 
 def _decoder_forms(layers: Sequence[nn.Module]) -> Iterator[Form]:
-    """Of blocks, and of upsampling with a convolution behind it; the last layer is one alone."""
+    """Predicates of blocks, of upsampling and the convolution after it, of the last layer."""
     upsampled = False
     for layer in layers[:-1]:
         if upsampled:
             yield is_conv3x3
         else:
-            yield is_chain if isinstance(layer, TinyBlock) else is_doubling
+            yield is_unmodified_chain if isinstance(layer, TinyBlock) else is_doubling
         upsampled = not upsampled and not isinstance(layer, TinyBlock)
-    if not upsampled:  # else there is a form too few
+    if not upsampled:  # else the number of layers is wrong: yield one predicate too few
         yield is_conv3x3
 
 
@@ -253,7 +270,7 @@ def _conv(
     return conv3x3(x, conv.weight, conv.bias, activation=activation, residual=residual)
 
 
-def _unchanged(x: Tensor) -> Tensor:
+def _identity(x: Tensor) -> Tensor:
     return x
 
 
@@ -261,10 +278,10 @@ def _conv_step(
     conv: nn.Module,
     activation: str | None = None,
     *,
-    before: Callable[[Tensor], Tensor] = _unchanged,
-    after: Callable[[Tensor], Tensor] = _unchanged,
+    before: Callable[[Tensor], Tensor] = _identity,
+    after: Callable[[Tensor], Tensor] = _identity,
 ) -> Step:
-    """A 3x3 convolution, with what is done to the pixels before and after it."""
+    """A 3x3 convolution with elementwise functions ``before`` and ``after`` it."""
     assert isinstance(conv, nn.Conv2d)
 
     def run(state: State, affine: Affine | None) -> State:

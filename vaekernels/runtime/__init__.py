@@ -1,1 +1,1 @@
-"""Machine and process: CPU and build information, CUDA graphs, autotuning, checks of results."""
+"""Run-time services: CUDA graphs, explanations, autotuning, non-finite checks, system info."""

@@ -1,4 +1,4 @@
-"""What would run where, and why not: the content of ``vaekernels info``."""
+"""Versions, build, and the availability of backends: the content of ``vaekernels info``."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from vaekernels.ops._define import DEFINITIONS
 from vaekernels.runtime import cpu_info
 
 RUNS = "runs"
-WOULD_RUN = "would run"  # if asked for; another backend comes first
+WOULD_RUN = "would run"  # if selected explicitly; another backend has a higher rank
 OPTIONAL = ("triton", "safetensors", "huggingface_hub", "matplotlib", "mlxtend")
 
 
 def describe() -> dict[str, Any]:
-    """Machine, build and, per device and op, each backend's answer."""
+    """Machine, build and, per device and op, the availability of each backend."""
     build = dict(extension.build_info())
     if not extension.refusals():
         build["cpu_capabilities"] = ", ".join(extension.load().cpu_capabilities())
     return {
         "machine": {**cpu_info.describe(), **_versions()},
         "build": build,
-        "backends": {device: _answers(device) for device in ("cpu", "cuda")},
+        "backends": {device: _availability(device) for device in ("cpu", "cuda")},
     }
 
 
@@ -39,9 +39,9 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _answers(device: str) -> dict[str, dict[str, str]]:
-    """Op -> backend -> RUNS, WOULD_RUN, or the reasons for refusing."""
-    answers: dict[str, dict[str, str]] = {}
+def _availability(device: str) -> dict[str, dict[str, str]]:
+    """Op -> backend -> RUNS, WOULD_RUN, or the reasons why it cannot run."""
+    availability: dict[str, dict[str, str]] = {}
     for op in DEFINITIONS:
         row: dict[str, str] = {}
         chosen = False
@@ -50,5 +50,5 @@ def _answers(device: str) -> dict[str, dict[str, str]]:
             first = not reasons and backend in registry.RANKING[device] and not chosen
             chosen = chosen or first
             row[backend] = "; ".join(reasons) or (RUNS if first else WOULD_RUN)
-        answers[op] = row
-    return answers
+        availability[op] = row
+    return availability

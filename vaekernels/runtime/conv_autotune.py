@@ -173,7 +173,7 @@ def _step_shapes(steps: Sequence[Step], side: int, batch: int, dtype: str) -> It
                 statistics=after is not None and after.norm is not None and after.attend is None,
                 padding=padding,
             )
-        skip, side = step.skip_channels, step.window.size(side)
+        skip, side = step.skip_channels, step.window.output_size(side)
 
 
 def time_on_gpu(candidates: Sequence[Callable[[], object]], rounds: int = 15) -> list[float]:

@@ -1,4 +1,4 @@
-"""What a measurement was made on."""
+"""The machine and versions that are recorded with measurements."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def describe() -> dict[str, Any]:
-    """Processor, threads, versions and commit, as recorded beside every measurement."""
+    """Processor, threads, versions and commit, as recorded with every measurement."""
     import vaekernels
     from vaekernels.backends import extension
 
@@ -33,7 +33,7 @@ def describe() -> dict[str, Any]:
 
 
 def cpu_name() -> str:
-    """The processor's name as the system gives it."""
+    """The name of the processor as reported by the system."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():

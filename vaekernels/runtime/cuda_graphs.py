@@ -15,42 +15,44 @@ from vaekernels.ops._precision import conv_precision
 from vaekernels.ops._seed import seed_tensor
 from vaekernels.utils import tree
 
-_WARM_UPS = 3  # libraries choose algorithms, Triton compiles: neither can happen in a capture
+_WARMUP_CALLS = 3  # before the capture, in which libraries cannot autotune nor Triton compile
 
 
 def graph(model: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Graph:
-    """Record ``model(*args, **kwargs)`` once, and launch it as a whole from then on.
+    """Record ``model(*args, **kwargs)`` as a CUDA graph, and replay it at each call.
 
     .. code-block:: python
 
-        decode = vk.graph(vae.decode, latents)  # recorded here
+        decode = vk.graph(vae.decode, latents)  # recorded
         images = decode(latents).sample
-        more = decode(other_latents).sample  # another shape: recorded at its first call
+        more = decode(other_latents).sample  # another shape is recorded at its first call
 
-    Equivalent PyTorch: ``torch.cuda.CUDAGraph``, a buffer for each argument, copies into them and
-    a replay. What a call costs the host does not depend on how many kernels the model launches.
+    Equivalent PyTorch: ``torch.cuda.CUDAGraph`` with a buffer for each argument; a call copies its
+    arguments to the buffers and replays the graph. The host time of a call does not depend on the
+    number of kernels.
 
     Args:
-        model: a module, one of its methods or another function, whose work can be recorded: it
-            never waits for the device. It records no gradients, and reads its parameters where they
-            lie: they may change in place; after a move, the next call records again. What it does
-            in Python, hooks and attributes that are not tensors among it, is done when it is
-            recorded.
-        args: an example. Every tensor is on one CUDA device. Without any, nothing is recorded yet.
-        kwargs: likewise. A ``seed``, an integer or a tensor, is copied to the device at each call;
-            every other argument that is no tensor is a constant of the recording.
+        model: a module, one of its methods or another function. It must not synchronise with the
+            device. No gradients are recorded. Parameters are read at their addresses: they may be
+            modified in place, and after a move the next call records again. Python code of the
+            model, such as hooks, runs only when the model is recorded.
+        args: example arguments, with all tensors on one CUDA device. Without example arguments
+            nothing is recorded yet.
+        kwargs: example keyword arguments. A ``seed``, an integer or a tensor, is copied to the
+            device at each call; all other arguments that are not tensors are constants of the
+            recording.
 
     Returns:
-        A :class:`Graph`, to be called as ``model``.
+        A :class:`Graph`, which is called like ``model``.
 
     Raises:
-        TypeError: ``model`` cannot be called, or its result holds what cannot be copied.
-        ValueError: there is no tensor on a CUDA device, or one elsewhere.
+        TypeError: ``model`` is not callable, or its result contains objects that cannot be copied.
+        ValueError: no tensor is on a CUDA device, or one is on another device.
         RuntimeError: the model cannot be recorded.
 
-    Noise: without ``seed`` each call draws a new one from the device's default generator, or from
-    a ``generator`` on that device, on the device itself, so that every replay has new noise, and
-    ``torch.manual_seed`` is honoured. With ``seed`` a call has the noise of that seed
+    Noise: without ``seed`` each call draws a seed on the device, from the default generator or from
+    a ``generator`` on that device. Every replay therefore has new noise, and ``torch.manual_seed``
+    is honoured. With ``seed`` a call has the noise of that seed
     (``docs/noise.md``), as outside of the graph.
     """
     if not callable(model):
@@ -60,17 +62,18 @@ def graph(model: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Graph:
 
 
 class Graph:
-    """A function as CUDA graphs, one for each kind of arguments; see :func:`graph`.
+    """A function as CUDA graphs, one for each signature of a call; see :func:`graph`.
 
-    A kind is the shapes and dtypes of the tensors, the other arguments, the mode of the module and
-    of each module in it, where their parameters and buffers lie, and the settings that choose
-    kernels: autocast, the precision of convolutions, the backend, and those of ``torch.backends``.
-    It is recorded at its first call, or by :meth:`record`. All recordings share their scratch
-    memory. A call returns new tensors. Calls must come from one stream at a time.
+    The signature consists of the shapes and dtypes of the tensors, the other arguments, the mode of
+    the module and of each submodule, the addresses of their parameters and buffers, and the
+    settings that select kernels: autocast, the precision of convolutions, the backend, and
+    ``torch.backends``. A signature is recorded at its first call, or by :meth:`record`. All
+    recordings share their scratch memory. A call returns new tensors. Only one stream may call at
+    a time.
 
     Args:
-        function: what is recorded.
-        recorder: how.
+        function: the function that is recorded.
+        recorder: records and replays it.
     """
 
     def __init__(self, function: Callable[..., Any], recorder: CudaRecorder) -> None:
@@ -80,8 +83,8 @@ class Graph:
 
     @torch.no_grad()
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """What the function returns for these arguments."""
-        arguments = self._arguments(args, kwargs)
+        """The result of the function for these arguments."""
+        arguments = self._flatten_arguments(args, kwargs)
         recording = self._recording(arguments)
         for buffer, value in zip(recording.inputs, arguments.tensors, strict=True):
             buffer.copy_(value, non_blocking=True)
@@ -90,19 +93,19 @@ class Graph:
 
     @torch.no_grad()
     def record(self, *args: Any, **kwargs: Any) -> Graph:
-        """Record for arguments of this kind, if that was not done; returns the graph itself."""
-        self._recording(self._arguments(args, kwargs))
+        """Record the signature of these arguments if necessary; returns the graph itself."""
+        self._recording(self._flatten_arguments(args, kwargs))
         return self
 
     def __len__(self) -> int:
-        """How many recordings there are."""
+        """The number of recordings."""
         return len(self._recordings)
 
     def __repr__(self) -> str:
         name = getattr(self._function, "__qualname__", type(self._function).__name__)
         return f"<Graph of {name}: {len(self)} recordings>"
 
-    def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Arguments:
+    def _flatten_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Arguments:
         seed = kwargs.get("seed")
         if seed is not None:
             kwargs = {**kwargs, "seed": seed_tensor("graph", seed, None, torch.device("cpu"))}
@@ -110,14 +113,14 @@ class Graph:
         return _Arguments(leaves, spec, None if seed is None else kwargs["seed"])
 
     def _recording(self, arguments: _Arguments) -> Recording:
-        key = _state(_owner(self._function)), _settings(), arguments.key()
+        key = _module_state(_owner(self._function)), _settings(), arguments.key()
         if key not in self._recordings:
             self._recordings[key] = self._record(arguments)
         return self._recordings[key]
 
     def _record(self, arguments: _Arguments) -> Recording:
         device = self._recorder.device_of(self._function, arguments)
-        # The layouts of the first call of its kind.
+        # The buffers have the memory format of the first call.
         inputs = [
             torch.empty_like(tensor, device=device).copy_(tensor) for tensor in arguments.tensors
         ]
@@ -127,17 +130,17 @@ class Graph:
             return self._function(*args, **kwargs)
 
         replay, result = self._recorder.record(call, device, arguments.generators)
-        map_tensors(result, lambda tensor: tensor)  # whether it can be copied
+        map_tensors(result, lambda tensor: tensor)  # raises if it cannot be copied
         return Recording(inputs, replay, result)
 
 
 class Recording(NamedTuple):
-    """One kind of arguments.
+    """The recording of one signature.
 
     Attributes:
         inputs: the buffers that a replay reads.
-        replay: launches it.
-        result: what the function returned, whose tensors a replay writes.
+        replay: launches the recording.
+        result: the result of the recorded call, whose tensors a replay writes.
     """
 
     inputs: Sequence[Tensor]
@@ -149,13 +152,13 @@ class CudaRecorder:
     """Records with ``torch.cuda.CUDAGraph``."""
 
     def __init__(self) -> None:
-        self._pool: Any = None  # of memory that lives within a replay only
+        self._pool: Any = None  # memory that is used only during a replay
 
     def device_of(self, function: Callable[..., Any], arguments: _Arguments) -> torch.device:
-        """The CUDA device of all tensors, or of the module where there are none.
+        """The CUDA device of all tensors, or of the module if there are none.
 
         Raises:
-            ValueError: there is none, or a tensor is elsewhere.
+            ValueError: there is no tensor and no module, or one is on another device.
         """
         placed: list[Tensor] = [
             tensor for tensor in arguments.tensors if tensor is not arguments.seed
@@ -187,24 +190,24 @@ class CudaRecorder:
         device: torch.device,
         generators: Sequence[torch.Generator],
     ) -> tuple[Callable[[], None], Any]:
-        """Call a few times, then once more into a graph.
+        """Call a few times to warm up, then capture a call.
 
         Args:
-            call: what is recorded.
-            device: where it runs.
-            generators: beside the default one, that it draws from.
+            call: the function that is recorded.
+            device: the device that it runs on.
+            generators: the generators that it uses besides the default one.
 
         Returns:
-            What replays it, and its result, whose memory a replay writes.
+            A function that replays the recording, and the result that each replay overwrites.
 
         Raises:
-            RuntimeError: something cannot be recorded.
+            RuntimeError: the call cannot be captured.
         """
         with torch.cuda.device(device):
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
-                for _ in range(_WARM_UPS):
+                for _ in range(_WARMUP_CALLS):
                     call()
             torch.cuda.current_stream().wait_stream(stream)
             recorded = torch.cuda.CUDAGraph()
@@ -215,15 +218,15 @@ class CudaRecorder:
                     result = call()
             except RuntimeError as failure:
                 raise RuntimeError(
-                    "graph: the model ran and could not be recorded; in a recording nothing may "
-                    f"wait for the device, as .item() and .cpu() do: {failure}"
+                    "graph: the model ran and could not be recorded; a recorded model must not "
+                    f"synchronise with the device, as .item() and .cpu() do: {failure}"
                 ) from failure
             self._pool = recorded.pool()
         return recorded.replay, result
 
 
 class _Arguments(NamedTuple):
-    """A call's arguments, flat."""
+    """The flattened arguments of a call."""
 
     leaves: list[Any]
     spec: TreeSpec
@@ -238,20 +241,20 @@ class _Arguments(NamedTuple):
         return [leaf for leaf in self.leaves if isinstance(leaf, torch.Generator)]
 
     def with_tensors(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments with other tensors."""
+        """The arguments with ``tensors`` in place of their tensors."""
         others = iter(tensors)
         leaves = [next(others) if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
         args, kwargs = tree_unflatten(leaves, self.spec)
         return args, kwargs
 
     def key(self) -> Hashable:
-        """Equal for calls that one recording serves."""
+        """A key that is equal for calls with the same signature."""
         leaves = tuple(self._key(leaf) for leaf in self.leaves)
-        return repr(self.spec), leaves  # a spec need not be hashable
+        return repr(self.spec), leaves  # specs may not be hashable
 
     def _key(self, leaf: Any) -> Hashable:
         if leaf is self.seed and leaf is not None:
-            return "seed"  # wherever it comes from
+            return "seed"  # independent of its device
         if isinstance(leaf, Tensor):
             return leaf.shape, leaf.dtype, leaf.device
         try:
@@ -265,17 +268,17 @@ class _Arguments(NamedTuple):
 
 
 def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """A copy of ``value`` with changed tensors; one that is there twice stays one.
+    """Copy ``value`` and apply ``change`` to its tensors, once to each distinct tensor.
 
-    Goes through tuples, lists, dicts, dataclasses and objects whose attributes hold nothing else,
-    as :class:`vk.DiagonalGaussian`.
+    Supports tuples, lists, dicts, dataclasses and objects whose attributes are such values, as
+    :class:`vk.DiagonalGaussian`.
 
     Raises:
-        TypeError: there is something else.
+        TypeError: ``value`` contains another kind of object.
     """
     changed: dict[int, Tensor] = {}
 
-    def once(place: str, tensor: Tensor) -> Tensor:
+    def change_once(path: str, tensor: Tensor) -> Tensor:
         if id(tensor) not in changed:
             changed[id(tensor)] = change(tensor)
         return changed[id(tensor)]
@@ -285,23 +288,23 @@ def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
             return value
         if hasattr(value, "__dict__") and not isinstance(value, nn.Module) and not callable(value):
             made = copy.copy(value)
-            vars(made).update(tree.map_tensors(vars(value), once, other))
+            vars(made).update(tree.map_tensors(vars(value), change_once, other))
             return made
         raise TypeError(
             "graph: a result must be tensors, in tuples, lists, dicts or objects of such; "
             f"got {type(value).__name__}"
         )
 
-    return tree.map_tensors(value, once, other)
+    return tree.map_tensors(value, change_once, other)
 
 
 def _owner(function: Callable[..., Any]) -> Any:
-    """The module itself, or that of a method."""
+    """The module itself, or the object of a bound method."""
     return function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
 
 
-def _state(owner: Any) -> Hashable:
-    """The mode of every module in ``owner``, and the addresses of its tensors."""
+def _module_state(owner: Any) -> Hashable:
+    """The mode of every module in ``owner`` and the addresses of its tensors."""
     if not isinstance(owner, nn.Module):
         return getattr(owner, "training", None)
     return tuple(
@@ -316,7 +319,7 @@ def _state(owner: Any) -> Hashable:
 
 
 def _settings() -> Hashable:
-    """What else decides which kernels a function launches, and on what."""
+    """The global settings that affect which kernels a function launches."""
     backends: Any = torch.backends
     cudnn, cuda, deterministic = backends.cudnn, backends.cuda, torch.utils.deterministic
     return (
@@ -329,7 +332,7 @@ def _settings() -> Hashable:
         torch.are_deterministic_algorithms_enabled(),
         deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
         (cudnn.enabled, cudnn.benchmark, cudnn.deterministic),
-        # The older allow_tf32 cannot be read where convolutions and recurrent networks differ.
+        # Reading the older allow_tf32 raises if convolutions and recurrent networks differ.
         backends.fp32_precision,
         cudnn.conv.fp32_precision,
         cudnn.rnn.fp32_precision,

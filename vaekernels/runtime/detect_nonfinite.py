@@ -1,4 +1,4 @@
-"""``vk.detect_nonfinite``: find the first op that makes a NaN or an infinity."""
+"""``vk.detect_nonfinite``: find the first op that produces a NaN or an infinity."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch.utils._pytree import tree_leaves
 
 
 class NonFiniteError(FloatingPointError):
-    """An op made a NaN or an infinity out of finite inputs."""
+    """An op returned a NaN or an infinity."""
 
 
 class detect_nonfinite(TorchDispatchMode):
-    """Raise at the first op, forward or backward, whose output is not finite though its inputs are.
+    """Raise at the first op, forward or backward, that has finite inputs and a non-finite output.
 
-    Every op is followed by a check of its outputs, which synchronises a GPU: for debugging, as
-    ``torch.autograd.detect_anomaly`` is. The ops of this library never check by themselves;
-    NaN and infinity propagate through them as through PyTorch's.
+    The outputs of every op are checked, which synchronises with a GPU. Like
+    ``torch.autograd.detect_anomaly`` it is meant for debugging. Outside of this context the ops of
+    this package do not check their results; NaN and infinity propagate as in PyTorch.
 
     Raises:
-        NonFiniteError: names the op, the output, how many elements are not finite, and its
-            inputs' shapes and ranges.
+        NonFiniteError: names the op, the output, the number of non-finite elements, and the shapes
+            and ranges of the inputs.
 
     Example:
         >>> with vk.detect_nonfinite():
@@ -34,11 +34,11 @@ class detect_nonfinite(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         inputs = [t for t in tree_leaves((args, kwargs)) if _is_checked(t)]
-        blames = not _allocates(func) and all(_finite(t) for t in inputs)
-        # Ranges are taken before the call: it may write into its inputs.
-        described = _describe(inputs) if blames else ""
+        checks_outputs = not _allocates(func) and all(_finite(t) for t in inputs)
+        # Described before the call, which may write to its inputs.
+        described = _describe(inputs) if checks_outputs else ""
         outputs = func(*args, **kwargs)
-        if blames:
+        if checks_outputs:
             for index, tensor in enumerate(tree_leaves(outputs)):
                 if _is_checked(tensor) and not _finite(tensor):
                     bad = int((~torch.isfinite(tensor)).sum())
@@ -51,7 +51,7 @@ class detect_nonfinite(TorchDispatchMode):
 
 
 def _allocates(func: Any) -> bool:
-    """Uninitialised memory may hold anything."""
+    """Whether ``func`` returns uninitialised memory, which may contain any values."""
     return "empty" in func.__name__
 
 

@@ -1,4 +1,4 @@
-"""``vk.explain``: what a call would run, and why."""
+"""``vk.explain``: the backend and algorithm of a call, and the reasons."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from vaekernels.runtime.conv_algorithm import Way, ways_of
 
 @dataclass(frozen=True)
 class Explanation:
-    """What :func:`explain` returns; ``print`` shows it on a few lines.
+    """The result of :func:`explain` for an op; ``print`` shows it on a few lines.
 
     Attributes:
-        op: the op that was asked about.
-        backend: that would run the call.
-        refusals: backend -> its reasons, of those that cannot run it. A backend that is neither
-            here nor chosen would run the call if it were asked for.
-        forward: how the result is computed; None where the op is not a convolution.
-        x_gradient: how the gradient of ``x`` is, if it is wanted; likewise None.
-        weight_gradient: how the gradient of ``weight`` is; likewise None.
+        op: name of the op.
+        backend: the backend that would run the call.
+        refusals: the reasons of each backend that cannot run the call. A backend that is neither
+            listed nor selected can be selected explicitly.
+        forward: the algorithm of the result; None if the op is not a convolution.
+        x_gradient: the algorithm of the gradient of ``x``; None if the op is not a convolution.
+        weight_gradient: the algorithm of the gradient of ``weight``; None if the op is not a
+            convolution.
     """
 
     op: str
@@ -39,13 +40,13 @@ class Explanation:
     weight_gradient: Way | None = None
 
     def __str__(self) -> str:
-        ways = {
+        algorithms = {
             "forward": self.forward,
             "gradient of x": self.x_gradient,
             "gradient of weight": self.weight_gradient,
         }
         lines = [f"{self.op} runs on {self.backend}"]
-        lines += [f"  {direction:18}  {way}" for direction, way in ways.items() if way is not None]
+        lines += [f"  {direction:18}  {found}" for direction, found in algorithms.items() if found]
         for backend, reasons in self.refusals.items():
             lines.append(f"  {backend + ' refuses':18}  {'; '.join(reasons)}")
         return "\n".join(lines)
@@ -62,28 +63,29 @@ def explain(op: str | Callable[..., Any], /, *args: Any, **kwargs: Any) -> Expla
 def explain(
     op: nn.Module | str | Callable[..., Any], /, *args: Any, **kwargs: Any
 ) -> Explanation | Report:
-    """Say what the call ``op(*args, **kwargs)`` would run, and why; of an op, run nothing.
+    """Report what the call ``op(*args, **kwargs)`` would run, and why. An op is not executed.
 
     Args:
-        op: a public op or its name: ``vk.conv3x3`` or ``"conv3x3"``. Or a model: then it is said
-            what ``vk.accelerate`` does, or would do, with each of its layers; this package's own
-            run on ops as they are.
-        args: of the call. A model is run on them once, in evaluation mode and without gradients,
-            and left as it was: accelerated where it is not, wholly or in part. Without any, nothing
-            is run.
-        kwargs: of the call. ``backend``, ``precision``, ``vk.use_backend``, autocast and, of an op,
-            whether gradients are recorded count as they do in the call.
+        op: a public op or its name, ``vk.conv3x3`` or ``"conv3x3"``; or a model, for which the
+            report states what ``vk.accelerate`` does, or would do, with each of its layers. Layers
+            of this package run on ops as they are.
+        args: arguments of the call. A model is run on them once, in evaluation mode and without
+            gradients. For this run it is accelerated if no part of it is; afterwards it is in its
+            previous state. Without arguments a model is not run.
+        kwargs: keyword arguments of the call. ``backend``, ``precision``, ``vk.use_backend``,
+            autocast and, for an op, whether gradients are recorded have the same effect as in the
+            call.
 
     Returns:
-        An :class:`Explanation`: the backend, why others refuse, and for a convolution how each
-        direction is computed, by a model of the cost that measures nothing. Of a model, a
-        ``vk.Report``; where it was run, with the ``calls`` of each convolution: backend, shapes,
-        and the same for each direction.
+        For an op an :class:`Explanation`: the backend, the reasons of the others, and for a
+        convolution the algorithm of each direction, selected by a cost model without measuring.
+        For a model a ``vk.Report``; if the model was run, it contains the ``calls`` of each
+        convolution with backend, shapes and algorithms.
 
     Raises:
         TypeError: ``op`` is neither a name, nor a function, nor a model.
-        ValueError: it is not a public op.
-        Exception: whatever the call itself would raise for these arguments.
+        ValueError: ``op`` is not a public op.
+        Exception: any error that the call itself would raise for these arguments.
 
     Example:
         >>> print(vk.explain(vk.conv3x3, x, weight, bias))
@@ -126,8 +128,8 @@ def _name_of(op: object) -> str:
 
 
 def _dry_run(function: Callable[..., Any], args: Any, kwargs: Any) -> None:
-    """Make the call on tensors without memory: all is checked and chosen, nothing computed."""
-    # Half a second of imports, which the package need not cost.
+    """Call ``function`` on fake tensors: all checks and selections run, nothing is computed."""
+    # Imported here, because it takes half a second.
     from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
     given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, FakeTensor)]

@@ -1,12 +1,12 @@
-"""Encoding and decoding of any size within a memory bound, exactly.
+"""Exact encoding and decoding of images of any size within a memory bound.
 
-A network is a chain of steps (``vaekernels.nn.layer_chain``), and what lies between two steps is a
-value. A :class:`Plan` says which values are kept whole; from one kept value to the next the image
-is computed tile by tile, each with the border of pixels that its convolutions read. What stands in
-the way of exact tiles is GroupNorm, whose mean and variance are those of the whole image: for each
-normalisation between two kept values the tiles are run once as far as its input, and their
-statistics are merged in float64. So time is paid for memory: the fewer values are kept, the more
-is computed again. Attention reads its whole input, for a chunk of pixels at a time.
+A network is a chain of steps (``vaekernels.nn.layer_chain``); the tensor between two steps is
+called a value. A :class:`Plan` selects the values that are stored as a whole. From one stored value
+to the next the image is computed tile by tile, each tile with the border of pixels that its
+convolutions read. GroupNorm uses the mean and variance of the whole image: for each normalisation
+between two stored values the tiles are computed once up to its input, and their statistics are
+merged in float64. This trades time for memory: the fewer values are stored, the more is recomputed.
+Attention depends on its whole input and is computed for one chunk of pixels at a time.
 """
 
 from __future__ import annotations

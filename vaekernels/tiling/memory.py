@@ -1,4 +1,4 @@
-"""How many bytes steps hold."""
+"""Estimates of the memory of steps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _BYTES = re.compile(r"\s*(\d+(?:\.\d*)?)\s*([KMGT]?)(i?)B?\s*", re.IGNORECASE)
 
-# docs/convolutions.md, "What stays between calls": the cpu kernels' scratch and freed results.
+# Scratch memory and pooled results of the CPU kernels: docs/convolutions.md, "Memory kept between
+# calls".
 _POOLED_FROM = 1 << 20
 _POOL = 256 << 20
 _SHARED_SCRATCH = 16 << 20
@@ -27,11 +28,11 @@ _FEW_CHANNELS = 16
 
 
 def parse_bytes(value: int | str) -> int:
-    """``"2GiB"``, ``"800 MB"`` or a number as a number of bytes.
+    """Parse an amount of memory such as ``"2GiB"``, ``"800 MB"`` or a number of bytes.
 
     Raises:
         TypeError: ``value`` is neither a string nor an integer.
-        ValueError: it is not a positive amount.
+        ValueError: ``value`` is not a positive amount.
     """
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise TypeError(
@@ -52,7 +53,7 @@ def parse_bytes(value: int | str) -> int:
 
 
 def format_bytes(count: int) -> str:
-    """In GiB or MiB, rounded up, as :func:`parse_bytes` reads it."""
+    """Format bytes in GiB or MiB, rounded up, such that :func:`parse_bytes` can read them."""
     unit, name = (2**30, "GiB") if count >= 2**30 else (2**20, "MiB")
     hundredths = -(-count * 100 // unit)
     return f"{hundredths / 100:.2f}{name}"
@@ -60,15 +61,15 @@ def format_bytes(count: int) -> str:
 
 @dataclass(frozen=True)
 class MemoryModel:
-    """What steps hold on one device in one dtype.
+    """Memory of steps on one device in one dtype.
 
     Attributes:
-        batch: N.
-        itemsize: bytes of a number.
-        fused: whether the cpu kernels run, which materialise neither normalised nor upsampled
-            images, and keep transformed filters.
-        columns: whether a convolution unfolds its input: PyTorch's, for float64 on the CPU.
-        threads: of PyTorch.
+        batch: batch size N.
+        itemsize: bytes of an element.
+        fused: whether the CPU kernels run, which materialise neither normalised nor upsampled
+            images and keep transformed filters.
+        columns: whether convolutions unfold their input, as PyTorch's do for float64 on the CPU.
+        threads: number of PyTorch's threads.
     """
 
     batch: int
@@ -79,7 +80,7 @@ class MemoryModel:
 
     @classmethod
     def of(cls, batch: int, device: str, dtype: torch.dtype) -> MemoryModel:
-        """For ``batch`` images and parameters of ``dtype`` on a type of device."""
+        """The model for ``batch`` images and parameters of ``dtype`` on a type of device."""
         return cls(
             batch=batch,
             itemsize=dtype.itemsize,
@@ -89,15 +90,15 @@ class MemoryModel:
         )
 
     def bytes(self, channels: int, pixels: int) -> int:
-        """Of an image."""
+        """Bytes of a batch of images."""
         return self.batch * channels * pixels * self.itemsize
 
     def normalised(self, channels: int, pixels: int) -> int:
-        """Of an image behind a normalisation, which 16-bit images leave in float32."""
+        """Bytes of normalised images; for 16-bit inputs there is a float32 copy, too."""
         return self.bytes(channels, pixels) * (3 if self.itemsize < 4 else 1)
 
     def filters(self, steps: Sequence[Step]) -> int:
-        """Transformed filters that the steps keep, at most, each with a copy of its weight."""
+        """Upper bound on the transformed filters that are kept, with copies of their weights."""
         return sum(
             self._transformed(conv, step) + conv.weight.numel() * self.itemsize
             for step in steps
@@ -106,7 +107,7 @@ class MemoryModel:
         )
 
     def scratch(self, steps: Sequence[Step]) -> int:
-        """What the kernels work in."""
+        """Scratch memory of the kernels."""
         if not self.fused:
             return 0
         largest = max(
@@ -116,32 +117,32 @@ class MemoryModel:
         return shared + self.threads * _THREAD_SCRATCH
 
     def pooled(self, results: Sequence[int]) -> int:
-        """Freed results that are kept for the next ones, at most.
+        """Upper bound on the freed results that are kept for reuse.
 
-        Those of a size serve each other; while one is written, two others of its size were read.
+        Results of one size share buffers: one is written while at most two others are kept.
         """
         kept = Counter(size for size in results if size >= _POOLED_FROM)
         return min(_POOL, sum(size * min(count, 2) for size, count in kept.items())) * self.fused
 
     def temporaries(self, step: Step, incoming: int, pixels: int, tiled: bool) -> int:
-        """What a step holds beside its state before and after.
+        """Bytes of the temporaries of a step, in addition to the states before and after it.
 
         Args:
             step: the step.
-            incoming: channels of its input.
-            pixels: of its result.
+            incoming: number of channels of its input.
+            pixels: number of pixels of its result.
             tiled: whether the statistics of its normalisation are given.
         """
         source = pixels * step.window.down**2 // step.window.up**2
         held = self.bytes(step.temporary, pixels)
         if step.norm is not None:
-            # The kernels normalise as they read, but to few channels into a tensor; PyTorch takes
-            # two ops for it.
+            # The kernels normalise while reading, except for few output channels, where they
+            # materialise the normalised tensor; PyTorch uses two ops.
             in_place = self.fused and not tiled and step.channels > _FEW_CHANNELS
             tensors = 0 if in_place else 1 if self.fused or tiled else 2
             held += tensors * self.normalised(incoming, source)
         if step.convs and not self.fused:
-            # The image as upsampled or padded, and what PyTorch's convolution makes of it.
+            # The upsampled or padded image, and the buffers of PyTorch's convolution.
             held += self.bytes(incoming, max(source, pixels)) * (10 if self.columns else 2)
             held += self.bytes(step.channels, pixels)
         return held

@@ -1,4 +1,4 @@
-"""Mean and variance of the groups of an image of which one part is seen at a time."""
+"""Mean and variance of the groups of an image that is given tile by tile."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class GroupStatistics:
     """Chan's merge of the statistics of tiles, in float64.
 
     Args:
-        norm: the normalisation that wants them.
+        norm: the normalisation that uses the statistics.
 
     Paper: T. F. Chan, G. H. Golub, R. J. LeVeque, "Algorithms for computing the sample variance",
     The American Statistician 1983.
@@ -22,14 +22,14 @@ class GroupStatistics:
     def __init__(self, norm: nn.GroupNorm) -> None:
         self.norm = norm
         self.count = 0
-        # (N, G), or () before the first tile; squares are those of the distances from the mean.
+        # (N, G), or () before the first tile; squares is the sum of squared deviations.
         self.mean = torch.zeros((), dtype=torch.float64, device=norm.weight.device)
         self.squares = self.mean
 
     def add(self, tile: Tensor) -> None:
-        """Count the pixels of ``tile``, (N, C, h, w)."""
+        """Merge the statistics of ``tile``, (N, C, h, w)."""
         norm = self.norm
-        # The op's own statistics: its pass over a tile is faster than torch.var_mean.
+        # The op returns the statistics; its pass over a tile is faster than torch.var_mean.
         kernel = registry.implementation("group_norm_silu", tile)
         _, mean, rstd = kernel(tile, norm.weight, norm.bias, norm.num_groups, norm.eps, None)
         mean, variance = mean.double(), rstd.double() ** -2 - norm.eps
@@ -41,7 +41,7 @@ class GroupStatistics:
         self.count = total
 
     def affine(self) -> Affine:
-        """The normalisation as a map of each channel of each sample."""
+        """The normalisation as an affine map per channel and sample."""
         norm = self.norm
         rstd = (self.squares / self.count + norm.eps) ** -0.5
         repeats = norm.num_channels // norm.num_groups

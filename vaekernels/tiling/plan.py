@@ -1,4 +1,4 @@
-"""Which values are kept, and how what lies between them is cut: the fastest way that fits."""
+"""The plan of least work within a memory bound: stored values and the tiles between them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _HUGE = 2**36  # bytes
 
 @dataclass(frozen=True)
 class Segment:
-    """The way from one kept value to the next.
+    """The steps from one stored value to the next.
 
     Attributes:
-        first: the kept value that is read: 0 is the input, k the result of step k.
-        last: the kept value that is written.
-        cut: how it is cut.
-        memory: the most bytes that are held on the way.
-        work: multiplications.
+        first: the stored value that is read: 0 is the input, k the result of step k.
+        last: the stored value that is written.
+        cut: the division of the image into tiles or chunks.
+        memory: peak bytes.
+        work: work in multiplications.
     """
 
     first: int
@@ -41,13 +41,12 @@ class Plan:
     """How a network runs on images of one size within a memory bound.
 
     Attributes:
-        segments: in their order.
-        whole: no image is cut, and the kernels keep what they keep between calls.
-        memory: estimate of the most bytes that are held beyond the model and its input:
-            activations, the result, temporaries, transformed filters, scratch and freed results
-            that are kept.
-        work: how often more is computed than without a bound: 1.0 where nothing is done twice.
-        images: how many of the batch run at once; the others follow in turn.
+        segments: the segments in order.
+        whole: whether no image is tiled and the kernels keep their buffers between calls.
+        memory: estimate of the peak bytes beyond the model and its input: activations, the
+            result, temporaries, transformed filters, scratch memory and pooled results.
+        work: work relative to the untiled network; 1.0 if nothing is recomputed.
+        images: number of images that run at once; the rest of the batch follows in turn.
     """
 
     segments: tuple[Segment, ...]
@@ -77,40 +76,40 @@ def make_plan(
     model: MemoryModel,
     max_memory: int,
 ) -> Plan:
-    """The fastest plan within ``max_memory``.
+    """The plan of least work within ``max_memory``.
 
-    As many images run at once as need not be cut. Where one must be, one runs at a time: every pair
-    of values is a segment, in as few parts as fit; the plan is the shortest path through these, by
-    work.
+    As many images run at once as fit without tiling. If a single image does not fit, images are
+    tiled: every pair of values is a candidate segment, with as few tiles as fit, and the plan is
+    the path of least work through these segments.
 
     Args:
-        steps: of the network.
-        channels: of its input.
-        height: of its input.
-        width: of its input.
-        model: what steps hold.
-        max_memory: bytes.
+        steps: the steps of the network.
+        channels: number of channels of the input.
+        height: height of the input.
+        width: width of the input.
+        model: the memory of single steps.
+        max_memory: the bound in bytes.
 
     Raises:
-        ValueError: nothing fits; the error names the least that does.
+        ValueError: no plan fits; the error names the smallest bound that has one.
     """
     costs = Costs(steps, channels, height, width, model)
-    # To find the least bound takes longer the more pixels there are: seconds, then hours.
+    # Finding the smallest bound takes seconds to hours, depending on the number of pixels.
     if costs.result() > max(max_memory, _HUGE):
         raise ValueError(
             f"max_memory must be at least {format_bytes(costs.result())}, the result alone, for an "
             f"input of {height} x {width} pixels and a batch of {model.batch}; "
             f"got {format_bytes(max_memory)}"
         )
-    at_once = [costs, *_in_turn(costs)]
+    at_once = [costs, *_smaller_batches(costs)]
     for some in at_once:
         if (memory := some.whole()) <= max_memory:
-            return Plan(tuple(_uncut(some)), True, memory, 1.0, some.model.batch)
-    # All at once need less than one by one where the results are most of the memory.
-    plans = [_cut_plan(some, max_memory) for some in (at_once[-1], costs)]
+            return Plan(tuple(_untiled(some)), True, memory, 1.0, some.model.batch)
+    # The whole batch needs less memory than single images if the results dominate.
+    plans = [_tiled_plan(some, max_memory) for some in (at_once[-1], costs)]
     found = [plan for plan in plans if plan is not None]
     if not found:
-        least = min(_least(some) for some in (at_once[-1], costs))
+        least = min(_smallest_bound(some) for some in (at_once[-1], costs))
         raise ValueError(
             f"max_memory must be at least {format_bytes(least)} for an input of "
             f"{height} x {width} pixels and a batch of {model.batch}; "
@@ -119,40 +118,40 @@ def make_plan(
     return min(found, key=lambda plan: plan.work)
 
 
-def _in_turn(costs: Costs) -> Iterator[Costs]:
-    """Of half the images at once, of a quarter, and so on to one; all results are held."""
+def _smaller_batches(costs: Costs) -> Iterator[Costs]:
+    """Costs of a half of the batch at once, a quarter, ..., one image; all results are stored."""
     batch = costs.model.batch
     results = costs.result()
     at_once = batch
     while at_once > 1:
         at_once = (at_once + 1) // 2
-        yield costs.of(at_once, results)
+        yield costs.for_batch(at_once, results)
 
 
-def _uncut(costs: Costs) -> list[Segment]:
-    """All steps one by one."""
-    cuts = (next(_cuts(costs, k, k + 1)) for k in range(len(costs.steps)))
+def _untiled(costs: Costs) -> list[Segment]:
+    """One segment per step, without tiles."""
+    cuts = (next(_candidates(costs, k, k + 1)) for k in range(len(costs.steps)))
     return [_segment(costs, k, k + 1, cut) for k, cut in enumerate(cuts)]
 
 
-def _cut_plan(costs: Costs, max_memory: int) -> Plan | None:
-    """The fastest that cuts images; None: nothing fits."""
-    path = _shortest(costs, max_memory)
+def _tiled_plan(costs: Costs, max_memory: int) -> Plan | None:
+    """The plan of least work with tiles, or None if none fits."""
+    path = _cheapest_path(costs, max_memory)
     if path is None:
         return None
-    work = sum(s.work for s in path) / sum(s.work for s in _uncut(costs))
+    work = sum(s.work for s in path) / sum(s.work for s in _untiled(costs))
     memory = max(s.memory for s in path)
     return Plan(tuple(path), False, memory, max(work, 1.0), costs.model.batch)
 
 
-def _shortest(costs: Costs, max_memory: int) -> list[Segment] | None:
-    """The path of least work whose segments all fit; None: there is none."""
+def _cheapest_path(costs: Costs, max_memory: int) -> list[Segment] | None:
+    """The path of least work whose segments all fit, or None."""
     paths: list[tuple[int, list[Segment]] | None] = [(0, [])]
     for end in range(1, len(costs.steps) + 1):
         best = None
         for begin in range(end - 1, -1, -1):
             before = paths[begin]
-            segment = None if before is None else _fitting(costs, begin, end, max_memory)
+            segment = None if before is None else _coarsest_that_fits(costs, begin, end, max_memory)
             if before is None or segment is None:
                 continue
             if best is None or before[0] + segment.work < best[0]:
@@ -161,18 +160,18 @@ def _shortest(costs: Costs, max_memory: int) -> list[Segment] | None:
     return None if paths[-1] is None else paths[-1][1]
 
 
-def _least(costs: Costs) -> int:
-    """The smallest bound that has a plan."""
+def _smallest_bound(costs: Costs) -> int:
+    """The smallest memory bound that has a plan."""
     least = [0]
     for end in range(1, len(costs.steps) + 1):
-        segments = ((k, cut) for k in range(end) for cut in _cuts(costs, k, end))
+        segments = ((k, cut) for k in range(end) for cut in _candidates(costs, k, end))
         least.append(min(max(least[k], costs.memory(k, end, cut)) for k, cut in segments))
     return least[-1]
 
 
-def _fitting(costs: Costs, begin: int, end: int, max_memory: int) -> Segment | None:
-    """The segment in as few parts as fit."""
-    for cut in _cuts(costs, begin, end):
+def _coarsest_that_fits(costs: Costs, begin: int, end: int, max_memory: int) -> Segment | None:
+    """The segment with as few tiles or chunks as fit, or None."""
+    for cut in _candidates(costs, begin, end):
         if costs.memory(begin, end, cut) <= max_memory:
             return _segment(costs, begin, end, cut)
     return None
@@ -182,11 +181,11 @@ def _segment(costs: Costs, begin: int, end: int, cut: Cut) -> Segment:
     return Segment(begin, end, cut, costs.memory(begin, end, cut), costs.work(begin, end, cut))
 
 
-def _cuts(costs: Costs, begin: int, end: int) -> Iterator[Cut]:
-    """Ever finer ones; none where attention lies on the way with other steps."""
+def _candidates(costs: Costs, begin: int, end: int) -> Iterator[Cut]:
+    """Increasingly fine divisions; none for attention together with other steps."""
     if any(step.attend for step in costs.steps[begin:end]):
         if end - begin == 1:
-            yield from _chunks(costs.pixels(begin))
+            yield from _chunk_candidates(costs.pixels(begin))
         return
     height, width = costs.heights[end], costs.widths[end]
     grid = Grid(1, 1)
@@ -197,8 +196,8 @@ def _cuts(costs: Costs, begin: int, end: int) -> Iterator[Cut]:
         yield Cut(grid)
 
 
-def _chunks(pixels: int) -> Iterator[Cut]:
-    """All pixels at once, half of them, a quarter."""
+def _chunk_candidates(pixels: int) -> Iterator[Cut]:
+    """Chunks of all pixels, a half of them, a quarter, and so on."""
     yield Cut(Grid(1, 1), pixels)
     while pixels > _SMALLEST_CHUNK:
         pixels = (pixels + 1) // 2

@@ -1,4 +1,4 @@
-"""Running a plan."""
+"""Execution of a plan."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from vaekernels.nn.layer_chain import Affine, State, Step, run_steps
 from vaekernels.ops._filters import released_after
 from vaekernels.tiling.moments import GroupStatistics
 from vaekernels.tiling.plan import Plan, Segment
-from vaekernels.tiling.tiles import Grid, Span, needed, sizes_after, tiles
+from vaekernels.tiling.tiles import Grid, Span, required_spans, sizes_after, tiles
 
 
 @torch.no_grad()
 def run_plan(plan: Plan, steps: Sequence[Step], x: Tensor) -> Tensor:
-    """The result of ``steps`` for ``x``, as ``plan`` has it; records no graph."""
+    """Run ``steps`` on ``x`` according to ``plan``, without recording a graph."""
     if plan.images == len(x):
         return _run_at_once(plan, steps, x)
     result = None
@@ -26,7 +26,7 @@ def run_plan(plan: Plan, steps: Sequence[Step], x: Tensor) -> Tensor:
         if result is None:
             result = _empty((len(x), *part.shape[1:]), part)
         result[some] = part
-    assert result is not None  # an empty batch runs at once
+    assert result is not None  # an empty batch has plan.images == len(x)
     return result
 
 
@@ -36,7 +36,7 @@ def _run_at_once(plan: Plan, steps: Sequence[Step], x: Tensor) -> Tensor:
     state = State(x)
     for segment in plan.segments:
         part = steps[segment.first : segment.last]
-        # What the kernels keep counts as well; little of it serves the next segment.
+        # Buffers that the kernels keep count as memory, and the next segment reuses few of them.
         with released_after(conv.weight for step in part for conv in step.convs):
             state = _run_segment(segment, part, state)
     return state.x
@@ -65,7 +65,7 @@ def _norm(step: Step) -> torch.nn.GroupNorm:
 
 
 class _Tiles:
-    """A segment, tile by tile."""
+    """Computes a segment tile by tile."""
 
     def __init__(self, steps: Sequence[Step], state: State, grid: Grid) -> None:
         self.steps = steps
@@ -82,59 +82,62 @@ class _Tiles:
         last = self.steps[-1]
         shape = self.state.x.shape[0], last.channels, self.heights[end], self.widths[end]
         x = _empty(shape, self.state.x)
-        skip = self._passed_on()
+        skip = self._unchanged_skip()
         copied = skip is None and last.skip_channels > 0
         if copied:
             skip = _empty((shape[0], last.skip_channels, *shape[2:]), self.state.x)
         for rows, columns in tiles(self.heights[end], self.widths[end], self.grid):
             tile = self._tile(end, rows, columns)
-            _part(x, rows, columns).copy_(tile.x)
+            _crop(x, rows, columns).copy_(tile.x)
             if copied and skip is not None and tile.skip is not None:
-                _part(skip, rows, columns).copy_(tile.skip)
+                _crop(skip, rows, columns).copy_(tile.skip)
         return State(x, skip)
 
     def _statistics(self, index: int, step: Step) -> Affine:
-        """Of the input of a step."""
+        """The normalisation of a step, with the statistics of its whole input."""
         statistics = GroupStatistics(_norm(step))
         for rows, columns in tiles(self.heights[index], self.widths[index], self.grid):
             statistics.add(self._tile(index, rows, columns).x)
         return statistics.affine()
 
-    def _passed_on(self) -> Tensor | None:
-        """The kept tensor that is still the skip after the last step."""
+    def _unchanged_skip(self) -> Tensor | None:
+        """The stored tensor, if it is the skip after the last step, too."""
         if not all(step.skip_channels for step in self.steps):
             return None
         return self.state.x if self.state.skip is None else self.state.skip
 
     def _tile(self, end: int, rows: Span, columns: Span) -> State:
-        """A part of value ``end``, from the kept one."""
+        """A tile of value ``end``, computed from the stored value."""
         steps = self.steps[:end]
         spans = [
-            needed(steps, self.heights[:end], rows),
-            needed(steps, self.widths[:end], columns),
+            required_spans(steps, self.heights[:end], rows),
+            required_spans(steps, self.widths[:end], columns),
         ]
-        state = _parts(self.state, *(along[0] for along in spans))
+        state = _crop_state(self.state, *(along[0] for along in spans))
         for index, (step, affine) in enumerate(zip(steps, self.affines, strict=False)):
             state = step.run(state, affine)
-            # Pixels whose neighbours lie outside the tile are wrong, and not needed.
-            state = _parts(
+            # Pixels at the border lack neighbours outside the tile; they are cropped.
+            state = _crop_state(
                 state,
-                *(_within(step.window.origin(a[index].first), a[index + 1]) for a in spans),
+                *(
+                    _relative(step.window.output_origin(a[index].first), a[index + 1])
+                    for a in spans
+                ),
             )
         return state
 
 
-def _within(origin: int, span: Span) -> Span:
+def _relative(origin: int, span: Span) -> Span:
     return Span(span.first - origin, span.last - origin)
 
 
-def _part(image: Tensor, rows: Span, columns: Span) -> Tensor:
+def _crop(image: Tensor, rows: Span, columns: Span) -> Tensor:
     return image[:, :, rows.first : rows.last, columns.first : columns.last]
 
 
-def _parts(state: State, rows: Span, columns: Span) -> State:
-    skip = None if state.skip is None else _part(state.skip, rows, columns)
-    return State(_part(state.x, rows, columns), skip)
+def _crop_state(state: State, rows: Span, columns: Span) -> State:
+    skip = None if state.skip is None else _crop(state.skip, rows, columns)
+    return State(_crop(state.x, rows, columns), skip)
 
 
 def _empty(shape: tuple[int, ...], like: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where tiles lie: which pixels of an earlier value a tile of a later one needs."""
+"""Positions of tiles, and the pixels of an earlier value that a tile of a later one needs."""
 
 from __future__ import annotations
 
@@ -9,56 +9,56 @@ from vaekernels.nn.layer_chain import Step
 
 
 class Span(NamedTuple):
-    """Rows, or columns, from ``first`` to ``last`` (exclusive)."""
+    """A range of rows or columns from ``first`` to ``last`` (exclusive)."""
 
     first: int
     last: int
 
 
 class Grid(NamedTuple):
-    """How often an image is cut in each direction."""
+    """Number of tiles in each direction."""
 
     rows: int
     columns: int
 
     def finer(self, height: int, width: int) -> Grid:
-        """Twice the tiles: the longer side of a tile is halved."""
+        """The grid with twice as many tiles, where the longer side of a tile is halved."""
         if height * self.columns >= width * self.rows:
             return Grid(2 * self.rows, self.columns)
         return Grid(self.rows, 2 * self.columns)
 
 
 def spans_of(size: int, count: int) -> list[Span]:
-    """``size`` in at most ``count`` spans of equal length, the last one shorter."""
+    """Divide ``size`` into at most ``count`` spans of equal length; the last may be shorter."""
     length = -(-size // count)
     return [Span(first, min(first + length, size)) for first in range(0, size, length)]
 
 
 def tiles(height: int, width: int, grid: Grid) -> Iterator[tuple[Span, Span]]:
-    """Rows and columns of every tile of an image."""
+    """The rows and columns of every tile of an image."""
     columns = spans_of(width, grid.columns)
     for rows in spans_of(height, grid.rows):
         for span in columns:
             yield rows, span
 
 
-def needed(steps: Sequence[Step], sizes: Sequence[int], span: Span) -> list[Span]:
-    """What ``span`` of the last value needs of each value before it, and ``span`` itself.
+def required_spans(steps: Sequence[Step], sizes: Sequence[int], span: Span) -> list[Span]:
+    """The spans of all values that ``span`` of the last value depends on, ``span`` included.
 
     Args:
-        steps: that lead from the first value to the last.
-        sizes: of the input of each step, in the direction of ``span``.
-        span: of the last value.
+        steps: the steps from the first value to the last.
+        sizes: size of the input of each step, in the direction of ``span``.
+        span: span of the last value.
     """
     spans = [span]
     for step, size in zip(reversed(steps), reversed(sizes), strict=True):
-        spans.append(Span(*step.window.needs(*spans[-1], size)))
+        spans.append(Span(*step.window.required_rows(*spans[-1], size)))
     return spans[::-1]
 
 
 def sizes_after(steps: Sequence[Step], size: int) -> list[int]:
-    """Of each value that ``size`` rows of the first lead to, the first included."""
+    """The number of rows of every value, for ``size`` rows of the first one."""
     sizes = [size]
     for step in steps:
-        sizes.append(step.window.size(sizes[-1]))
+        sizes.append(step.window.output_size(sizes[-1]))
     return sizes

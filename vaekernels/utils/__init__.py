@@ -1,1 +1,1 @@
-"""Helpers that know nothing of VAEs: files, limits, nested structures, pictures."""
+"""General helpers: atomic files, limits, nested structures, image grids, plots."""

@@ -1,4 +1,4 @@
-"""Files that are either complete or absent, whatever happens while they are written."""
+"""Atomic file writes."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeGuard
 
-# What a write to an open file raises, without the file's name, when the disk is the cause.
+# Errors of the disk, which a write to an open file raises without a file name.
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Write ``path`` through a temporary file in the same folder, renamed when it is complete.
+    """Write ``path`` through a temporary file in the same folder, which is renamed when complete.
 
-    The file and its folder are flushed to the disk before the block is left, so that after a
-    crash ``path`` holds the old content or the new one, never a part. On an error, Ctrl-C
-    included, the temporary file is removed and ``path`` is untouched.
+    The file and its folder are flushed to disk when the block ends, so that after a crash ``path``
+    has either the old content or the new one. On an error, KeyboardInterrupt included, the
+    temporary file is removed and ``path`` is unchanged.
 
     Args:
         path: the file to write or replace; its folder must exist.
@@ -39,7 +39,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        # Not tempfile.mkstemp: its files are readable by their owner alone.
+        # Not tempfile.mkstemp, whose files are readable only by their owner.
         with open(temporary, "xb") as file:
             yield file
             file.flush()
@@ -48,14 +48,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if _is_ours(error, temporary):
+        if _is_write_error(error, temporary):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     _flush_folder(path.parent)
 
 
-def _is_ours(error: BaseException, temporary: Path) -> TypeGuard[OSError]:
-    """Whether the disk refused the write, and not something else that the caller's block did."""
+def _is_write_error(error: BaseException, temporary: Path) -> TypeGuard[OSError]:
+    """Whether writing the temporary file failed, and not other code of the caller's block."""
     if not isinstance(error, OSError):
         return False
     if error.filename is None:
@@ -64,7 +64,7 @@ def _is_ours(error: BaseException, temporary: Path) -> TypeGuard[OSError]:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make the rename itself survive a power failure."""
+    """Flush the rename to disk."""
     if os.name == "nt":  # Windows cannot open a folder.
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Grids of images as PNG files, with Pillow alone."""
+"""Grids of images as PNG files."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch import Tensor
 from vaekernels.utils.atomic_file import atomic_write
 
 _PADDING = 2
-# A digit of 28 pixels is a speck on a screen: small images are enlarged to about this.
+# Smaller images, such as digits of 28 pixels, are enlarged to about this size.
 _SMALLEST_SIDE = 64
 
 
 def grid(images: Tensor, columns: int) -> Image.Image:
-    """``images`` row by row, small ones enlarged without smoothing.
+    """Arrange ``images`` row by row; small ones are enlarged without smoothing.
 
     Args:
         images: (N, C, H, W) with 1, 3 or 4 channels: uint8, or floating, clipped to [0, 1].
-        columns: images in a row.
+        columns: number of images in a row.
 
     Raises:
-        ValueError: no image, another shape, or ``columns`` below 1.
+        ValueError: ``images`` is empty or has another shape, or ``columns`` is below 1.
     """
     if images.ndim != 4 or images.shape[1] not in (1, 3, 4) or 0 in images.shape:
         raise ValueError(
@@ -48,13 +48,13 @@ def grid(images: Tensor, columns: int) -> Image.Image:
     return Image.fromarray(array[:, :, 0] if channels == 1 else array)
 
 
-def over_each_other(above: Tensor, below: Tensor, columns: int) -> Tensor:
-    """Rows of ``above`` and ``below`` in turn, for :func:`grid` with the same ``columns``.
+def stack_rows(above: Tensor, below: Tensor, columns: int) -> Tensor:
+    """Alternate rows of ``above`` and ``below``, for :func:`grid` with the same ``columns``.
 
     Args:
         above: (N, C, H, W).
-        below: in the shape of ``above``: each image comes under that of ``above``.
-        columns: images in a row; the last rows are filled up with white.
+        below: the images that are placed below those of ``above``, with the same shape.
+        columns: number of images in a row; the last rows are filled up with white images.
     """
     missing = -len(above) % columns
     rows = []
@@ -65,7 +65,7 @@ def over_each_other(above: Tensor, below: Tensor, columns: int) -> Tensor:
 
 
 def to_bytes(images: Tensor) -> Tensor:
-    """``images`` on the CPU as uint8; floating ones are clipped to [0, 1]."""
+    """Convert ``images`` to uint8 on the CPU; floating ones are clipped to [0, 1]."""
     images = images.detach().cpu()
     if images.dtype == torch.uint8:
         return images
@@ -73,6 +73,6 @@ def to_bytes(images: Tensor) -> Tensor:
 
 
 def save_png(image: Image.Image, path: str | Path) -> None:
-    """Write ``path`` in one piece, or leave what was there."""
+    """Write ``image`` to ``path`` atomically."""
     with atomic_write(path) as file:
         image.save(file, format="PNG")

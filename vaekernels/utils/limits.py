@@ -1,4 +1,4 @@
-"""What is too large is refused before memory is taken, and files before they are parsed."""
+"""Limits that are checked before memory is allocated or files are parsed."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 
 import torch
 
-# Sizes and counts are passed to PyTorch as 64-bit numbers and multiplied there.
+# Sizes and counts are passed to PyTorch and multiplied there as 64-bit integers.
 LARGEST_SIZE = 2**31 - 1
-# Numbers of a step are float32.
+# Scalars of a training step are float32.
 LARGEST_FLOAT = torch.finfo(torch.float32).max
-# Levels of a model, and blocks in one: making more takes minutes.
+# Levels of a model, and blocks of a level; constructing more takes minutes.
 MOST_LAYERS = 1000
 # A configuration is a few kB; a list of a million entries is not one.
 _LARGEST_JSON = 2**20
 
 
 def check_room(what: str, needed: int, device: torch.device | str = "cpu") -> None:
-    """``needed`` bytes are not more than all the memory of ``device``.
+    """Check that ``needed`` bytes do not exceed the total memory of ``device``.
 
     Raises:
-        ValueError: they are; the message begins with ``what``.
+        ValueError: they do; the message begins with ``what``.
     """
     total = _memory(torch.device(device))
     if total is not None and needed > total:
@@ -43,11 +43,11 @@ def _memory(device: torch.device) -> int | None:
 
 
 def read_json_object(path: Path, *, otherwise: str = "expected JSON") -> dict[str, Any]:
-    """The JSON object in a file.
+    """Read a JSON object from a file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is too large, nested too deep, or no JSON object; the error names it.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is too large, nested too deeply, or not a JSON object.
     """
     size = path.stat().st_size
     if size > _LARGEST_JSON:
@@ -61,10 +61,10 @@ def read_json_object(path: Path, *, otherwise: str = "expected JSON") -> dict[st
 
 
 def parse_json(source: str, content: str | bytes, otherwise: str = "expected JSON") -> Any:
-    """``content``, which came from ``source``; an error says ``otherwise``.
+    """Parse ``content``; errors begin with ``source`` and ``otherwise``.
 
     Raises:
-        ValueError: it is not JSON, nested too deep, or has a number of too many digits.
+        ValueError: the content is not JSON, nested too deeply, or has a number of too many digits.
     """
     try:
         return json.loads(content)

@@ -16,17 +16,17 @@ from vaekernels.utils.atomic_file import atomic_write
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# t-SNE takes seconds for this many points and minutes for ten times as many.
+# t-SNE takes seconds for this many points, and minutes for ten times as many.
 _MAP_POINTS = 1000
 
 
 def training_curve(history: Sequence[dict[str, float]]) -> Figure:
-    """ELBO of training and held-out images over the epochs, and the KL's part in it.
+    """Plot ELBO and KL of training and held-out images over the epochs.
 
-    The epoch with the best held-out ELBO is marked by a ring, and named.
+    The epoch with the best held-out ELBO is marked by a ring and named in the legend.
 
     Args:
-        history: the records of ``metrics.jsonl``, one for each epoch.
+        history: the records of ``metrics.jsonl``, one per epoch.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
@@ -61,25 +61,25 @@ def training_curve(history: Sequence[dict[str, float]]) -> Figure:
 
 
 def best_epoch(history: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The record with the largest held-out ELBO, the first of equal ones."""
+    """The first record with the largest held-out ELBO."""
     return max(history, key=lambda record: record["heldout_elbo"])
 
 
 def latent_map(latents: Tensor, labels: Tensor | None = None, seed: int = 0) -> Figure:
-    """Latents as points in the plane, coloured by label.
+    """Plot latents as points in the plane, coloured by label.
 
-    Two dims are drawn as they are. More are embedded by t-SNE where scikit-learn is installed,
-    else projected to their two principal components; the title says which. Of more than 1,000
-    points a random 1,000 are drawn.
+    Two latent dims are plotted directly. More are embedded by t-SNE if scikit-learn is installed,
+    and otherwise projected to their two principal components; the title names the method. From
+    more than 1,000 points a random subset of 1,000 is plotted.
 
     Args:
-        latents: (N, ...), one row for each image; further dims are flattened.
+        latents: (N, ...), one row per image; further dims are flattened.
         labels: (N,) integers, or None.
-        seed: of the choice of points and of the embedding.
+        seed: seed of the subset and of the embedding.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
-        ValueError: fewer than two latent dims or three points, or ``labels`` do not fit.
+        ValueError: fewer than two latent dims or three points, or ``labels`` has another shape.
     """
     latents = latents.detach().float().cpu().flatten(1)
     if len(latents) < 3 or latents.shape[1] < 2:
@@ -107,17 +107,17 @@ def latent_map(latents: Tensor, labels: Tensor | None = None, seed: int = 0) -> 
 
     classes = labels.unique().tolist()
     colours = colormaps["tab10" if len(classes) <= 10 else "turbo"]
-    for place, label in enumerate(classes):
-        mine = points[labels == label]
-        colour = colours(place if len(classes) <= 10 else place / (len(classes) - 1))
-        axes.scatter(mine[:, 0], mine[:, 1], s=6, color=colour, label=str(label))
+    for index, label in enumerate(classes):
+        selected = points[labels == label]
+        colour = colours(index if len(classes) <= 10 else index / (len(classes) - 1))
+        axes.scatter(selected[:, 0], selected[:, 1], s=6, color=colour, label=str(label))
     if len(classes) <= 20:
         axes.legend(markerscale=3, title="label", loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write ``path`` as PNG in one piece, or leave what was there."""
+    """Write ``figure`` to ``path`` as PNG, atomically."""
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=120)
 
@@ -127,7 +127,7 @@ def _to_plane(latents: Tensor, seed: int) -> tuple[Tensor, str]:
         return latents, "the two latent dims"
     if importlib.util.find_spec("sklearn") is not None:
         manifold = importlib.import_module("sklearn.manifold")
-        # A neighbourhood must be smaller than the number of points.
+        # The perplexity must be smaller than the number of points.
         perplexity = min(30.0, (len(latents) - 1) / 3)
         embedding = manifold.TSNE(perplexity=perplexity, init="pca", random_state=seed)
         embedded = torch.from_numpy(embedding.fit_transform(latents.numpy()))

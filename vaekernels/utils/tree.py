@@ -1,4 +1,4 @@
-"""Results that hold tensors: in tuples, lists, mappings and dataclasses, nested."""
+"""Tensors in nested tuples, lists, mappings and dataclasses."""
 
 from __future__ import annotations
 
@@ -10,45 +10,45 @@ from typing import Any
 from torch import Tensor
 
 
-def tensors_of(value: Any, place: str = "") -> Iterator[tuple[str, Tensor]]:
-    """The tensors in ``value``, each with its place: ``"sample"``, ``"0.mean"``; "" for itself."""
+def tensors_of(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors in ``value`` with their paths: ``"sample"``, ``"0.mean"``, or "" for itself."""
     if isinstance(value, Tensor):
-        yield place, value
+        yield path, value
     for name, item in _items(value) or ():
-        yield from tensors_of(item, f"{place}.{name}" if place else name)
+        yield from tensors_of(item, f"{path}.{name}" if path else name)
 
 
 def map_tensors(
     value: Any,
     change: Callable[[str, Tensor], Tensor],
-    other: Callable[[Any], Any] = lambda value: value,
-    place: str = "",
+    convert_leaf: Callable[[Any], Any] = lambda value: value,
+    path: str = "",
 ) -> Any:
-    """A copy of ``value`` with changed tensors.
+    """Copy ``value`` with ``change`` applied to its tensors.
 
     Args:
-        value: what holds them.
-        change: of a place, as in :func:`tensors_of`, and the tensor there.
-        other: of what holds nothing that is known; as it is by default.
-        place: of ``value``.
+        value: a tensor or a nested container.
+        change: maps the path of a tensor, as in :func:`tensors_of`, and the tensor to a tensor.
+        convert_leaf: maps objects that are neither tensors nor containers; the identity by default.
+        path: path of ``value``.
     """
     if isinstance(value, Tensor):
-        return change(place, value)
+        return change(path, value)
     items = _items(value)
     if items is None:
-        return other(value)
+        return convert_leaf(value)
     return _with_items(
         value,
         [
-            map_tensors(item, change, other, f"{place}.{name}" if place else name)
+            map_tensors(item, change, convert_leaf, f"{path}.{name}" if path else name)
             for name, item in items
         ],
     )
 
 
 def _items(value: Any) -> list[tuple[str, Any]] | None:
-    """What ``value`` holds, by name; None where it is no container."""
-    # diffusers' outputs are dataclasses, and dicts of those fields that are not None.
+    """The names and items of a container, or None for other objects."""
+    # diffusers' outputs are dataclasses, and also dicts of the fields that are not None.
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
     if isinstance(value, Mapping):
@@ -60,7 +60,7 @@ def _items(value: Any) -> list[tuple[str, Any]] | None:
 
 
 def _with_items(value: Any, items: Sequence[Any]) -> Any:
-    """A copy of the container ``value`` that holds ``items``."""
+    """Copy the container ``value`` with ``items`` in place of its items."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = zip(dataclasses.fields(value), items, strict=True)
         return dataclasses.replace(value, **{f.name: item for f, item in fields if f.init})

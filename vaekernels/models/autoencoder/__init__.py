@@ -1,1 +1,1 @@
-"""The autoencoders of latent diffusion, and their tiny versions."""
+"""The autoencoders of latent diffusion and of TAESD."""

@@ -1,4 +1,4 @@
-"""What the image autoencoders share: checks, scaled latents, memory bounds."""
+"""Base class of the image autoencoders: input checks and memory bounds."""
 
 from __future__ import annotations
 
@@ -13,36 +13,41 @@ from vaekernels.models.config_base import Config
 from vaekernels.models.image_range import check_range
 from vaekernels.models.pretrained import PretrainedModel
 from vaekernels.nn.expected_layers import is_conv1x1
-from vaekernels.nn.layer_chain import Chain, Step, first_changed, is_chain, pixel_step, run_steps
+from vaekernels.nn.layer_chain import (
+    Chain,
+    Step,
+    first_modified,
+    is_unmodified_chain,
+    pointwise_step,
+    run_steps,
+)
 from vaekernels.runtime.nonfinite_policy import checked_choice, guarded_images, warn_if_slow
 from vaekernels.tiling import MemoryModel, Plan, make_plan, parse_bytes, run_plan
 
-# Pixels of a call of one megapixel; float32 activations of its decoder fill gigabytes.
+# Pixels of a batch; at one megapixel the decoder's activations take gigabytes in float32.
 _LARGE = 1024 * 1024
 _IMAGE_RANGE = (-1.0, 1.0)
 
 
 class Autoencoder(PretrainedModel):
-    """An autoencoder of images in [-1, 1] whose halves are chains of steps.
+    """An autoencoder of images in [-1, 1] whose encoder and decoder are chains of steps.
 
-    Subclasses say what the chains are, and what is done with their results. Layers that were
-    changed, by hooks, another ``forward`` or attribute, or by another module in their place, are
-    called as PyTorch calls them; ``max_memory`` is then refused.
+    Layers that were modified (hooks, another ``forward`` or attribute, another module in their
+    place) are called as modules; ``max_memory`` then raises an error.
 
     Attributes:
-        check_range: whether :meth:`encode` checks that images are in [-1, 1], by one pass over
-            them; on a GPU that waits for the image. A NaN comes out as NaN, and hides no other
-            value; ``encode_scaled``, whose latents are made to be kept, refuses it. Set it to False
-            where images are known to fit. The replays of :func:`vk.graph` do not check.
-        on_nonfinite: what happens where a result of encoding or decoding in float16 or bfloat16
-            is not finite. None, the default: nothing, and nothing is checked. ``"raise"``: a
-            ``vk.NonFiniteError``. ``"retry_fp32"``: it is computed again in float32, with copies
-            of the weights and without autocast, and rounded; with a warning, once. The check is
-            one pass over the result, at the end, and on a GPU waits for it; the replays of
-            :func:`vk.graph` do not check.
+        check_range: whether :meth:`encode` checks that images are in [-1, 1], in one pass that
+            synchronises with a GPU. NaN propagates to the result, and the other values are checked
+            all the same; ``encode_scaled`` raises an error for NaN. Set it to False if all images
+            are known to be in range. Replays of :func:`vk.graph` do not check.
+        on_nonfinite: the action if a result of encoding or decoding in float16 or bfloat16 is not
+            finite. None (default): no check. ``"raise"``: raise ``vk.NonFiniteError``.
+            ``"retry_fp32"``: repeat the call in float32, with copies of the weights and without
+            autocast, round the result, and warn once. The check is one pass over the result and
+            synchronises with a GPU. Replays of :func:`vk.graph` do not check.
     """
 
-    # diffusers' names; the first is written.
+    # diffusers' file names; save_pretrained writes the first.
     weights_names = (
         "diffusion_pytorch_model.safetensors",
         "diffusion_pytorch_model.fp16.safetensors",
@@ -65,46 +70,46 @@ class Autoencoder(PretrainedModel):
         self._on_nonfinite = checked_choice(type(self).__name__, choice)
 
     def encoding_layers(self) -> list[nn.Module]:
-        """From an image to what the encoder gives: chains, and convolutions of single pixels."""
+        """The layers from an image to the encoder's result: chains and 1x1 convolutions."""
         raise NotImplementedError
 
     def decoding_layers(self) -> list[nn.Module]:
-        """From latents to an image; likewise."""
+        """The layers from latents to an image: chains and 1x1 convolutions."""
         raise NotImplementedError
 
     @property
     def downscaling(self) -> int:
-        """Pixels of an image for one of its latents, in each direction."""
+        """The height of an image divided by the height of its latents."""
         raise NotImplementedError
 
     @property
     def image_channels(self) -> int:
-        """Of an image that is encoded."""
+        """Number of channels of the images that are encoded."""
         raise NotImplementedError
 
     @property
     def latent_channels(self) -> int:
-        """Of the latents that are decoded."""
+        """Number of channels of the latents that are decoded."""
         raise NotImplementedError
 
     def plan_encode(self, shape: Sequence[int], max_memory: int | str) -> Plan:
-        """How ``encode`` would run on images of this shape within ``max_memory``.
+        """The plan with which ``encode`` runs on images of this shape within ``max_memory``.
 
         Args:
-            shape: (B, C, H, W) of the images.
-            max_memory: bytes, or as ``"2GiB"``.
+            shape: (B, C, H, W), the shape of the images.
+            max_memory: number of bytes, or a string such as ``"2GiB"``.
 
         Returns:
-            A :class:`Plan`: its estimate of the memory, how often more is computed, what is cut.
+            A :class:`Plan` with estimates of memory and work, and the tiles.
 
         Raises:
-            ValueError: nothing fits, and the error names the least that does; or a layer was
-                changed, and the error names it.
+            ValueError: no plan fits (the error names the smallest bound that has one), or a layer
+                was modified (the error names it).
         """
         return self._plan(self.encoding_layers(), shape, self.image_channels, max_memory)
 
     def plan_decode(self, shape: Sequence[int], max_memory: int | str) -> Plan:
-        """How ``decode`` would run on latents of this shape; as :meth:`plan_encode`."""
+        """The plan with which ``decode`` runs on latents of this shape; see :meth:`plan_encode`."""
         return self._plan(self.decoding_layers(), shape, self.latent_channels, max_memory)
 
     def _plan(
@@ -117,12 +122,12 @@ class Autoencoder(PretrainedModel):
             )
         batch, _, height, width = shape
         model = MemoryModel.of(batch, self.device.type, self.dtype)
-        changed = _first_changed(layers)
+        changed = _first_modified(layers)
         if changed is not None:
             name = next((name for name, module in self.named_modules() if module is changed), None)
             what = name or f"torch.nn.functional's function of {type(changed).__name__}"
             raise ValueError(
-                f"{type(self).__name__}: max_memory needs layers that run in parts of an image; "
+                f"{type(self).__name__}: max_memory requires layers that can be tiled; "
                 f"{what} was changed (hooks, a forward, an attribute, another module in its place) "
                 "and runs on whole images: call without max_memory"
             )
@@ -135,7 +140,7 @@ class Autoencoder(PretrainedModel):
         return self._run("encode", self.encoding_layers(), x, x.shape, max_memory)
 
     def _refuse_nan(self, x: Tensor) -> None:
-        """For latents that are kept: no image of ``x`` has a NaN."""
+        """Raise an error if an image has a NaN, or a value outside of the range."""
         self._check("x", x, self.image_channels, least=self.downscaling)
         if self.check_range:
             check_range(type(self).__name__, "x", x, _IMAGE_RANGE)
@@ -162,10 +167,10 @@ class Autoencoder(PretrainedModel):
 
         def call(x: Tensor) -> Tensor:
             if max_memory is not None:
-                # Of the dtype that is computed in.
+                # Planned here, because a retry has another dtype.
                 plan = self._plan(layers, x.shape, x.shape[1], max_memory)
                 return run_plan(plan, _steps(layers), x)
-            if _first_changed(layers) is None:
+            if _first_modified(layers) is None:
                 return run_steps(_steps(layers), x)
             for layer in layers:
                 x = layer(x)
@@ -181,7 +186,7 @@ class Autoencoder(PretrainedModel):
             _warn_about_graph(type(self).__name__, method)
 
     def _check(self, name: str, tensor: Tensor, channels: int, *, least: int) -> None:
-        """``tensor`` is (B, channels, H, W), in the dtype and on the device of the parameters."""
+        """Check shape, dtype and device of a (B, channels, H, W) tensor."""
         owner = type(self).__name__
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{owner}: {name} must be a tensor; got {type(tensor).__name__}")
@@ -220,26 +225,28 @@ class Autoencoder(PretrainedModel):
         return next(self.parameters()).dtype
 
 
-def _first_changed(layers: list[nn.Module]) -> nn.Module | None:
-    """The first layer, of these or inside of them, that must be called."""
-    return first_changed((x, is_chain if isinstance(x, Chain) else is_conv1x1) for x in layers)
+def _first_modified(layers: list[nn.Module]) -> nn.Module | None:
+    """The first modified layer, also inside of chains, or None."""
+    return first_modified(
+        (x, is_unmodified_chain if isinstance(x, Chain) else is_conv1x1) for x in layers
+    )
 
 
 def _steps(layers: list[nn.Module]) -> list[Step]:
-    """The steps of layers that are unchanged."""
+    """The steps of unmodified layers."""
     found: list[Step] = []
     for layer in layers:
         if isinstance(layer, Chain):
             found += layer.steps()
         elif isinstance(layer, nn.Conv2d):
             work = layer.in_channels * layer.out_channels
-            found.append(pixel_step(layer, layer.out_channels, work))
+            found.append(pointwise_step(layer, layer.out_channels, work))
     return found
 
 
 @functools.cache
 def _warn_about_graph(model: str, method: str) -> None:
-    """Once for each model and method."""
+    """Warn once per model class and method."""
     warnings.warn(
         f"{model}.{method} of a large image records a graph for backward, which holds every "
         "activation: call it under torch.no_grad(), give max_memory=, or use reconstruct(); in "

@@ -15,32 +15,31 @@ _DOWN, _UP = "DownEncoderBlock2D", "UpDecoderBlock2D"
 class AutoencoderKLConfig(Config):
     """Architecture and latent statistics of a :class:`vk.models.AutoencoderKL`.
 
-    Lists are accepted for tuples. Fields that diffusers has and that have one value here may be
-    given with that value.
+    Lists are accepted for tuples. Some fields of diffusers have a single supported value.
 
     Attributes:
-        in_channels: of the images that are encoded.
-        out_channels: of the images that are decoded.
-        down_block_types: one per level, all ``"DownEncoderBlock2D"``; () stands for these.
-        up_block_types: one per level, all ``"UpDecoderBlock2D"``; () stands for these.
+        in_channels: channels of the images that are encoded.
+        out_channels: channels of the images that are decoded.
+        down_block_types: one per level, all ``"DownEncoderBlock2D"``; () for the default.
+        up_block_types: one per level, all ``"UpDecoderBlock2D"``; () for the default.
         block_out_channels: channels of each level; every level but the last halves the image.
         layers_per_block: residual blocks of a level of the encoder; the decoder has one more.
         act_fn: ``"silu"``.
-        latent_channels: of the latents.
-        norm_num_groups: of every normalisation; divides all of ``block_out_channels``.
-        sample_size: height and width of the images of the training.
-        scaling_factor: what latents are multiplied with for a diffusion model.
-        shift_factor: what is subtracted from them before; None: nothing.
+        latent_channels: channels of the latents.
+        norm_num_groups: groups of every normalisation; divides all of ``block_out_channels``.
+        sample_size: height and width of the training images.
+        scaling_factor: factor of the latents for a diffusion model.
+        shift_factor: value that is subtracted from the latents before scaling, or None.
         latents_mean: (latent_channels,), subtracted instead of ``shift_factor``; or None.
-        latents_std: (latent_channels,), by which they are divided as well; or None.
-        force_upcast: whether float16 is known to overflow; kept for diffusers, not read here.
+        latents_std: (latent_channels,), by which the latents are divided as well; or None.
+        force_upcast: whether float16 is known to overflow; stored for diffusers, unused here.
         use_quant_conv: whether there is a 1x1 convolution after the encoder.
         use_post_quant_conv: whether there is one before the decoder.
         mid_block_add_attention: whether there is attention at the smallest size.
 
     Raises:
-        TypeError: a field has the wrong kind.
-        ValueError: a field has a value that is not possible.
+        TypeError: a field has the wrong type.
+        ValueError: a field has an unsupported value.
 
     Example:
         >>> AutoencoderKLConfig.preset("flux")
@@ -153,33 +152,32 @@ _PRESETS: dict[str, dict[str, Any]] = {
 class AutoencoderTinyConfig(Config):
     """Architecture of a :class:`vk.models.AutoencoderTiny`.
 
-    Lists are accepted for tuples. Fields that diffusers has and that have one value here may be
-    given with that value.
+    Lists are accepted for tuples. Some fields of diffusers have a single supported value.
 
     Attributes:
-        in_channels: of the images that are encoded.
-        out_channels: of the images that are decoded.
-        encoder_block_out_channels: channels of each level, all the same: a level's first
-            convolution takes as many as it gives.
-        decoder_block_out_channels: the same for the decoder.
+        in_channels: channels of the images that are encoded.
+        out_channels: channels of the images that are decoded.
+        encoder_block_out_channels: channels of each level of the encoder, all equal, because
+            the first convolution of a level keeps their number.
+        decoder_block_out_channels: channels of each level of the decoder, all equal.
         act_fn: ``"relu"``.
         upsample_fn: ``"nearest"``.
-        latent_channels: of the latents.
+        latent_channels: channels of the latents.
         upsampling_scaling_factor: 2.
         num_encoder_blocks: blocks of each level of the encoder.
         num_decoder_blocks: blocks of each level of the decoder.
-        latent_magnitude: latents lie mostly within plus and minus this.
-        latent_shift: where zero comes to lie in [0, 1] when latents are stored as such.
-        force_upcast: kept for diffusers, not read here.
-        scaling_factor: what latents are multiplied with for a diffusion model.
-        shift_factor: what is subtracted from them before.
-        block_out_channels: diffusers' copy of ``decoder_block_out_channels``; not read.
+        latent_magnitude: typical largest magnitude of the latents.
+        latent_shift: value in [0, 1] to which ``scale_latents`` maps zero.
+        force_upcast: stored for diffusers, unused here.
+        scaling_factor: factor of the latents for a diffusion model.
+        shift_factor: value that is subtracted from the latents before scaling.
+        block_out_channels: diffusers' copy of ``decoder_block_out_channels``; ignored.
         pooled_bottleneck: whether the blocks of the smallest size have the pooled branch of
-            TAEF2; diffusers does not know it.
+            TAEF2; not a field of diffusers.
 
     Raises:
-        TypeError: a field has the wrong kind.
-        ValueError: a field has a value that is not possible.
+        TypeError: a field has the wrong type.
+        ValueError: a field has an unsupported value.
     """
 
     in_channels: int = 3
@@ -222,7 +220,7 @@ class AutoencoderTinyConfig(Config):
             self._number(name, getattr(self, name))
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON's types; without those that diffusers lacks where they are default."""
+        """The fields as JSON types; ``pooled_bottleneck``, not in diffusers, only if it is set."""
         values = super().to_dict()
         if not self.pooled_bottleneck:
             del values["pooled_bottleneck"]

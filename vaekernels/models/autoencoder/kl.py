@@ -27,12 +27,12 @@ class AutoencoderKL(Autoencoder):
         q(z \mid x) = \mathcal N(z;\ \mu(x), \mathrm{diag}\, e^{\ell(x)}), \qquad
         \hat x = \mathrm{decoder}(z)
 
-    Parameters, state dict and results are those of diffusers' class of this name, on this
-    package's ops. Images are (B, C, H, W) in [-1, 1], of any size; latents (B, L, H / 8, W / 8) for
-    four levels, rounded down. Neither is clipped.
+    Parameters, state dict and results match diffusers' class of the same name. Images are
+    (B, C, H, W) in [-1, 1], of any size; latents are (B, L, H / 8, W / 8) for four levels, rounded
+    down. Neither is clipped.
 
     Args:
-        config: the architecture; :meth:`AutoencoderKLConfig.preset` has published ones.
+        config: the architecture; :meth:`AutoencoderKLConfig.preset` returns published ones.
 
     Raises:
         TypeError: ``config`` is not an :class:`AutoencoderKLConfig`.
@@ -42,7 +42,7 @@ class AutoencoderKL(Autoencoder):
 
     Example:
         >>> model = AutoencoderKL.from_pretrained("madebyollin/sdxl-vae-fp16-fix")
-        >>> latents = model.encode_scaled(images)  # what the diffusion model sees
+        >>> latents = model.encode_scaled(images)  # latents of the diffusion model
         >>> images = model.decode_scaled(latents, max_memory="2GiB")
     """
 
@@ -83,14 +83,17 @@ class AutoencoderKL(Autoencoder):
 
         Args:
             x: (B, C, H, W) images in [-1, 1].
-            sample: decode a sample of the posterior; False: its mean.
-            seed: of the noise, as in :func:`vk.rsample_kl`.
-            step: a second key for the noise.
-            sample_ids: (B,) int64, each image's identity in the noise.
-            generator: where the seed is drawn from when ``seed`` is None.
+            sample: whether to decode a sample of the posterior instead of its mean.
+            seed: seed of the noise, as in :func:`vk.rsample_kl`.
+            step: second key of the noise.
+            sample_ids: (B,) int64, the ids of the images in the noise stream.
+            generator: generator from which the seed is drawn if ``seed`` is None.
 
         Returns:
-            A :class:`DecoderOutput`; raises as :meth:`encode`.
+            A :class:`DecoderOutput`.
+
+        Raises:
+            TypeError, ValueError: as in :meth:`encode`.
         """
         z = self._draw(self.encode(x).latent_dist, sample, seed, step, sample_ids, generator)
         return self.decode(z)
@@ -100,10 +103,9 @@ class AutoencoderKL(Autoencoder):
 
         Args:
             x: (B, C, H, W) images in [-1, 1], in the dtype of the parameters.
-            max_memory: the most bytes, such as ``"2GiB"``, that the call may hold beyond the
-                model and ``x``; the image is then cut as needed, and what is cut is computed
-                exactly, by more work (:meth:`plan_encode` says how much). No graph is recorded.
-                None: at once.
+            max_memory: bound on the memory of the call beyond the model and ``x``, in bytes or as
+                ``"2GiB"``. Images are tiled if necessary; the result is exact, at the cost of more
+                work (see :meth:`plan_encode`), and no graph is recorded. None for no bound.
 
         Returns:
             An :class:`EncoderOutput`: ``latent_dist`` is a :class:`vk.DiagonalGaussian` of
@@ -112,13 +114,13 @@ class AutoencoderKL(Autoencoder):
 
         Raises:
             TypeError: ``x`` is not a tensor in the dtype of the parameters.
-            ValueError: its shape, device or range does not fit, or no way of computing it fits
-                into ``max_memory``; the error then names the least that works.
+            ValueError: the shape, device or range of ``x`` does not fit, or ``max_memory`` is too
+                small; the error then names the smallest bound that works.
         """
         return EncoderOutput(DiagonalGaussian(self._encoded(x, max_memory)))
 
     def decode(self, z: Tensor, *, max_memory: int | str | None = None) -> DecoderOutput:
-        """The image of latents.
+        """Decode latents to images.
 
         Args:
             z: (B, L, h, w) latents, not scaled, in the dtype of the parameters.
@@ -129,7 +131,7 @@ class AutoencoderKL(Autoencoder):
 
         Raises:
             TypeError: ``z`` is not a tensor in the dtype of the parameters.
-            ValueError: its shape or device does not fit, or ``max_memory`` is too small.
+            ValueError: the shape or device of ``z`` does not fit, or ``max_memory`` is too small.
         """
         image = self._decoded(z, max_memory)
         return DecoderOutput(image, image)
@@ -145,16 +147,19 @@ class AutoencoderKL(Autoencoder):
         generator: torch.Generator | None = None,
         max_memory: int | str | None = None,
     ) -> Tensor:
-        r"""Latents as a diffusion model takes them, with unit variance.
+        r"""Latents as a diffusion model expects them, with unit variance.
 
         .. math::
             \tilde z = (z - \mathrm{shift}) \cdot \mathrm{scale}
 
         with the shift and scale of the configuration. The arguments are those of :meth:`forward`
-        and :meth:`encode`, as is what is raised; images with NaN are refused too.
+        and :meth:`encode`.
 
         Returns:
             (B, L, H / 8, W / 8) for four levels.
+
+        Raises:
+            TypeError, ValueError: as in :meth:`encode`; ValueError also for images with NaN.
         """
         self._refuse_nan(x)
         posterior = self.encode(x, max_memory=max_memory).latent_dist
@@ -163,10 +168,9 @@ class AutoencoderKL(Autoencoder):
         return (z - shift) * scale
 
     def decode_scaled(self, z: Tensor, *, max_memory: int | str | None = None) -> Tensor:
-        r"""The image of latents as a diffusion model gives them: :math:`z / \mathrm{scale} +
-        \mathrm{shift}`, decoded.
+        r"""Decode the latents of a diffusion model: :math:`z / \mathrm{scale} + \mathrm{shift}`.
 
-        The arguments, and what is raised, are those of :meth:`decode`.
+        Arguments and errors are those of :meth:`decode`.
 
         Returns:
             (B, C, 8h, 8w) for four levels, about [-1, 1].
@@ -177,12 +181,12 @@ class AutoencoderKL(Autoencoder):
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, *, max_memory: int | str | None = None) -> Tensor:
-        """The image of the posterior's mean; records no graph.
+        """Encode ``x`` and decode the mean of the posterior, without recording a graph.
 
-        The arguments, and what is raised, are those of :meth:`encode`.
+        Arguments and errors are those of :meth:`encode`.
 
         Returns:
-            (B, C, H, W) where H and W are divisible by 8 (four levels); else rounded down to it.
+            (B, C, H, W), with H and W rounded down to a multiple of 8 for four levels.
         """
         z = self.encode(x, max_memory=max_memory).latent_dist.mode()
         return self.decode(z, max_memory=max_memory).sample
@@ -195,43 +199,46 @@ class AutoencoderKL(Autoencoder):
         *,
         device: torch.device | str = "cpu",
     ) -> Self:
-        """The model of a file with latent diffusion's names, in eval mode, in the saved dtype.
+        """Load a file with latent diffusion's weight names.
 
         Args:
-            path: of an autoencoder, or of a whole Stable Diffusion, SD3 or FLUX checkpoint:
+            path: file of an autoencoder, or of a whole Stable Diffusion, SD3 or FLUX checkpoint:
                 ``.safetensors``, or a pickle of tensors, which is read with ``weights_only=True``.
-            config: the architecture, which such files do not tell, as
+            config: the architecture, which such files do not contain, as
                 ``AutoencoderKLConfig.preset("sdxl")``.
-            device: where the weights go.
+            device: device of the parameters.
+
+        Returns:
+            The model in eval mode, in the dtype of the file.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            FileNotFoundError: the file does not exist.
             ValueError: the file is of another kind, or its weights do not fit ``config``.
         """
         tensors = from_ldm(read_weights(Path(path)))
         return cls._with_weights(config, tensors, str(path), "config").to(device)
 
     def encoding_layers(self) -> list[nn.Module]:
-        """The encoder, and ``quant_conv``."""
+        """The encoder and ``quant_conv``, if any."""
         return [self.encoder, *([] if self.quant_conv is None else [self.quant_conv])]
 
     def decoding_layers(self) -> list[nn.Module]:
-        """``post_quant_conv``, and the decoder."""
+        """``post_quant_conv``, if any, and the decoder."""
         return [*([] if self.post_quant_conv is None else [self.post_quant_conv]), self.decoder]
 
     @property
     def downscaling(self) -> int:
-        """Pixels of an image for one of its latents, in each direction."""
+        """The height of an image divided by the height of its latents."""
         return 2 ** (len(self.config.block_out_channels) - 1)
 
     @property
     def image_channels(self) -> int:
-        """Of an image that is encoded."""
+        """Number of channels of the images that are encoded."""
         return self.config.in_channels
 
     @property
     def latent_channels(self) -> int:
-        """Of the latents."""
+        """Number of channels of the latents."""
         return self.config.latent_channels
 
     _renamed = staticmethod(rename_old_attention)
@@ -250,7 +257,7 @@ class AutoencoderKL(Autoencoder):
         return posterior.rsample(generator, seed=seed, step=step, sample_ids=sample_ids)
 
     def _latent_statistics(self, z: Tensor) -> tuple[Tensor | float, Tensor | float]:
-        """Shift and scale of latents."""
+        """Shift and scale of the latents for a diffusion model."""
         config = self.config
         shift: Tensor | float = config.shift_factor or 0.0
         scale: Tensor | float = config.scaling_factor

@@ -1,4 +1,4 @@
-"""The names of an autoencoder's weights: diffusers', and latent diffusion's single files'."""
+"""Translation of weight names between diffusers and latent diffusion's single files."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-# Where a checkpoint of a whole pipeline has its autoencoder.
+# Prefixes of the autoencoder in a checkpoint of a whole pipeline.
 _PREFIXES = ("first_stage_model.", "vae.")
 _PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 
-# (latent diffusion, diffusers), in the part of a name below encoder or decoder. The levels of a
-# decoder are counted in opposite directions, which ``{level}`` stands for.
+# (latent diffusion, diffusers), after the prefix encoder or decoder. ``{level}`` is the index of a
+# level; the two number the levels of a decoder in opposite directions.
 _NAMES = (
     ("mid.block_1", "mid_block.resnets.0"),
     ("mid.block_2", "mid_block.resnets.1"),
@@ -32,17 +32,17 @@ _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": 
 
 
 def from_ldm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of an autoencoder under diffusers' names.
+    """Translate latent diffusion's weight names to those of diffusers.
 
     Args:
-        tensors: under latent diffusion's names; other parts of a checkpoint (the diffusion
-            model, text encoders, losses) are left out.
+        tensors: weights with latent diffusion's names; other parts of a checkpoint (the diffusion
+            model, text encoders, losses) are omitted.
 
     Returns:
-        The same tensors; attention's 1x1 convolutions as matrices.
+        The same tensors, with the 1x1 convolutions of attention as matrices.
 
     Raises:
-        ValueError: there is no autoencoder among them.
+        ValueError: ``tensors`` do not contain an autoencoder.
     """
     prefix = next((p for p in _PREFIXES if f"{p}decoder.conv_in.weight" in tensors), "")
     found = {
@@ -52,7 +52,7 @@ def from_ldm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
     if "decoder.conv_in.weight" not in found:
         raise ValueError(
-            "from_ldm: expected weights with a decoder.conv_in.weight, by itself or below "
+            "from_ldm: expected weights with a decoder.conv_in.weight, with or without the prefix "
             f"{' or '.join(_PREFIXES)}; got {len(tensors)} others"
         )
     renamed = _renamed(found, source=0)
@@ -63,11 +63,11 @@ def from_ldm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_ldm(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
-    """The reverse of :func:`from_ldm`: the weights under latent diffusion's names.
+    """Translate diffusers' weight names to those of latent diffusion, inverting :func:`from_ldm`.
 
     Args:
         tensors: the state dict of an :class:`AutoencoderKL`.
-        prefix: of every name, as ``"first_stage_model."``.
+        prefix: prefix of every name, such as ``"first_stage_model."``.
     """
     images = {
         name: tensor[:, :, None, None] if _is_attention(name) and tensor.ndim == 2 else tensor
@@ -77,12 +77,12 @@ def to_ldm(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]
 
 
 def rename_old_attention(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Today's names for those of diffusers before 0.12 (query, key, value, proj_attn)."""
+    """Translate the attention names of diffusers before 0.12 (query, key, value, proj_attn)."""
     pattern = re.compile(r"(\.attentions\.\d+\.)(query|key|value|proj_attn)\.")
     renamed = {}
     for name, tensor in tensors.items():
         new = pattern.sub(lambda found: f"{found[1]}{_OLD_ATTENTION[found[2]]}.", name)
-        # Some of these files have 1x1 convolutions there.
+        # Some of these files store 1x1 convolutions.
         renamed[new] = tensor.flatten(1) if new != name and tensor.ndim == 4 else tensor
     return renamed
 
@@ -92,7 +92,7 @@ def _is_attention(name: str) -> bool:
 
 
 def _renamed(tensors: Mapping[str, Tensor], source: int) -> dict[str, Tensor]:
-    """From the names of column ``source`` to those of the other."""
+    """Translate from column ``source`` of ``_NAMES`` to the other column."""
     up = ("up.", "up_blocks.")[source]
     levels = [int(name.split(".")[2]) for name in tensors if name.startswith(f"decoder.{up}")]
     last = max(levels, default=0)

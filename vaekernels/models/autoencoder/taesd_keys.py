@@ -1,4 +1,4 @@
-"""The names of a tiny autoencoder's weights: diffusers', and taesd's own two files'."""
+"""Translation of weight names between diffusers and taesd's own two files."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import Tensor
 
 from vaekernels.models.autoencoder.config import AutoencoderTinyConfig
 
-# taesd's decoder begins with a layer without weights, which diffusers does not count.
+# taesd's decoder begins with a layer without weights, which diffusers does not number.
 _OFFSETS = {"encoder": 0, "decoder": 1}
 
 
 def from_taesd(encoder: Mapping[str, Tensor], decoder: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of both halves under diffusers' names.
+    """Translate taesd's weight names to those of diffusers.
 
     Args:
         encoder: the state dict of taesd's encoder, numbered from 0.
-        decoder: that of its decoder, numbered from 1.
+        decoder: the state dict of taesd's decoder, numbered from 1.
 
     Raises:
-        ValueError: a name is not taesd's.
+        ValueError: a name is not one of taesd's.
     """
     found = {}
     for half, tensors in (("encoder", encoder), ("decoder", decoder)):
@@ -38,7 +38,7 @@ def from_taesd(encoder: Mapping[str, Tensor], decoder: Mapping[str, Tensor]) -> 
 
 
 def to_taesd(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The reverse of :func:`from_taesd`: the state dicts of taesd's encoder and decoder."""
+    """The inverse of :func:`from_taesd`: the state dicts of taesd's encoder and decoder."""
     halves: dict[str, dict[str, Tensor]] = {"encoder": {}, "decoder": {}}
     for name, tensor in tensors.items():
         half, _, index, inner = name.split(".", 3)
@@ -47,10 +47,10 @@ def to_taesd(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
 
 
 def config_of_taesd(tensors: Mapping[str, Tensor]) -> AutoencoderTinyConfig:
-    """The architecture that weights under diffusers' names have.
+    """Infer the architecture from weights with diffusers' names.
 
     Raises:
-        ValueError: they are not those of a tiny autoencoder.
+        ValueError: the weights are not those of a tiny autoencoder.
     """
     encoder, decoder = (_layers(tensors, half) for half in ("encoder", "decoder"))
     if not encoder or not decoder:
@@ -76,13 +76,13 @@ def config_of_taesd(tensors: Mapping[str, Tensor]) -> AutoencoderTinyConfig:
 
 
 def _layers(tensors: Mapping[str, Tensor], half: str) -> list[int]:
-    """Numbers of the convolutions between blocks."""
+    """The indices of the convolutions between blocks."""
     pattern = re.compile(rf"{half}\.layers\.(\d+)\.weight")
     return sorted(int(found[1]) for name in tensors if (found := pattern.fullmatch(name)))
 
 
 def _blocks(tensors: Mapping[str, Tensor], half: str) -> tuple[int, ...]:
-    """How many blocks lie between one convolution and the next."""
+    """The number of blocks between consecutive convolutions."""
     pattern = re.compile(rf"{half}\.layers\.(\d+)\.conv\.0\.weight")
     blocks = {int(found[1]) for name in tensors if (found := pattern.fullmatch(name))}
     convs = _layers(tensors, half)

@@ -20,15 +20,14 @@ Self = TypeVar("Self", bound="AutoencoderTiny")
 
 
 class AutoencoderTiny(Autoencoder):
-    r"""TAESD, TAESDXL, TAESD3, TAEF1 and TAEF2: small, without a posterior.
+    r"""TAESD, TAESDXL, TAESD3, TAEF1 and TAEF2: small autoencoders without a posterior.
 
     .. math::
         z = \mathrm{encoder}(x), \qquad \hat x = \mathrm{decoder}(z)
 
-    Parameters, state dict and results are those of diffusers' class of this name, on this
-    package's ops. Images are (B, C, H, W) in [-1, 1], as everywhere here and in diffusers; taesd's
-    own code has them in [0, 1]. Latents are (B, L, H / 8, W / 8) for four levels, rounded up.
-    Neither is clipped.
+    Parameters, state dict and results match diffusers' class of the same name. Images are
+    (B, C, H, W) in [-1, 1], as in diffusers; taesd's own code uses [0, 1]. Latents are
+    (B, L, H / 8, W / 8) for four levels, rounded up. Neither is clipped.
 
     Args:
         config: the architecture.
@@ -67,32 +66,31 @@ class AutoencoderTiny(Autoencoder):
     def forward(self, x: Tensor) -> DecoderOutput:
         """Encode and decode: (B, C, H, W) images in [-1, 1] to a :class:`DecoderOutput`.
 
-        The latents are not rounded to 8 bits on the way, as diffusers' ``forward`` does.
+        Unlike diffusers' ``forward``, this does not round the latents to 8 bits.
         """
         return self.decode(self.encode(x).latents)
 
     def encode(self, x: Tensor, *, max_memory: int | str | None = None) -> TinyEncoderOutput:
-        """The latents of images.
+        """Encode images to latents.
 
         Args:
             x: (B, C, H, W) images in [-1, 1], in the dtype of the parameters.
-            max_memory: the most bytes, such as ``"2GiB"``, that the call may hold beyond the
-                model and ``x``; the image is then cut as needed, and what is cut is computed
-                exactly, by more work (:meth:`plan_encode` says how much). No graph is recorded.
-                None: at once.
+            max_memory: bound on the memory of the call beyond the model and ``x``, in bytes or as
+                ``"2GiB"``. Images are tiled if necessary; the result is exact, at the cost of more
+                work (see :meth:`plan_encode`), and no graph is recorded. None for no bound.
 
         Returns:
             A :class:`TinyEncoderOutput`: ``latents`` is (B, L, H / 8, W / 8) for four levels.
 
         Raises:
             TypeError: ``x`` is not a tensor in the dtype of the parameters.
-            ValueError: its shape, device or range does not fit, or no way of computing it fits
-                into ``max_memory``; the error then names the least that works.
+            ValueError: the shape, device or range of ``x`` does not fit, or ``max_memory`` is too
+                small; the error then names the smallest bound that works.
         """
         return TinyEncoderOutput(self._encoded(x, max_memory))
 
     def decode(self, z: Tensor, *, max_memory: int | str | None = None) -> DecoderOutput:
-        """The image of latents.
+        """Decode latents to images.
 
         Args:
             z: (B, L, h, w) latents in the dtype of the parameters.
@@ -103,38 +101,38 @@ class AutoencoderTiny(Autoencoder):
 
         Raises:
             TypeError: ``z`` is not a tensor in the dtype of the parameters.
-            ValueError: its shape or device does not fit, or ``max_memory`` is too small.
+            ValueError: the shape or device of ``z`` does not fit, or ``max_memory`` is too small.
         """
         image = self._decoded(z, max_memory)
         return DecoderOutput(image, image)
 
     def encode_scaled(self, x: Tensor, *, max_memory: int | str | None = None) -> Tensor:
-        """Latents as a diffusion model takes them: ``(z - shift) * scale``.
+        """Latents as a diffusion model expects them: ``(z - shift) * scale``.
 
-        As :meth:`encode`; images with NaN are refused too.
+        Arguments and errors are those of :meth:`encode`; images with NaN are a ValueError, too.
         """
         self._refuse_nan(x)
         z = self.encode(x, max_memory=max_memory).latents
         return (z - self.config.shift_factor) * self.config.scaling_factor
 
     def decode_scaled(self, z: Tensor, *, max_memory: int | str | None = None) -> Tensor:
-        """The image of latents as a diffusion model gives them; otherwise as :meth:`decode`."""
+        """Decode the latents of a diffusion model; otherwise like :meth:`decode`."""
         self._check("z", z, self.latent_channels, least=1)
         z = z / self.config.scaling_factor + self.config.shift_factor
         return self.decode(z, max_memory=max_memory).sample
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, *, max_memory: int | str | None = None) -> Tensor:
-        """The image decoded from the latents of ``x``; records no graph. As :meth:`encode`."""
+        """Encode and decode ``x`` without recording a graph; arguments as in :meth:`encode`."""
         z = self.encode(x, max_memory=max_memory).latents
         return self.decode(z, max_memory=max_memory).sample
 
     def scale_latents(self, z: Tensor) -> Tensor:
-        """Latents as numbers in [0, 1], for storing: clipped."""
+        """Map latents to [0, 1] for storage, clipped."""
         return (z / (2 * self.config.latent_magnitude) + self.config.latent_shift).clamp(0, 1)
 
     def unscale_latents(self, z: Tensor) -> Tensor:
-        """The reverse of :meth:`scale_latents`."""
+        """The inverse of :meth:`scale_latents`."""
         return (z - self.config.latent_shift) * (2 * self.config.latent_magnitude)
 
     @classmethod
@@ -146,17 +144,20 @@ class AutoencoderTiny(Autoencoder):
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
     ) -> Self:
-        """The model of taesd's own files, in eval mode; they tell the architecture.
+        """Load taesd's own files; the architecture is inferred from the weights.
 
         Args:
-            encoder: ``taesd_encoder.pth`` and its like, or safetensors; a pickle is read with
+            encoder: a file like ``taesd_encoder.pth``, or safetensors; a pickle is read with
                 ``weights_only=True``.
-            decoder: ``taesd_decoder.pth`` and its like.
-            device: where the weights go.
-            dtype: of the weights; None: as saved, often float16.
+            decoder: a file like ``taesd_decoder.pth``, or safetensors.
+            device: device of the parameters.
+            dtype: dtype of the parameters; None for that of the files, often float16.
+
+        Returns:
+            The model in eval mode.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            FileNotFoundError: a file does not exist.
             ValueError: a file is of another kind, or the two do not fit each other.
         """
         tensors = from_taesd(*(read_weights(Path(path)) for path in (encoder, decoder)))
@@ -174,15 +175,15 @@ class AutoencoderTiny(Autoencoder):
 
     @property
     def downscaling(self) -> int:
-        """Pixels of an image for one of its latents, in each direction."""
+        """The height of an image divided by the height of its latents."""
         return 2 ** (len(self.config.num_decoder_blocks) - 1)
 
     @property
     def image_channels(self) -> int:
-        """Of an image that is encoded."""
+        """Number of channels of the images that are encoded."""
         return self.config.in_channels
 
     @property
     def latent_channels(self) -> int:
-        """Of the latents."""
+        """Number of channels of the latents."""
         return self.config.latent_channels
