@@ -42,7 +42,7 @@ _TESTS = (
     ("vaekernels/distributions/", "tests/test_distributions.py"),
     ("vaekernels/cli/bench", "tests/bench/test_bench.py tests/cli"),
     ("vaekernels/cli/demo", "tests/demo tests/cli"),
-    ("vaekernels/cli/tune", "tests/runtime/test_conv_autotune.py tests/cli"),
+    ("vaekernels/cli/tune", "tests/backends/triton/test_conv_autotune.py tests/cli"),
     ("vaekernels/cli/", "tests/cli tests/training/test_failures.py"),
     ("vaekernels/bench/", "tests/bench"),
     ("vaekernels/demo/", "tests/demo"),
@@ -74,7 +74,7 @@ _TESTS = (
     ("vaekernels/utils/image_grid.py", "tests/utils/test_images_and_plots.py tests/cli"),
     ("vaekernels/utils/plots.py", "tests/utils/test_images_and_plots.py"),
     ("vaekernels/nn/unmodified.py", "tests/integrations/accelerate tests/nn tests/models"),
-    ("vaekernels/runtime/conv_autotune.py", "tests/runtime/test_conv_autotune.py"),
+    ("vaekernels/runtime/conv_autotune.py", "tests/backends/triton/test_conv_autotune.py"),
     (
         "vaekernels/backends/extension.py",
         "tests/backends/test_registry.py tests/bench/test_bench.py",
