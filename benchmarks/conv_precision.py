@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import vaekernels as vk
-from vaekernels.bench import report
+from vaekernels.bench import tables
 from vaekernels.bench.op_inputs import CONV, ConvShape, error
 from vaekernels.runtime import cpu_info
 
@@ -66,7 +66,7 @@ def measure(op: str, shape: ConvShape) -> list[dict[str, object]]:
 
 def main() -> None:
     rows = [row for op, shapes in SHAPES.items() for s in shapes for row in measure(op, s)]
-    report.write_json(PATH, rows, cpu_info.describe(), {"suite": "conv_precision"}, {})
+    tables.write_json(PATH, rows, cpu_info.describe(), {"suite": "conv_precision"}, {})
 
 
 if __name__ == "__main__":
