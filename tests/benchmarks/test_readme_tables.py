@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import readme_tables
-from benchmarks.gpu.goals import Goal, Missing
+from benchmarks.gpu.targets import Missing, Target
 from vaekernels.bench import conv, models
 
 MACHINE = {"cpu": "c", "threads": 2, "cpu_capability": "avx2", "torch": "2"}
@@ -72,9 +72,9 @@ def test_gpu(results: Path) -> None:
     assert readme_tables.gpu() == "No card was measured yet."
     machine = {"name": "machine", "gpu": "a card", "cuda": "13", "torch": "2", "triton": "3"}
     goals = [
-        Goal(1, "decode", 4.5, 5.8, "x", lambda _: 5.123),
-        Goal(3, "decode 1024", 22.0, 16.5, "ms", lambda _: 23.0, "most"),
-        Goal(11, "argmin", 100.0, None, "%", _missing),
+        Target(1, "decode", 4.5, 5.8, "x", lambda _: 5.123),
+        Target(3, "decode 1024", 22.0, 16.5, "ms", lambda _: 23.0, "most"),
+        Target(11, "argmin", 100.0, None, "%", _missing),
     ]
     record = {"commit": "abc", "phases": {"environment": {"rows": [machine]}}}
     record["goals"] = [goal.judge(record) for goal in goals]

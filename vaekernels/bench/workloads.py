@@ -82,32 +82,31 @@ class Workload:
             parts.append(f"{self.threads} thread{'s' * (self.threads != 1)}")
         return ", ".join(parts)
 
-    @property
-    def layouts(self) -> tuple[Layout, ...]:
-        """The layouts that eager runs in."""
-        return tuple(LAYOUTS) if self.images else ("nchw",)
-
     def draw(self) -> dict[str, Tensor]:
         """The inputs, always the same."""
-        generator = torch.Generator(self.device).manual_seed(0)
-        with torch.device(self.device):
-            return {name: x.to(self.dtype) for name, x in self.inputs(generator).items()}
+        return draw(self.inputs, self.device, self.dtype)
 
-    def sides(
-        self, inputs: Inputs, ours: Callable[[Inputs], Call] | None = None
-    ) -> dict[str, Call]:
-        """The calls that are timed: ``eager``, or ``eager_nchw`` and so on of images, and ``ours``.
+    def makers(self, ours: Callable[[Inputs], Call] | None) -> dict[str, Callable[[Inputs], Call]]:
+        """Side -> a function from inputs to the call that is timed, on copies of them.
+
+        The sides are ``eager``, of images ``eager_nchw`` and ``eager_channels_last``, and ``ours``.
 
         Args:
-            inputs: of every side, copied.
-            ours: in place of the workload's own.
+            ours: the workload's ``ours`` with its options; None: eager alone.
         """
-        names = [f"eager_{layout}" for layout in self.layouts] if self.images else ["eager"]
-        calls = {
-            name: self.eager(laid_out(inputs, layout))
-            for name, layout in zip(names, self.layouts, strict=True)
+
+        def eager(layout: Layout, inputs: Inputs) -> Call:
+            return self.eager(laid_out(inputs, layout))
+
+        layouts: dict[str, Layout] = {"eager": "nchw"}
+        if self.images:
+            layouts = {f"eager_{layout}": layout for layout in LAYOUTS}
+        makers: dict[str, Callable[[Inputs], Call]] = {
+            name: partial(eager, layout) for name, layout in layouts.items()
         }
-        return {**calls, "ours": (ours or self.ours)(self.our_inputs(inputs))}
+        if ours is not None:
+            makers["ours"] = lambda inputs: ours(self.our_inputs(inputs))
+        return makers
 
     def our_inputs(self, inputs: Inputs) -> dict[str, Tensor]:
         """Copies of ``inputs`` as ours takes them: images in ``layout``, filters as they are."""
@@ -133,7 +132,7 @@ def measure(work: Workload, *, seconds: float) -> Row:
     Returns:
         A row: the workload; ``error`` and ``eager_error``, the largest difference from float64 over
         the largest exact magnitude; ``promise``, the error allowed; median microseconds
-        ``{side}_us`` of each side of :meth:`Workload.sides`; ``ratio``, the time of the fastest
+        ``{side}_us`` of each side of :meth:`Workload.makers`; ``ratio``, the time of the fastest
         eager side over ours. Of images ``same_layout_ratio``, of others the peak bytes of both
         sides. Where the error is above the promise the ratios are None and ``wrong`` is a message.
     """
@@ -155,7 +154,7 @@ def measure(work: Workload, *, seconds: float) -> Row:
         }
         if not verdict.ok:
             return {**row, "ratio": None, "same_layout_ratio": None, "wrong": verdict.wrong}
-        calls = work.sides(inputs)
+        calls = {name: make(inputs) for name, make in work.makers(work.ours).items()}
         medians = median_seconds(calls, seconds=seconds)
         row |= {f"{name}_us": median * 1e6 for name, median in medians.items()}
         ours = medians.pop("ours")
@@ -165,6 +164,15 @@ def measure(work: Workload, *, seconds: float) -> Row:
         else:
             row |= {f"{name}_peak_bytes": peak_bytes(call) for name, call in calls.items()}
         return row
+
+
+def draw(
+    inputs: Callable[[torch.Generator], Mapping[str, Tensor]], device: str, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """``inputs`` of a seeded generator on ``device``, in ``dtype``."""
+    generator = torch.Generator(device).manual_seed(0)
+    with torch.device(device):
+        return {name: tensor.to(dtype) for name, tensor in inputs(generator).items()}
 
 
 def of_op(

@@ -1,4 +1,4 @@
-"""Ways of computing one thing with PyTorch, for the census: forms of upsampling, of attention."""
+"""Alternative forms of upsampling and of attention in PyTorch, for the census."""
 
 from __future__ import annotations
 
