@@ -13,9 +13,8 @@ from torch import Tensor
 import vaekernels as vk
 from benchmarks.gpu.kernels import fused_backend, tap_gemm
 from vaekernels.backends import registry
-from vaekernels.bench.op_inputs import CONV, LATENT, NORM, ODD_SHAPES, ConvShape, OpCases
+from vaekernels.bench.op_inputs import CONV, LATENT, NORM, ODD_SHAPES, RESNET, ConvShape, OpCases
 from vaekernels.bench.op_inputs import run as run_op
-from vaekernels.bench.op_inputs.conv3x3 import RESNET
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _CONV_SHAPES: dict[str, tuple[int, ...]] = {

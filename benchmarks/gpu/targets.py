@@ -151,7 +151,7 @@ def _milliseconds(name: str) -> Figure:
 
 
 def _fraction_of_floor(found: Row) -> float:
-    """The larger of the two bounds, by this card's own rates, over what was measured."""
+    """The larger of the two lower bounds, at this card's measured rates, over the measured time."""
     flops = _row(found, "environment", "matmul bfloat16")["tflops"] * 1e12
     rate = _row(found, "environment", "copy")["gbps"] * 1e9
     floor = max(DECODE_512_FLOPS / flops, DECODE_512_BYTES / rate)

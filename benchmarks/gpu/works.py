@@ -14,7 +14,7 @@ import vaekernels as vk
 from benchmarks.gpu.kernels import fused_backend, tap_gemm
 from benchmarks.gpu.phase import Row
 from vaekernels.bench import conv
-from vaekernels.bench.convolutions import (
+from vaekernels.bench.conv_gradients import (
     CONV3X3,
     DOWNSAMPLE3X3,
     DOWNSAMPLE4X4,
@@ -132,7 +132,7 @@ def convolution(
 ) -> Workload:
     """A convolution's forward: channels in and out, and the pixels of a side of its input.
 
-    On the backend "triton", where it is named, our own kernel runs.
+    With ``backend="triton"`` our own kernel runs, not cuDNN.
     """
     incoming, outgoing, size = layer
     work = conv.convolution(group, op, (batch, incoming, size), outgoing)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import vaekernels as vk
 from vaekernels.backends import extension
 from vaekernels.bench import conv, workloads
-from vaekernels.bench.convolutions import (
+from vaekernels.bench.conv_gradients import (
     CONV3X3,
     DOWNSAMPLE3X3,
     DOWNSAMPLE4X4,
@@ -71,12 +71,12 @@ def test_a_wrong_result_has_no_time() -> None:
 def test_layouts_of_the_inputs() -> None:
     inputs = tiny(direction="weight gradient").inputs(torch.Generator().manual_seed(0))
     assert list(inputs) == ["x", "weight", "bias", "grad0"]
-    theirs = laid_out(inputs, "channels_last")
-    mine = laid_out(inputs, "channels_last", filters=False)
+    eager = laid_out(inputs, "channels_last")
+    ours = laid_out(inputs, "channels_last", filters=False)
     for name in ("x", "grad0"):
-        assert mine[name].is_contiguous(memory_format=torch.channels_last)
-    assert theirs["weight"].is_contiguous(memory_format=torch.channels_last)
-    assert mine["weight"].is_contiguous()
+        assert ours[name].is_contiguous(memory_format=torch.channels_last)
+    assert eager["weight"].is_contiguous(memory_format=torch.channels_last)
+    assert ours["weight"].is_contiguous()
     assert all(laid_out(inputs, "nchw")[name].is_contiguous() for name in inputs)
 
 

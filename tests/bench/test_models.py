@@ -1,4 +1,4 @@
-"""``bench models``: both sides are the same model, and the gradients say so."""
+"""``bench models``: both sides are the same model with the same gradients."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_twin_is_the_same_model(activation: str) -> None:
     config = replace(TINY.config, activation=activation)
     torch.manual_seed(0)
     model = VAE(config)
-    twin = eager_vae.twin(model)
+    twin = eager_vae.from_model(model)
     assert twin.state_dict().keys() == model.state_dict().keys()
     images = torch.rand(4, 3, 8, 8)
     eps = randn((4, 3), seed=5, dtype=torch.float32)

@@ -253,7 +253,7 @@ def test_the_step_whose_parts_are_timed_is_the_eager_step(data, monkeypatch) -> 
     torch.manual_seed(5)
     eager_shares(model, images, TINY)
     torch.manual_seed(5)
-    twin = eager_vae.twin(model)
+    twin = eager_vae.from_model(model)
     eager_vae.loss(twin, images, None).backward()
     for got, parameter in zip(made[0], twin.parameters(), strict=True):
         torch.testing.assert_close(got, parameter.grad)

@@ -72,10 +72,10 @@ def compare(
         ValueError: a tensor of ``got`` has another shape than its exact counterpart.
     """
     verdicts = []
-    for tensor, theirs, right in zip(got, eager, exact, strict=True):
+    for tensor, plain, right in zip(got, eager, exact, strict=True):
         if tensor.shape != right.shape:
             raise ValueError(f"expected shape {tuple(right.shape)}, got {tuple(tensor.shape)}")
-        errors = error(tensor, right), error(theirs, right)
+        errors = error(tensor, right), error(plain, right)
         limit = max(tolerance(errors[1], tensor.dtype, summed_terms(tensor, shape)), floor)
         verdicts.append(Verdict(*errors, limit, errors[0] / limit))
     errors, eager_errors, limits, excesses = zip(*verdicts, strict=True)
@@ -98,9 +98,9 @@ def compare_models(
         exact: the same in float64.
         allowed: the distance; None: by eager's.
     """
-    ours, theirs = distance(got, exact), distance(eager, exact)
-    limit = tolerance(theirs, torch.float32) if allowed is None else allowed
-    return Verdict(ours, theirs, limit, ours / limit)
+    ours, plain = distance(got, exact), distance(eager, exact)
+    limit = tolerance(plain, torch.float32) if allowed is None else allowed
+    return Verdict(ours, plain, limit, ours / limit)
 
 
 def distance(got: Sequence[Tensor], exact: Sequence[Tensor]) -> float:

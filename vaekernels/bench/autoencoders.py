@@ -128,6 +128,19 @@ class AutoencoderWorkload:
             return Decode(vae), torch.randn(1, 4, small, small)
         return Encode(vae), torch.rand(1, 3, size, size) * 2 - 1
 
+    def call(self, model: nn.Module, x: Tensor) -> Call:
+        """The model on ``x``, or its training step."""
+        if self.part == "training":
+            return training_steps.step(model, lambda: model(x), lr=1e-4)
+        model.eval()
+        return torch.no_grad()(lambda: model(x))
+
+    def our_call(self) -> Call:
+        """The call of the accelerated model."""
+        model, x = self.build()
+        accelerate(model, precision=self.precision)
+        return self.call(model, x)
+
 
 WORKS = (
     *(
@@ -153,11 +166,11 @@ def works(only: Sequence[str] = ()) -> list[AutoencoderWorkload]:
 
 
 def measure(work: AutoencoderWorkload, *, seconds: float) -> Row:
-    """Check the result, or in training all gradients, then time it; a wrong one has no time.
+    """Check the result, or in training all gradients, then time it; a wrong one is not timed.
 
     Returns:
-        A row: the work; ``error`` and ``eager_error`` against float64; ``errors`` of the engines
-        that convert the model, ``failed``, why others do not; median microseconds ``{who}_us``;
+        A row: the work; ``error`` and ``eager_error`` against float64; ``errors`` of the other
+        engines, ``failed``: the messages of those that do not run; median ``{who}_us``;
         ``ratio`` of the faster eager layout over ours, ``engines_ratio`` of the fastest of
         torch.compile, ONNX Runtime and OpenVINO, ``mnn_ratio`` and ``mnn_error_ratio``; None where
         there is none.
@@ -181,14 +194,14 @@ def measure(work: AutoencoderWorkload, *, seconds: float) -> Row:
         "errors": {},
         "failed": {},
     }
-    if not row["error"] <= PROMISE:  # a NaN breaks the promise too
+    if not row["error"] <= PROMISE:  # a NaN is above it too
         return {**row, "ratio": None, "wrong": f"off by {row['error']:.1e}, allowed {PROMISE:.1e}"}
 
     def last() -> nn.Module:
         return copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     x_last = x.to(memory_format=torch.channels_last)
-    run = _training_call if training else _inference_call
+    run = work.call
     calls = {
         "eager_nchw": run(copy.deepcopy(model), x),
         "eager_channels_last": run(last(), x_last),
@@ -267,20 +280,6 @@ def _engine(
         return lambda: engine(x)
 
     return prepare
-
-
-def _inference_call(model: nn.Module, x: Tensor) -> Call:
-    model.eval()
-
-    def call() -> None:
-        with torch.no_grad():
-            model(x)
-
-    return call
-
-
-def _training_call(model: nn.Module, x: Tensor) -> Call:
-    return training_steps.step(model, lambda: model(x), lr=1e-4)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 
 from vaekernels.bench.accuracy import conv_floor
-from vaekernels.bench.convolutions import (
+from vaekernels.bench.conv_gradients import (
     CONV3X3,
     DOWNSAMPLE3X3,
     DOWNSAMPLE4X4,

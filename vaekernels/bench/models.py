@@ -9,7 +9,7 @@ import torch
 
 from vaekernels.bench.accuracy import CONV_ERROR, Verdict
 from vaekernels.bench.targets import Row, Target, every_row
-from vaekernels.bench.timing import median_seconds
+from vaekernels.bench.timing import Call, median_seconds
 from vaekernels.bench.training_steps import TrainingStep, of_vae
 from vaekernels.models import VAE, VAEConfig
 
@@ -34,6 +34,17 @@ class ModelWorkload:
     config: VAEConfig
     batch: int
     lr: float
+
+    def step(self) -> TrainingStep:
+        """The model with random weights, and its step on random images."""
+        torch.manual_seed(0)
+        model = VAE(self.config)
+        return of_vae(model, torch.rand(self.batch, *self.config.image_shape), self.lr)
+
+    def our_call(self) -> Call:
+        """Our step."""
+        step = self.step()
+        return step.call(step.ours())
 
 
 MODELS = (
@@ -73,16 +84,13 @@ def measure(work: ModelWorkload, *, seconds: float) -> Row:
         where ``compile_failed`` has the reason) and ``ours_us``; ``ratio``, the time of the fastest
         other, named in ``fastest``, over ours.
     """
-    torch.manual_seed(0)
-    model = VAE(work.config)
-    images = torch.rand(work.batch, *work.config.image_shape)
-    step = of_vae(model, images, work.lr)
+    step = work.step()
     verdict, off = gradient_verdict(step), loss_error(step)
     row: Row = {
         "group": work.group,
         "model": work.name,
         "batch": work.batch,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in step.model.parameters()),
         "config": work.config.to_dict(),
         "threads": torch.get_num_threads(),
         "error": verdict.error,

@@ -87,6 +87,6 @@ def judge(rows: Iterable[Row], targets: Mapping[str, Sequence[Target]]) -> list[
 def speedup(row: Row, against: str = "eager") -> float | None:
     """The fastest contender whose name begins with ``against``, over the fastest of ours."""
     times: dict[str, float] = row.get("ms", {})
-    theirs = [ms for name, ms in times.items() if name.startswith(against)]
+    others = [ms for name, ms in times.items() if name.startswith(against)]
     ours = [ms for name, ms in times.items() if name.startswith("ours")]
-    return min(theirs) / min(ours) if theirs and ours else None
+    return min(others) / min(ours) if others and ours else None

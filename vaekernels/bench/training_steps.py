@@ -122,7 +122,7 @@ def of_vae(model: VAE, images: Tensor, lr: float, **fields: Any) -> TrainingStep
     """The step of a VAE; ``fields`` are further ones of :class:`TrainingStep`."""
     return TrainingStep(
         model=model,
-        eager=eager_vae.twin,
+        eager=eager_vae.from_model,
         our_loss=lambda model, images, seed=None: model(images, seed=seed).loss,
         eager_loss=eager_vae.loss,
         images=images,

@@ -108,6 +108,10 @@ class Workload:
             makers["ours"] = lambda inputs: ours(self.our_inputs(inputs))
         return makers
 
+    def our_call(self) -> Call:
+        """The call of ours."""
+        return self.ours(self.our_inputs(self.draw()))
+
     def our_inputs(self, inputs: Inputs) -> dict[str, Tensor]:
         """Copies of ``inputs`` as ours takes them: images in ``layout``, filters as they are."""
         return laid_out(inputs, self.layout if self.images else "nchw", filters=False)

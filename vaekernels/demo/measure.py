@@ -111,7 +111,7 @@ def eager_shares(model: VAE, images: Tensor, settings: Settings) -> Shares:
     The step is cut where the parts meet: the backward of each part takes the gradient of the next
     one. The clock is read at the cuts, so that the parts add up to the step.
     """
-    eager = eager_vae.twin(model)
+    eager = eager_vae.from_model(model)
     optimizer = torch.optim.Adam(eager.parameters(), lr=settings.lr, fused=True)
     one = torch.ones((), device=images.device)
     rounds: list[Shares] = []
@@ -191,7 +191,7 @@ def encode_eager(
 def _steps(model: VAE, images: Tensor, ids: Tensor, settings: Settings) -> Calls:
     """Forward, backward and optimizer, each side on a copy of the weights."""
     numbers = itertools.count()
-    eager, ours = eager_vae.twin(model), copy.deepcopy(model)
+    eager, ours = eager_vae.from_model(model), copy.deepcopy(model)
 
     def our_loss() -> Tensor:
         return ours(images, seed=settings.seed, step=next(numbers), sample_ids=ids).loss
@@ -212,7 +212,7 @@ def _layers(model: VAE, images: Tensor) -> Calls:
         leaves = [*encoder.parameters(), *decoder.parameters(), leaf]
         return lambda: torch.autograd.grad((encoder(images), decoder(leaf)), leaves, grads)
 
-    eager = eager_vae.twin(model)
+    eager = eager_vae.from_model(model)
     return {
         "eager": forward_backward(eager.encoder, eager.decoder),
         "ours": forward_backward(model.encoder, model.decoder),
@@ -247,7 +247,7 @@ def _latent_ops(model: VAE, images: Tensor, ids: Tensor, settings: Settings) -> 
 
 
 def _encodings(model: VAE, data: ImageData, settings: Settings) -> Calls:
-    eager = eager_vae.twin(model)
+    eager = eager_vae.from_model(model)
     return {
         "eager": lambda: encode_eager(eager, data, settings),
         "ours": lambda: encode(model, data, settings),

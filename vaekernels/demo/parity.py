@@ -52,7 +52,7 @@ def check_training(
     """
     torch.manual_seed(settings.seed)
     ours = VAE(settings.model_config(data)).to(device)
-    eager = eager_vae.twin(ours)
+    eager = eager_vae.from_model(ours)
     optimizers = [
         torch.optim.Adam(model.parameters(), lr=settings.lr, fused=True) for model in (ours, eager)
     ]
@@ -91,7 +91,7 @@ def check_encoding(model: VAE, data: ImageData, settings: Settings) -> float:
         device=model.device,
         dtype=model.dtype,
     )
-    eager = encode_eager(eager_vae.twin(model), data, settings, eps)
+    eager = encode_eager(eager_vae.from_model(model), data, settings, eps)
     ours = encode(model, data, settings)
     difference = ((ours - eager).abs().max() / eager.abs().max()).item()
     at = int((ours - eager).abs().argmax())

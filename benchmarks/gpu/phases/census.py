@@ -19,7 +19,7 @@ from torch import Tensor
 from benchmarks.gpu import alternatives, kernels, works
 from benchmarks.gpu.phase import Context, Row, brief
 from vaekernels.bench.accuracy import distance
-from vaekernels.bench.convolutions import CONV3X3, UPSAMPLE
+from vaekernels.bench.conv_gradients import CONV3X3, UPSAMPLE
 from vaekernels.bench.op_inputs import ConvShape
 from vaekernels.bench.timing import Call, columns, copies_beyond_cache, graph_replay, timings
 from vaekernels.bench.workloads import Inputs, call, draw, inputs_of, laid_out

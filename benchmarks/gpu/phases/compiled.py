@@ -39,8 +39,8 @@ def decoding(context: Context, seconds: float, mode: str = "default") -> Row:
     row: Row = {}
     sides = contest.checked(part, x, row)
     compiled = torch.compile(part.eager(contest.channels_last), mode=mode)
-    theirs = functools.partial(compiled, x.to(memory_format=torch.channels_last))
-    contenders = {"compile": theirs, **contest.contenders(sides, x, row)}
+    eager = functools.partial(compiled, x.to(memory_format=torch.channels_last))
+    contenders = {"compile": eager, **contest.contenders(sides, x, row)}
     return row | columns(timings(contenders, seconds=seconds))
 
 

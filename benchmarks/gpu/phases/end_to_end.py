@@ -38,7 +38,7 @@ class Contest:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.ours = autoencoder.model(context)
-        self.nchw = eager_kl.twin(self.ours)
+        self.nchw = eager_kl.from_model(self.ours)
         self.channels_last = channels_last(self.nchw)
         self.accelerated = copy.deepcopy(self.nchw)
         vk.accelerate(self.accelerated)

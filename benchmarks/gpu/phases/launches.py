@@ -13,8 +13,7 @@ import torch
 from benchmarks.gpu.kernels import fused_backend
 from benchmarks.gpu.phase import Context, Row
 from vaekernels.backends import registry
-from vaekernels.bench.op_inputs import ALL, OpCases
-from vaekernels.bench.op_inputs.conv3x3 import RESNET
+from vaekernels.bench.op_inputs import ALL, RESNET, OpCases
 from vaekernels.bench.timing import columns, timings
 from vaekernels.bench.workloads import call, draw, inputs_of
 
