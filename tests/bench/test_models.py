@@ -23,7 +23,7 @@ from vaekernels.ops import randn
 
 pytestmark = pytest.mark.usefixtures("reference")
 TINY = replace(
-    models.MODELS[1],
+    models.DCGAN,
     name="tiny",
     config=VAEConfig(image_shape=(3, 8, 8), latent_dim=3, hidden=(4, 6)),
     batch=4,
@@ -109,7 +109,7 @@ def test_a_wrong_loss_has_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_demo_is_that_of_the_demo() -> None:
-    demo, settings = models.MODELS[0], Settings()
+    demo, settings = models.DEMO, Settings()
     assert (demo.config.hidden, demo.config.latent_dim) == (settings.hidden, settings.latent_dim)
     assert (demo.batch, demo.lr) == (settings.batch, settings.lr)
 

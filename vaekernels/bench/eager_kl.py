@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -173,8 +174,11 @@ def from_model(model: AutoencoderKL) -> EagerKL:
     return copy
 
 
-def loss(model: EagerKL, images: Tensor, eps: Tensor | None = None) -> Tensor:
-    """Squared error and 1e-6 times the KL; without ``eps`` the noise is torch's."""
+def loss(model: Any, images: Tensor, eps: Tensor | None = None) -> Tensor:
+    """Squared error and 1e-6 times the KL, of a model with ``encode`` and ``decode``.
+
+    Without ``eps`` the noise is torch's.
+    """
     z, kl = reparameterise(model.encode(images), eps)
     return F.mse_loss(model.decode(z), images) + 1e-6 * kl / len(images)
 

@@ -47,27 +47,25 @@ class ModelWorkload:
         return step.call(step.ours())
 
 
-MODELS = (
-    ModelWorkload(
-        "demo",
-        "VAE of the demo, 1 x 28 x 28",
-        VAEConfig(image_shape=(1, 28, 28), latent_dim=16, hidden=(32, 64)),
-        batch=64,
-        lr=2e-3,
-    ),
-    ModelWorkload(
-        "dcgan",
-        "DCGAN-like VAE, 3 x 64 x 64",
-        VAEConfig(image_shape=(3, 64, 64), latent_dim=64, hidden=(32, 64, 128, 256)),
-        batch=64,
-        lr=1e-3,
-    ),
+DEMO = ModelWorkload(
+    "demo",
+    "VAE of the demo, 1 x 28 x 28",
+    VAEConfig(image_shape=(1, 28, 28), latent_dim=16, hidden=(32, 64)),
+    batch=64,
+    lr=2e-3,
+)
+DCGAN = ModelWorkload(
+    "dcgan",
+    "DCGAN-like VAE, 3 x 64 x 64",
+    VAEConfig(image_shape=(3, 64, 64), latent_dim=64, hidden=(32, 64, 128, 256)),
+    batch=64,
+    lr=1e-3,
 )
 
 
 def works(only: Sequence[str] = ()) -> list[ModelWorkload]:
     """The models in ``only``, or all."""
-    return [model for model in MODELS if not only or model.group in only]
+    return [model for model in (DEMO, DCGAN) if not only or model.group in only]
 
 
 def measure(work: ModelWorkload, *, seconds: float) -> Row:

@@ -12,6 +12,7 @@ from benchmarks.gpu import autoencoder
 from benchmarks.gpu.phase import Context, Row, brief
 from vaekernels.bench import eager_kl
 from vaekernels.bench.memory import peak_bytes
+from vaekernels.bench.models import DCGAN
 from vaekernels.bench.timing import Call, columns, graph_replay, timings
 from vaekernels.bench.training_steps import Side, TrainingStep, of_vae
 from vaekernels.models import VAE, AutoencoderKL, VAEConfig
@@ -31,15 +32,13 @@ def run(context: Context) -> Iterator[Row]:
 def convolutional(context: Context, seconds: float) -> Row:
     """A DCGAN-like VAE of 64 pixels."""
     torch.manual_seed(0)
-    config = VAEConfig(image_shape=(3, 64, 64), latent_dim=64, hidden=(32, 64, 128, 256))
-    batch = 64
+    config, batch = DCGAN.config, DCGAN.batch
     if context.tiny:
-        config = VAEConfig(image_shape=(1, 8, 8), latent_dim=4, hidden=(8, 8))
-        batch = 2
+        config, batch = VAEConfig(image_shape=(1, 8, 8), latent_dim=4, hidden=(8, 8)), 2
     model = VAE(config).to(context.device)
     model.check_range = False  # it synchronises with the GPU
     images = torch.rand(batch, *config.image_shape, device=context.device)
-    step = of_vae(model, images, 1e-3, autocast=torch.bfloat16)
+    step = of_vae(model, images, DCGAN.lr, autocast=torch.bfloat16)
     return measure(step, images, seconds, graphed=context.device == "cuda")
 
 
