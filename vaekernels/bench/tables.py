@@ -47,13 +47,15 @@ _LAYOUTS = {"eager_nchw": "NCHW", "eager_channels_last": "channels_last"}
 
 def latent_cells(row: Row) -> Columns:
     """A row of ``bench latent``."""
-    peaks = [row.get(f"{who}_peak_bytes") for who in ("eager", "ours")]
+    sides = ("eager", "ours")
+    times = {f"{who}, us": row.get(f"{who}_us") for who in sides}
+    peaks = [row.get(f"{who}_peak_bytes") for who in sides]
     return {
         "op": row["op"],
         "case": row["case"],
         "shape": "x".join(map(str, row["shape"])),
         "direction": row["direction"],
-        **_times(row, {"eager": "eager", "ours": "ours"}),
+        **{name: "-" if time is None else f"{time:,.1f}" for name, time in times.items()},
         "peak MiB, eager / ours": " / ".join(
             "-" if peak is None else f"{peak / 2**20:.2f}" for peak in peaks
         ),
@@ -142,7 +144,7 @@ def print_table(heading: str, rows: Sequence[Columns]) -> None:
         return
     console = Console(width=max(Console().width, 170))
     table = Table(title=heading, title_justify="left")
-    numbers = ("ms", "ratio", "error", "threads", "images", "goal", "measured", "MiB")
+    numbers = ("ms", "us", "ratio", "error", "threads", "images", "goal", "measured", "MiB")
     for name in rows[0]:
         table.add_column(name, justify="right" if any(word in name for word in numbers) else "left")
     for row in rows:
