@@ -1,10 +1,11 @@
-"""Times the same work in two built checkouts, interleaved: what a change costs or gains.
+"""Time the same work in two built checkouts, interleaved: the cost or gain of a change.
 
     python benchmarks/compare_checkouts.py ../before . --suite conv --json conv.json
 
-Each checkout runs in a process of its own, which waits while the other one computes. Only this
-package's side of each row of ``vaekernels bench`` is timed; of each round the fastest call counts,
-and the ratio of a row is the median over the rounds of before / after: above 1, the change gains.
+Each checkout runs its own copy of this file in a process, which waits while the other one
+computes. Only this package's side of each row of ``vaekernels bench`` is timed; of each round the
+fastest call counts, and the ratio of a row is the median over the rounds of before / after: above
+1, the change is faster.
 """
 
 from __future__ import annotations
@@ -24,52 +25,15 @@ from typing import Any
 
 
 def _calls(suite: str) -> Iterator[tuple[str, str, int | None, Callable[[], Callable[[], object]]]]:
-    """Group, name, threads and a maker of the timed call, of every row."""
-    import torch
+    """Group, name, threads and a function that returns the timed call, of every row."""
+    from vaekernels.bench.suites import SUITES
 
-    from vaekernels.bench import autoencoders, conv, latent, workloads
-
-    if suite == "latent":
-        for row in latent.works():
-            yield row.group, row.name, None, lambda row=row: _latent(row)
-    elif suite == "conv":
-        for each in conv.works():
-
-            def make(each: Any = each) -> Callable[[], object]:
-                inputs = each.inputs(torch.Generator().manual_seed(0))
-                return each.ours(workloads.laid_out(inputs, each.layout, filters=False))
-
-            yield each.group, each.name, each.threads, make
-    else:
-        for one in autoencoders.works():
-            yield one.group, one.name, None, lambda one=one: _autoencoder(one)
-
-
-def _latent(row: Any) -> Callable[[], object]:
-    import torch
-
-    from vaekernels.bench.latent import call
-    from vaekernels.bench.op_inputs import LATENT
-
-    cases = LATENT[row.group]
-    generator = torch.Generator().manual_seed(0)
-    inputs = tuple(cases.inputs(cases.shapes[row.case], torch.float32, generator))
-    return call(cases.ours, cases, inputs, row.direction)
-
-
-def _autoencoder(row: Any) -> Callable[[], object]:
-    import vaekernels as vk
-    from vaekernels.bench import autoencoders
-
-    model, x = row.build()
-    vk.accelerate(model, precision=row.precision)
-    training = row.part == "training"
-    run = autoencoders._training_call if training else autoencoders._inference_call
-    return run(model, x)
+    for work in SUITES[suite].works():
+        yield work.group, work.name, getattr(work, "threads", None), work.our_call
 
 
 def _serve(suite: str, seconds: float) -> None:
-    """Answers each line, the number of a row, with the fastest call's seconds."""
+    """Print the fastest call's seconds for each line of input, the number of a row."""
     import torch
 
     rows = list(_calls(suite))
@@ -79,7 +43,7 @@ def _serve(suite: str, seconds: float) -> None:
     for line in sys.stdin:
         if int(line) != at:
             at = int(line)
-            call = None  # frees the memory of the row before
+            call = None  # free the memory of the previous row
             torch.set_num_threads(rows[at][2] or threads)
             call = rows[at][3]()
             call()
@@ -93,7 +57,15 @@ def _serve(suite: str, seconds: float) -> None:
 
 
 def _start(checkout: Path, options: argparse.Namespace) -> subprocess.Popen[str]:
-    command = [sys.executable, __file__, "--serve", options.suite, "--seconds", options.seconds]
+    script = checkout / "benchmarks" / Path(__file__).name
+    command = [
+        sys.executable,
+        script.resolve(),
+        "--serve",
+        options.suite,
+        "--seconds",
+        options.seconds,
+    ]
     environment = {**os.environ, "PYTHONPATH": str(checkout.resolve())}
     pipe = subprocess.PIPE
     return subprocess.Popen(
@@ -101,7 +73,7 @@ def _start(checkout: Path, options: argparse.Namespace) -> subprocess.Popen[str]
     )
 
 
-def _ask(process: subprocess.Popen[str], row: int) -> float:
+def _time(process: subprocess.Popen[str], row: int) -> float:
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(f"{row}\n")
@@ -113,13 +85,13 @@ def _compare(options: argparse.Namespace) -> dict[str, Any]:
     processes = [_start(Path(c), options) for c in (options.before, options.after)]
     lists = [json.loads(p.stdout.readline()) for p in processes if p.stdout is not None]
     if lists[0] != lists[1]:
-        raise SystemExit("compare: the checkouts do not measure the same rows")
+        raise SystemExit("compare_checkouts: the checkouts do not measure the same rows")
     rows, groups = [], defaultdict(list)
     for number, (group, name) in enumerate(lists[0]):
         pairs = []
         for turn in range(options.rounds):
             order = processes if turn % 2 == 0 else processes[::-1]
-            times = {id(process): _ask(process, number) for process in order}
+            times = {id(process): _time(process, number) for process in order}
             pairs.append([times[id(process)] for process in processes])
         ratio = statistics.median(before / after for before, after in pairs)
         groups[group].append(ratio)
@@ -139,7 +111,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("before", nargs="?")
     parser.add_argument("after", nargs="?")
-    parser.add_argument("--suite", choices=("latent", "conv", "autoencoders"), default="conv")
+    parser.add_argument(
+        "--suite", choices=("latent", "conv", "models", "autoencoders"), default="conv"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.1, help="of each checkout a round")
     parser.add_argument("--json", type=Path)

@@ -1,4 +1,4 @@
-"""Every pytest-benchmark record says what it was measured on."""
+"""Adds the machine to every pytest-benchmark record."""
 
 from __future__ import annotations
 

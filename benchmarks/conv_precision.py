@@ -6,19 +6,20 @@ Writes results/cpu/conv_precision.json, from which the table in docs/convolution
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 import vaekernels as vk
-from vaekernels.bench import report
-from vaekernels.bench.op_inputs import CONV, ConvShape, error
+from vaekernels.bench import tables
+from vaekernels.bench.op_inputs import CONV, ConvShape, OpCases, error
+from vaekernels.bench.workloads import LAYOUTS, Inputs, call, inputs_of, laid_out
 from vaekernels.runtime import cpu_info
 
 PATH = Path(__file__).parent / "results" / "cpu" / "conv_precision.json"
 TIERS = ("high", "highest")
-LAYOUTS = (torch.contiguous_format, torch.channels_last)
 RESULTS = ("y", "gradient of x", "gradient of weight")
 # Square images; as many channels out as in.
 SHAPES: dict[str, tuple[ConvShape, ...]] = {
@@ -30,34 +31,26 @@ SHAPES: dict[str, tuple[ConvShape, ...]] = {
 }
 
 
-def results(function: object, tensors: tuple[Tensor, ...], grad: Tensor | None) -> list[Tensor]:
+def results(function: Callable[..., Tensor], cases: OpCases, inputs: Inputs) -> list[Tensor]:
     """Y and the gradients of x and weight."""
-    x, weight, bias = (tensor.detach().requires_grad_() for tensor in tensors)
-    y = function(x, weight, bias)  # type: ignore[operator]
-    if grad is None:
-        return [y]
-    return [y, *torch.autograd.grad(y, (x, weight), grad.to(y.dtype))]
+    y = call(function, cases, inputs, "training forward")().detach()
+    return [y, *call(function, cases, inputs, "backward")()[:2]]
 
 
 def measure(op: str, shape: ConvShape) -> list[dict[str, object]]:
     """A row for each result: its error in both tiers, and eager's in its worse layout."""
-    generator = torch.Generator().manual_seed(0)
     cases = CONV[op]
-    tensors = cases.inputs(shape, torch.float32, generator)
-    double = tuple(tensor.double() for tensor in tensors)
-    (y,) = results(cases.eager, double, None)
-    grad = torch.randn(y.shape, generator=generator)
-    exact = results(cases.eager, double, grad)
-    found: dict[str, list[float]] = {"eager": [0.0] * len(RESULTS)}
-    for layout in LAYOUTS:
-        laid_out = tuple(t.contiguous(memory_format=layout) if t.ndim == 4 else t for t in tensors)
-        eager = results(cases.eager, laid_out, grad.contiguous(memory_format=layout))
-        errors = [error(a, b) for a, b in zip(eager, exact, strict=True)]
-        found["eager"] = [max(pair) for pair in zip(found["eager"], errors, strict=True)]
+    inputs = inputs_of(cases, shape, torch.Generator().manual_seed(0), grads=True)
+    exact = results(cases.eager, cases, {name: x.double() for name, x in inputs.items()})
+
+    def errors(function: Callable[..., Tensor], inputs: Inputs) -> list[float]:
+        return [error(*pair) for pair in zip(results(function, cases, inputs), exact, strict=True)]
+
+    by_layout = [errors(cases.eager, laid_out(inputs, layout)) for layout in LAYOUTS]
+    found = {"eager": [max(pair) for pair in zip(*by_layout, strict=True)]}
     for tier in TIERS:
         with vk.set_conv_precision(tier):
-            ours = results(cases.ours, tensors, grad)
-        found[tier] = [error(a, b) for a, b in zip(ours, exact, strict=True)]
+            found[tier] = errors(cases.ours, inputs)
     return [
         {"op": op, "shape": list(shape), "result": name} | {who: found[who][k] for who in found}
         for k, name in enumerate(RESULTS)
@@ -66,7 +59,7 @@ def measure(op: str, shape: ConvShape) -> list[dict[str, object]]:
 
 def main() -> None:
     rows = [row for op, shapes in SHAPES.items() for s in shapes for row in measure(op, s)]
-    report.write_json(PATH, rows, cpu_info.describe(), {"suite": "conv_precision"}, {})
+    tables.write_json(PATH, rows, cpu_info.describe(), {"suite": "conv_precision"}, {})
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
     python benchmarks/gpu_suite.py [--only PHASE[,PHASE]] [--budget SECONDS] [--out PATH] [--list]
 
-Nothing has to be installed but PyTorch and Triton, and nothing is built or downloaded. Every phase
-is a process with a deadline; ``benchmarks/results/<gpu>/gpu_suite.json`` is rewritten after each,
-so that one which hangs or crashes is recorded as such and costs no other. Ends with exit code 1
-where a phase failed or a result was wrong.
+Requires PyTorch and Triton; nothing is built, installed or downloaded. Every phase is a process
+with a deadline; ``benchmarks/results/<gpu>/gpu_suite.json`` is rewritten after each, so that a
+phase that hangs or crashes is recorded as such and does not affect the others. Exits with 1 where a
+phase failed or a result was wrong.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ CONFIG = TrainConfig(epochs=10, batch=128, lr=1e-3)
 
 
 def experiment(data: ImageData, config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
-    """Train once and say what came out.
+    """Train once and return the record.
 
     Args:
         data: images with held-out images of their own.

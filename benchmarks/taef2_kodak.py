@@ -19,7 +19,7 @@ import typer
 from PIL import Image
 from torch import Tensor
 
-from vaekernels.bench import eager_tiny, report
+from vaekernels.bench import eager_tiny, tables
 from vaekernels.models import AutoencoderTiny
 from vaekernels.runtime.cpu_info import describe
 from vaekernels.utils.atomic_file import atomic_write
@@ -102,7 +102,7 @@ def main(
         if path.stem in _SHOWN:
             shown.append((image, reconstruction))
         typer.echo("{image}: {psnr:.3f} dB, plain PyTorch {psnr_plain:.3f}".format(**row))
-    report.write_json(out, rows, machine, {"suite": "taef2_kodak"}, {"difference_db": TOLERANCE})
+    tables.write_json(out, rows, machine, {"suite": "taef2_kodak"}, {"difference_db": TOLERANCE})
     if shown:
         with atomic_write(picture) as file:
             _picture(shown).save(file, format="JPEG", quality=85)

@@ -1,1 +1,1 @@
-"""The GPU suite: phases in processes of their own, one record, the goals. See ``gpu_suite.py``."""
+"""The GPU suite: phases in processes of their own, a record, targets. See ``gpu_suite.py``."""

@@ -33,7 +33,7 @@ class Part:
 
     @property
     def name(self) -> str:
-        """As the goals call it."""
+        """Of the row."""
         return f"{self.half} {self.size} b{self.batch}"
 
     def ours(self, model: AutoencoderKL) -> Function:
@@ -43,7 +43,7 @@ class Part:
         return lambda x: model.encode(x).latent_dist.mode()
 
     def eager(self, model: eager_kl.EagerKL) -> Function:
-        """The same of plain PyTorch."""
+        """The same in plain PyTorch."""
         if self.half == "decode":
             return model.decode
         return lambda x: model.encode(x).chunk(2, dim=1)[0]
@@ -58,7 +58,7 @@ def encode(size: int, batch: int) -> Part:
 
 
 def model(context: Context, dtype: torch.dtype = torch.bfloat16) -> AutoencoderKL:
-    """Random weights, the normalisations' too, in evaluation mode; tiny ones are float32."""
+    """Random weights, those of the normalisations included, in evaluation mode; float32 if tiny."""
     torch.manual_seed(0)
     config = _TINY if context.tiny else AutoencoderKLConfig.preset("sd1")
     with torch.device(context.device):
@@ -67,12 +67,12 @@ def model(context: Context, dtype: torch.dtype = torch.bfloat16) -> AutoencoderK
             if isinstance(module, nn.GroupNorm):
                 module.weight.add_(0.2 * torch.randn_like(module.weight))
                 module.bias.add_(0.2 * torch.randn_like(module.bias))
-    made.check_range = False  # a GPU would wait for it
+    made.check_range = False  # it synchronises with the GPU
     return made.to(torch.float32 if context.tiny else dtype)
 
 
 def example(part: Part, model: AutoencoderKL) -> Tensor:
-    """Latents, or images in [-1, 1]; an image is the same in every batch that is large enough."""
+    """Latents, or images in [-1, 1]; an image does not depend on the size of its batch."""
     generator = torch.Generator(model.device).manual_seed(1)
     shape = (model.image_channels, part.size, part.size)
     if part.half == "decode":

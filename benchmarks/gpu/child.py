@@ -1,4 +1,4 @@
-"""The process of one phase: rows go to a file as they are found, so that a kill loses none."""
+"""The process of one phase: each row is written to a file at once, so that a kill loses none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 from benchmarks.gpu import record
 from benchmarks.gpu.phase import Context
-from benchmarks.gpu.tables import line
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -25,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for row in importlib.import_module(options.module).run(context):
             file.write(record.dumps(row) + "\n")
             file.flush()
-            print(f"  {line(row)}", flush=True)
+            print(f"  {record.line(row)}", flush=True)
 
 
 if __name__ == "__main__":

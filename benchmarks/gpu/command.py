@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.gpu import record
-from benchmarks.gpu.goals import judge
 from benchmarks.gpu.phase import Phase, Row
 from benchmarks.gpu.phases import PHASES
 from benchmarks.gpu.record import ROOT
 from benchmarks.gpu.runner import run
+from benchmarks.gpu.targets import judge
 
-BUDGET = 520.0  # seconds; with what lies between the phases it is under nine minutes
+BUDGET = 520.0  # seconds; under nine minutes with the time between phases
 
 
 def main(arguments: Sequence[str] | None = None, phases: Sequence[Phase] = PHASES) -> int:
@@ -70,31 +70,31 @@ def listing(phases: Sequence[Phase]) -> str:
 
 
 def default_path(device: str, only: Sequence[Phase] = ()) -> Path:
-    """Where the record of this machine's GPU belongs.
+    """Path of the record of this machine's GPU.
 
     Args:
         device: ``"cuda"``.
-        only: the phases, where they were named: they leave the record of a whole run alone, but for
-            "table", which reads it.
+        only: the phases, where they were named: their record is a file of its own, except of
+            "table", which reads that of a whole run.
 
     Raises:
         ValueError: the device has none.
     """
     if device != "cuda":
-        raise ValueError(f"--device {device} is for trying the suite out: say --out too")
-    # Not by torch: this process outlives every phase, and leaves the device to them.
+        raise ValueError(f"--device {device} is for testing the suite: give --out too")
+    # Not by torch: this process must not occupy the device.
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
         name = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
         slug = re.sub(r"[^a-z0-9]+", "-", name.stdout.splitlines()[0].lower()).strip("-")
     except (OSError, subprocess.SubprocessError, IndexError):
-        raise ValueError("nvidia-smi names no GPU; say --out to run without one") from None
+        raise ValueError("nvidia-smi names no GPU; give --out to run without one") from None
     names = ["gpu_suite", *(phase.name for phase in only if phase.name != "table")]
     return ROOT / "benchmarks" / "results" / slug / f"{'_'.join(names)}.json"
 
 
 def successful(found: Row) -> bool:
-    """No phase failed, no work of one did, and no result was wrong."""
+    """Whether no phase and no work of one failed, and no result was wrong."""
     entries = found["phases"].values()
     failed = any(entry["status"] in (record.FAILED, record.TIMED_OUT) for entry in entries)
     return not failed and not any(
@@ -103,7 +103,7 @@ def successful(found: Row) -> bool:
 
 
 def _begin(chosen: Sequence[Phase], out: Path, options: argparse.Namespace) -> Row:
-    """An empty record; the one that is there where nothing but the table is wanted."""
+    """An empty record; the existing one if only the table is wanted."""
     if [phase.name for phase in chosen] == ["table"]:
         return record.read(out)
     settings = {"device": options.device, "budget_s": options.budget, "only": options.only}
@@ -118,7 +118,7 @@ def _begin(chosen: Sequence[Phase], out: Path, options: argparse.Namespace) -> R
 
 
 def _commit() -> str | None:
-    """The commit of this checkout, and whether files differ from it; None for a bare copy."""
+    """The commit of this checkout, marked if files differ from it; None for a copy without .git."""
     if not (ROOT / ".git").exists():
         return None
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
@@ -130,7 +130,7 @@ def _commit() -> str | None:
 
 
 def _stop(number: int, frame: object) -> None:
-    """End as after Ctrl-C, so that the running phase is ended too."""
+    """Exit as after Ctrl-C, so that the running phase is ended too."""
     sys.exit(128 + number)
 
 
@@ -154,6 +154,6 @@ def _parser() -> argparse.ArgumentParser:
         "--device",
         choices=("cuda", "cpu"),
         default="cuda",
-        help="cpu tries the suite itself, on tiny sizes",
+        help="cpu tests the suite itself, on tiny sizes",
     )
     return parser

@@ -1,4 +1,4 @@
-"""Every op on shapes that no kernel was made for: what is checked, and what is compiled ahead."""
+"""Every op on odd shapes: the cases that are checked and compiled ahead."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 import vaekernels as vk
-from benchmarks.gpu.work import fused_backend, tap_gemm
+from benchmarks.gpu.kernels import fused_backend, tap_gemm
 from vaekernels.backends import registry
-from vaekernels.bench.op_inputs import CONV, LATENT, NORM, ODD_SHAPES, ConvShape, OpCases
+from vaekernels.bench.op_inputs import CONV, LATENT, NORM, ODD_SHAPES, RESNET, ConvShape, OpCases
 from vaekernels.bench.op_inputs import run as run_op
-from vaekernels.bench.op_inputs.conv3x3 import RESNET
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _CONV_SHAPES: dict[str, tuple[int, ...]] = {
@@ -35,7 +34,7 @@ _RESNET_SHAPES = {name: _CONV_SHAPES[name] for name in ("odd", "aligned", "wide"
 
 
 class Refused(NamedTuple):
-    """The name of a case that no kernel takes, and why."""
+    """A case without kernels, and the reason."""
 
     name: str
     refused: str
@@ -73,7 +72,7 @@ def cases_of(device: str) -> Iterator[Case | Refused]:
                     continue
                 yield Case(title, cases, shapes, backend, dtype)
                 if cases.op in CONV and backend == "triton" and dtype == torch.float32:
-                    # A lone result may be small beside its terms, whose errors are not.
+                    # A single result may be small relative to its terms and their errors.
                     several = {key: shape for key, shape in shapes.items() if key != "one"}
                     yield Case(f"{title} medium", cases, several, backend, dtype, "medium")
 
@@ -87,16 +86,16 @@ def inputs(case: Case, shape: tuple[int, ...], device: str) -> tuple[Tensor, ...
 def run(
     case: Case, tensors: Sequence[Tensor], grads: Sequence[Tensor] | None = None
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Outputs, their gradients and the inputs'; convolutions on Triton by our own product."""
+    """Outputs, their gradients and the inputs'; Triton's convolutions by our own kernel."""
     ours = tap_gemm() if case.backend == "triton" else contextlib.nullcontext()
     with ours, vk.set_conv_precision(case.precision):
         return run_op(case.cases, tensors, case.backend, grads)
 
 
 def compile_all(names: Sequence[str], device: str) -> list[str]:
-    """Run the cases of these names once, which compiles what they need; the errors.
+    """Run the cases of these names once, to compile their kernels; returns the errors.
 
-    Runs in a process of its own beside others, which fill one cache of compiled kernels.
+    Several processes do this in parallel and share one cache of compiled kernels.
     """
     failed = []
     for case in cases_of(device):
@@ -104,6 +103,6 @@ def compile_all(names: Sequence[str], device: str) -> list[str]:
             try:
                 for shape in case.shapes.values():
                     run(case, inputs(case, shape, device))
-            except Exception as failure:  # the phase "correctness" says it of each case
+            except Exception as failure:  # the phase "correctness" reports it per case
                 failed.append(f"{case.name}: {type(failure).__name__}")
     return failed

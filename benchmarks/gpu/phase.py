@@ -1,4 +1,4 @@
-"""What a phase is, and how a budget is shared among phases."""
+"""Phases of the suite, and how a budget is shared among them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Phase:
 
     Attributes:
         name: that ``--only`` takes.
-        about: for ``--list``.
-        seconds: its deadline, where the budget has room; the start of its process counts.
+        about: description for ``--list``.
+        seconds: its deadline if the budget suffices, the start of its process included.
         least: with fewer seconds it is left out.
-        priority: which phases get their seconds first where the budget is short; 1 before 2.
+        priority: the order in which phases get seconds of a short budget; 1 before 2.
         module: with ``run(context)``, which yields rows.
-        default: runs without being named.
+        default: whether it runs without being named.
     """
 
     name: str
@@ -37,9 +37,9 @@ class Phase:
 
 
 def shares(phases: Sequence[Phase], seconds: float) -> dict[str, float]:
-    """How many seconds each phase gets; those that get none are absent.
+    """Seconds of each phase; phases without any are absent.
 
-    By priority each gets the least that it needs, then what it wants. Together at most ``seconds``.
+    By priority each phase gets ``least``, then what is left up to its ``seconds``.
     """
     ranked = sorted(phases, key=lambda phase: phase.priority)
     given: dict[str, float] = {}
@@ -57,13 +57,13 @@ def shares(phases: Sequence[Phase], seconds: float) -> dict[str, float]:
 
 @dataclass
 class Context:
-    """What a phase is told.
+    """Arguments of a phase.
 
     Attributes:
-        device: ``"cuda"``, or ``"cpu"``, where sizes are tiny: the suite's own logic is tried.
+        device: ``"cuda"``; or ``"cpu"`` with tiny sizes, to test the suite itself.
         seconds: until its process is killed.
-        record: the file with what the phases before it found; it may be absent.
-        began: when its time began to count.
+        record: the file with the results of earlier phases; it may be absent.
+        began: when its time started.
     """
 
     device: str = "cpu"
@@ -73,11 +73,18 @@ class Context:
 
     @property
     def tiny(self) -> bool:
-        """Whether sizes are for trying the suite out."""
+        """Whether sizes are tiny, to test the suite itself."""
         return self.device == "cpu"
 
+    @property
+    def dtype(self) -> Any:
+        """Of the measured tensors: bfloat16; float32 on CPU, whose convolutions have no other."""
+        import torch  # not in the process that runs the phases
+
+        return torch.float32 if self.tiny else torch.bfloat16
+
     def left(self) -> float:
-        """Seconds for more work: it is better to end by oneself than to be killed."""
+        """Seconds left, less a margin to end before the deadline."""
         margin = min(5.0, 0.1 * self.seconds)
         return self.seconds - margin - (time.monotonic() - self.began)
 
@@ -90,13 +97,13 @@ class Context:
         most: float = 1.5,
         start: float = 1.0,
     ) -> Iterator[Row]:
-        """A row of each work: measured, or why there is none; the phase goes on after an error.
+        """A row of each work: its result, or the error; the phase continues after an error.
 
         Args:
             works: in the order of their importance: the last ones are left out first.
-            name: of a work's row.
-            measure: from a work and the seconds of measuring.
-            most: seconds of measuring; next to none where sizes are tiny.
+            name: work -> name of its row.
+            measure: work, seconds of measuring -> columns of its row.
+            most: seconds of measuring at most.
             start: seconds that a work may need before it measures; with fewer it is left out.
         """
         for index, work in enumerate(works):
@@ -127,7 +134,7 @@ def brief(failure: BaseException) -> str:
 
 
 def _recover(device: str) -> None:
-    """Free what a failed work held; after an illegal access no call succeeds: the phase ends."""
+    """Free the memory of a failed work; raises after an illegal access, which ends the phase."""
     if device == "cuda":
         import torch
 

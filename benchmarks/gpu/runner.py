@@ -37,14 +37,14 @@ def run(
     """Run ``phases`` in their order and record each.
 
     Args:
-        phases: what runs. Before each, what is left of the budget is shared anew, so that the time
-            of one that ends early goes to the others.
+        phases: the phases. Before each, the rest of the budget is shared anew, so that the time of
+            one that ends early goes to the others.
         found: the record to fill.
         device: ``"cuda"`` or ``"cpu"``.
         budget: seconds, all together.
         out: the file of the record; rewritten after each phase.
-        judge: record -> its goals.
-        say: what is done, for people.
+        judge: record -> its targets.
+        say: called with each line of output.
 
     Returns:
         The record.
@@ -72,16 +72,15 @@ def run_phase(phase: Phase, seconds: float, *, device: str, out: Path, caches: P
     """One phase in a process group of its own, which is killed at the deadline.
 
     Args:
-        phase: what runs.
+        phase: the phase.
         seconds: until it is killed.
         device: ``"cuda"`` or ``"cpu"``.
         out: the record so far.
-        caches: where compilers keep what they compiled; shared by the phases of a run, and empty
-            before it.
+        caches: folder of compiled kernels; shared by the phases of a run, and empty before it.
 
     Returns:
         ``status``, ``seconds``, ``allowed_s``, ``rows``, ``exit_code`` (None after a kill); and
-        ``stderr_tail`` where it is not done, or a row is not.
+        ``stderr_tail`` where the phase or a row failed.
     """
     with tempfile.TemporaryDirectory(prefix=f"gpu-suite-{phase.name}-") as folder:
         rows, errors = Path(folder, "rows"), Path(folder, "stderr")
@@ -117,9 +116,9 @@ def run_phase(phase: Phase, seconds: float, *, device: str, out: Path, caches: P
 
 
 def _environment(caches: Path, device: str) -> dict[str, str]:
-    """The phase finds this checkout, and nothing compiled by an earlier run."""
+    """Of a phase: this checkout, and empty caches of compiled kernels."""
     paths = [str(record.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    # On CPU sizes are tiny: several threads only wait for each other.
+    # On CPU sizes are too small for several threads.
     threads = {"OMP_NUM_THREADS": "1"} if device == "cpu" else {}
     return {
         **os.environ,
@@ -131,10 +130,10 @@ def _environment(caches: Path, device: str) -> dict[str, str]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process and its children, compilers for example, whether it ended itself or not."""
+    """Kill the process and its children, such as compilers."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the driver: go on without it
+    with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the driver
         process.wait(_PATIENCE)
 
 

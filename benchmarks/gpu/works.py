@@ -1,21 +1,30 @@
-"""What the phase ``ops`` measures: the inputs, and both sides."""
+"""The workloads of the phase ``ops``, and the measurement of one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 import vaekernels as vk
-from benchmarks.gpu.work import Work, tap_gemm
-from vaekernels.bench.convolutions import CONV3X3, UPSAMPLE, Convolution
-from vaekernels.bench.op_inputs import CONV, LATENT, NORM, ConvShape, OpCases
-from vaekernels.bench.workloads import Call, Inputs, forward
+from benchmarks.gpu.kernels import fused_backend, tap_gemm
+from benchmarks.gpu.phase import Row
+from vaekernels.bench import conv
+from vaekernels.bench.conv_gradients import (
+    CONV3X3,
+    DOWNSAMPLE3X3,
+    DOWNSAMPLE4X4,
+    TRANSPOSE4X4,
+    UPSAMPLE,
+    Convolution,
+)
+from vaekernels.bench.op_inputs import LATENT, NORM, OpCases
+from vaekernels.bench.timing import Call, columns, copies_beyond_cache, graph_replay, timings
+from vaekernels.bench.workloads import Inputs, Workload, of_op
 
 # Channels in, out, and pixels of a side: the 3x3 convolutions of the SD autoencoder at 512 px.
 LAYERS = (
@@ -30,11 +39,18 @@ LAYERS = (
 )
 UPSAMPLED = ((256, 256, 256), (512, 512, 128), (512, 512, 64))
 NORMALISED = ((128, 512), (256, 256), (512, 64))
-_SEED = 5
+STRIDED = (DOWNSAMPLE3X3[0], DOWNSAMPLE4X4, TRANSPOSE4X4)
+LOSSES = (
+    ("bernoulli_nll", "photo_256px_b8"),
+    ("gaussian_nll", "photo_256px_b8"),
+    ("laplace_nll", "photo_256px_b8"),
+    ("gaussian_kl", "sd3_latent_256px_b256"),
+)
+_PASSES = {"forward": 3, "backward": 5}
 
 
-def works(tiny: bool) -> list[Work]:
-    """What is measured, the goals' first; ``tiny``: a part of it, small."""
+def works(tiny: bool) -> list[Workload]:
+    """The workloads, those of the targets first; ``tiny``: a part of them, small."""
     if tiny:
         return [
             latent("rsample_kl", "large", (4, 64), "forward"),
@@ -55,57 +71,56 @@ def works(tiny: bool) -> list[Work]:
         *(group_norm(8, *shape, "backward") for shape in NORMALISED),
         *(convolution("upsample", UPSAMPLE, 1, layer) for layer in UPSAMPLED),
         *(convolution("conv", CONV3X3, 1, layer, backend="triton") for layer in LAYERS),
-        *(
-            latent(op, "losses", LATENT[op].shapes[case], "forward+backward")
-            for op, case in (
-                ("bernoulli_nll", "photo_256px_b8"),
-                ("gaussian_nll", "photo_256px_b8"),
-                ("laplace_nll", "photo_256px_b8"),
-                ("gaussian_kl", "sd3_latent_256px_b256"),
-            )
-        ),
-        *(convolution("strided", _of(op), 8, (128, 128, 128)) for op in _STRIDED),
+        *(latent(op, "losses", LATENT[op].shapes[case], "forward+backward") for op, case in LOSSES),
+        *(convolution("strided", op, 8, (128, 128, 128)) for op in STRIDED),
     ]
 
 
-_STRIDED = ("downsample_conv3x3", "downsample_conv4x4", "conv_transpose4x4")
+def measure(work: Workload, seconds: float) -> Row:
+    """Check, then time; a wrong result of ours, or an op without kernels, is not timed.
+
+    Returns:
+        A row: the workload; ``backend``, or ``refused`` with the reasons; ``error``,
+        ``eager_error``, ``allowed``, ``excess``, ``ok``; ``ms`` and ``spread`` of each side; where
+        ``passes`` is known ``gbps``, the rate of ours if it makes no more passes.
+    """
+    inputs = work.draw()
+    row: Row = {"group": work.group, "op": work.op, "case": work.case, "direction": work.direction}
+    backend, refused = fused_backend(work.op, work.device, work.dtype, work.backend)
+    ours = None
+    if backend is None:
+        row["refused"] = refused
+    else:
+        # A CUDA graph needs the seed on the device.
+        noise = {name: torch.tensor(seed, device=work.device) for name, seed in work.noise.items()}
+        ours = partial(work.ours, backend=backend, **noise)
+        verdict = work.check(ours, inputs)
+        row |= {"backend": backend, **verdict.row()}
+        ours = ours if verdict.ok else None
+    torch.cuda.empty_cache()
+    sets = copies_beyond_cache(inputs, work.device)
+    row["buffers"] = len(sets)
+    contenders = {
+        name: graph_replay(make, sets, work.device) for name, make in work.makers(ours).items()
+    }
+    row |= columns(timings(contenders, seconds=seconds))
+    if work.passes is not None and ours is not None:
+        first = next(iter(inputs.values()))
+        row["gbps"] = work.passes * first.numel() * first.element_size() / row["ms"]["ours"] / 1e6
+    return row
 
 
-def latent(op: str, group: str, shape: tuple[int, ...], direction: str) -> Work:
+def latent(op: str, group: str, shape: tuple[int, ...], direction: str) -> Workload:
     """An op on rows."""
-    cases = LATENT[op]
-    noisy = not cases.deterministic_eager
-    passes = {"forward": 3, "backward": 5}.get(direction) if noisy else None
-    ours = _seeded(cases) if noisy else cases.ours
-    mine = partial(_call, ours, cases.differentiable, direction)
-    return Work(
-        group=f"{op} {group}",
-        op=op,
-        case=" x ".join(map(str, shape)),
-        direction=direction,
-        inputs=partial(_inputs, cases, shape, direction),
-        eager=partial(_call, cases.eager, cases.differentiable, direction),
-        ours=mine,
-        witness=partial(mine, backend="reference") if noisy else None,
-        passes=passes,
-    )
+    passes = _PASSES.get(direction) if op == "rsample_kl" else None
+    return of_op(f"{op} {group}", LATENT[op], shape, direction, passes=passes)
 
 
-def group_norm(batch: int, channels: int, size: int, direction: str) -> Work:
+def group_norm(batch: int, channels: int, size: int, direction: str) -> Workload:
     """GroupNorm and SiLU of square images."""
-    cases = NORM["group_norm_silu"]
-    shape = (batch, channels, size, size)
-    return Work(
-        group=f"group_norm b{batch}",
-        op=cases.op,
-        case=" x ".join(map(str, shape)),
-        direction=direction,
-        inputs=partial(_inputs, cases, shape, direction),
-        eager=partial(_call, cases.eager, cases.differentiable, direction),
-        ours=partial(_call, cases.ours, cases.differentiable, direction),
-        images=True,
-        passes={"forward": 3, "backward": 5}[direction],
-    )
+    cases, shape = NORM["group_norm_silu"], (batch, channels, size, size)
+    passes = _PASSES[direction]
+    return of_op(f"group_norm b{batch}", cases, shape, direction, images=True, passes=passes)
 
 
 def convolution(
@@ -114,33 +129,22 @@ def convolution(
     batch: int,
     layer: tuple[int, int, int],
     backend: str | None = None,
-) -> Work:
+) -> Workload:
     """A convolution's forward: channels in and out, and the pixels of a side of its input.
 
-    On the backend "triton", asked for by name, it is our own product.
+    With ``backend="triton"`` our own kernel runs, not cuDNN.
     """
     incoming, outgoing, size = layer
-    shape = ConvShape(batch, incoming, outgoing, size, size)
-    function = op.ours("high")
-
-    def ours(inputs: Inputs, backend: str) -> Call:
-        call = forward(partial(function, backend=backend), inputs)
-        return call if backend != "triton" else _by_our_product(call)
-
-    return Work(
-        group=group,
-        op=op.op,
-        case=f"{batch} x {incoming}->{outgoing} x {size}px",
-        direction="forward",
-        inputs=partial(op.inputs, shape),
-        eager=partial(forward, op.twin),
-        ours=ours,
-        images=True,
-        backend=backend,
-    )
+    work = conv.convolution(group, op, (batch, incoming, size), outgoing)
+    case = f"{batch} x {incoming}->{outgoing} x {size}px"
+    if backend == "triton":
+        work = replace(work, ours=partial(_by_tap_gemm, work.ours))
+    return replace(work, case=case, backend=backend)
 
 
-def _by_our_product(call: Call) -> Call:
+def _by_tap_gemm(ours: Any, inputs: Inputs, **options: Any) -> Call:
+    call = ours(inputs, **options)
+
     def run() -> Any:
         with tap_gemm():
             return call()
@@ -148,34 +152,19 @@ def _by_our_product(call: Call) -> Call:
     return run
 
 
-def elbo(shape: tuple[int, ...], latents: int) -> Work:
+def elbo(shape: tuple[int, ...], latents: int) -> Workload:
     """A Bernoulli likelihood and the KL, forward and backward."""
 
-    def inputs(generator: torch.Generator) -> dict[str, Tensor]:
-        logits, target = LATENT["bernoulli_nll"].inputs(shape, torch.float32, generator)
-        moments = LATENT["rsample_kl"].inputs((shape[0], latents), torch.float32, generator)
-        return {"logits": logits, "mean": moments[0], "logvar": moments[1], "target": target}
+    def inputs(
+        shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator
+    ) -> tuple[Tensor, ...]:
+        logits, target = LATENT["bernoulli_nll"].inputs(shape, dtype, generator)
+        moments = LATENT["rsample_kl"].inputs((shape[0], latents), dtype, generator)
+        return logits, *moments, target
 
-    def make(loss: Callable[..., Tensor], inputs: Inputs) -> Call:
-        leaves = {name: tensor.detach().requires_grad_() for name, tensor in inputs.items()}
-        wanted = [leaves[name] for name in ("logits", "mean", "logvar")]
-        leaves["target"].requires_grad_(False)
-
-        def call() -> Any:
-            value = loss(**leaves)
-            return value, *torch.autograd.grad(value, wanted)
-
-        return call
-
-    return Work(
-        group="elbo",
-        op="bernoulli_nll",
-        case=f"{' x '.join(map(str, shape))}, {latents} latents",
-        direction="forward+backward",
-        inputs=inputs,
-        eager=partial(make, _eager_elbo),
-        ours=lambda inputs, backend: make(partial(_our_elbo, backend=backend), inputs),
-    )
+    cases = OpCases("bernoulli_nll", inputs, _our_elbo, _eager_elbo, (0, 1, 2))
+    case = f"{' x '.join(map(str, shape))}, {latents} latents"
+    return of_op("elbo", cases, shape, "forward+backward", case=case)
 
 
 def _eager_elbo(logits: Tensor, mean: Tensor, logvar: Tensor, target: Tensor) -> Tensor:
@@ -184,62 +173,8 @@ def _eager_elbo(logits: Tensor, mean: Tensor, logvar: Tensor, target: Tensor) ->
     return (nll + kl) / len(logits)
 
 
-def _our_elbo(logits: Tensor, mean: Tensor, logvar: Tensor, target: Tensor, backend: str) -> Tensor:
-    nll = vk.bernoulli_nll(logits, target, backend=backend)
-    return (nll + vk.gaussian_kl(mean, logvar, backend=backend)).sum() / len(logits)
-
-
-def _of(op: str) -> Convolution:
-    transposed = op == "conv_transpose4x4"
-    padding = "asymmetric" if op == "downsample_conv3x3" else None
-    return Convolution(op, CONV[op].eager, stride=2, transposed=transposed, padding=padding)
-
-
-def _seeded(cases: OpCases) -> Callable[..., Any]:
-    """With a seed on the device, as a CUDA graph needs it."""
-    seeds: dict[torch.device, Tensor] = {}
-
-    def ours(*tensors: Tensor, **options: Any) -> Any:
-        device = tensors[0].device
-        if device not in seeds:
-            seeds[device] = torch.tensor(_SEED, device=device)
-        return cases.ours(*tensors, seed=seeds[device], **options)
-
-    return ours
-
-
-def _inputs(
-    cases: OpCases, shape: tuple[int, ...], direction: str, generator: torch.Generator
-) -> Mapping[str, Tensor]:
-    """The op's inputs; for a backward also the gradients of its results, as ``grad0`` and on."""
-    tensors = cases.inputs(shape, torch.float32, generator)
-    named = {f"input{index}": tensor for index, tensor in enumerate(tensors)}
-    if direction != "forward":
-        results = tree_leaves(cases.eager(*(tensor.to("meta") for tensor in tensors)))
-        for index, result in enumerate(results):
-            named[f"grad{index}"] = torch.randn(result.shape, generator=generator)
-    return named
-
-
-def _call(
-    function: Callable[..., Any],
-    wanted: Sequence[int],
-    direction: str,
-    inputs: Inputs,
-    **backend: str,
-) -> Call:
-    """``function`` of the inputs, or the gradients of those that are ``wanted``."""
-    tensors = [tensor.detach() for name, tensor in inputs.items() if name.startswith("input")]
-    if direction == "forward":
-
-        @torch.no_grad()
-        def call() -> Any:
-            return function(*tensors, **backend)
-
-        return call
-    leaves = [tensors[index].requires_grad_() for index in wanted]
-    recorded = tree_leaves(function(*tensors, **backend))
-    grads = [inputs[f"grad{index}"].to(result.dtype) for index, result in enumerate(recorded)]
-    if direction == "backward":
-        return lambda: torch.autograd.grad(recorded, leaves, grads, retain_graph=True)
-    return lambda: torch.autograd.grad(tree_leaves(function(*tensors, **backend)), leaves, grads)
+def _our_elbo(
+    logits: Tensor, mean: Tensor, logvar: Tensor, target: Tensor, **options: str
+) -> Tensor:
+    nll = vk.bernoulli_nll(logits, target, **options)
+    return (nll + vk.gaussian_kl(mean, logvar, **options)).sum() / len(logits)

@@ -1,4 +1,4 @@
-"""``bench autoencoders``: what is compared, and what is said of rivals that do not run."""
+"""``bench autoencoders``: the comparison, and the message of an engine that does not run."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from vaekernels.bench import autoencoders, competitors, tables
-from vaekernels.bench.autoencoders import Work
+from vaekernels.bench.autoencoders import AutoencoderWorkload
+from vaekernels.bench.targets import judge
 
-DECODE = Work("taef2", "taef2", "decode", 16)
+DECODE = AutoencoderWorkload("taef2", "taef2", "decode", 16)
 
 
 def _inexact(model: nn.Module, example: Tensor, folder: Path) -> Callable[[Tensor], Tensor]:
@@ -30,7 +31,7 @@ def _no_compiler(model: nn.Module) -> nn.Module:
 
 
 @pytest.fixture(autouse=True)
-def _rivals(monkeypatch: pytest.MonkeyPatch) -> None:
+def _engines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(competitors, "ENGINES", {"mnn": _inexact, "onnxruntime": _missing})
     monkeypatch.setattr(autoencoders, "_compiled", _no_compiler)
 
@@ -53,9 +54,9 @@ def test_a_row() -> None:
     assert cells["to engines"] == cells["OpenVINO, ms"] == "-"
 
 
-def test_a_goal_without_its_rival_is_not_met() -> None:
+def test_a_target_without_its_engine_is_not_met() -> None:
     row = {"group": "kl", "ratio": 9.0, "engines_ratio": None}
-    met = {goal["figure"]: goal["met"] for goal in autoencoders.goals([row])}
+    met = {goal["figure"]: goal["met"] for goal in judge([row], autoencoders.TARGETS)}
     assert met == {
         "ratio": True,
         "engines_ratio": False,
@@ -81,14 +82,16 @@ def test_training_compares_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     small = autoencoders._autoencoder_kl((32, 32))
     monkeypatch.setattr(autoencoders, "_autoencoder_kl", lambda channels: small)
     monkeypatch.setattr(
-        Work,
+        AutoencoderWorkload,
         "build",
         lambda work: (
             autoencoders.Loss(small, torch.randn(2, 4, 8, 8)),
             torch.rand(2, 3, 16, 16) * 2 - 1,
         ),
     )
-    row = autoencoders.measure(Work("kl-training", "kl", "training", 16), seconds=0.01)
+    row = autoencoders.measure(
+        AutoencoderWorkload("kl-training", "kl", "training", 16), seconds=0.01
+    )
     assert row["error"] < 2e-5
     assert row["ours_us"] > 0
     assert row["errors"] == {}

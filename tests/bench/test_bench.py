@@ -1,4 +1,4 @@
-"""The bench: what it measures, and its record."""
+"""``vaekernels bench latent``: rows, the record, the options of the command."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._pytree import tree_map
 from typer.testing import CliRunner
 
 from vaekernels.backends import extension
-from vaekernels.bench import latent, report
+from vaekernels.bench import latent, tables
 from vaekernels.bench.memory import peak_bytes
 from vaekernels.bench.op_inputs import LATENT
 from vaekernels.bench.suites import SUITES
-from vaekernels.bench.timing import interleaved
+from vaekernels.bench.timing import median_seconds
+from vaekernels.bench.workloads import call, inputs_of, measure, of_op
 from vaekernels.cli import app
 
 needs_extension = pytest.mark.skipif(
@@ -34,7 +36,7 @@ def test_rounds_are_interleaved() -> None:
 
         return run
 
-    medians = interleaved({"a": contender("a"), "b": contender("b")}, seconds=0.0, min_rounds=3)
+    medians = median_seconds({"a": contender("a"), "b": contender("b")}, seconds=0.0, min_rounds=3)
     assert set(medians) == {"a", "b"}
     assert all(seconds > 0 for seconds in medians.values())
     changes = sum(first != second for first, second in itertools.pairwise(calls))
@@ -44,40 +46,57 @@ def test_rounds_are_interleaved() -> None:
 @pytest.mark.parametrize("op", LATENT)
 def test_eager_and_ours_compute_the_same(op: str) -> None:
     cases = LATENT[op]
-    inputs = cases.inputs((6, 30), torch.float32, torch.Generator().manual_seed(0))
+    inputs = inputs_of(cases, (6, 30), torch.Generator().manual_seed(0), grads=True)
+    forward = [call(f, cases, inputs, "forward")() for f in (cases.eager, cases.ours)]
     if not cases.deterministic_eager:
-        torch.testing.assert_close(cases.eager(*inputs)[1], cases.ours(*inputs)[1])
+        torch.testing.assert_close(forward[0][1], forward[1][1])
         return
-    torch.testing.assert_close(cases.eager(*inputs), cases.ours(*inputs))
-    grads = []
-    for function in (cases.eager, cases.ours):
-        torch.manual_seed(1)  # of the outputs' gradients
-        grads.append(latent.call(function, cases, inputs, "forward+backward")())
-    for eager, ours in zip(*grads, strict=True):
-        torch.testing.assert_close(ours, eager, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(*forward)
+    for direction in ("backward", "forward+backward"):
+        grads = [call(f, cases, inputs, direction)() for f in (cases.eager, cases.ours)]
+        for eager, ours in zip(*grads, strict=True):
+            torch.testing.assert_close(ours, eager, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("direction", latent.DIRECTIONS)
+@pytest.mark.parametrize("op", ("rsample_kl", "laplace_nll"))
+def test_a_wrong_result_is_not_timed(op: str, direction: str) -> None:
+    work = of_op(op, LATENT[op], (6, 30), direction)
+    row = measure(work, seconds=0.0)
+    assert 0 <= row["error"] <= row["promise"]
+    assert row["ratio"] == pytest.approx(row["eager_us"] / row["ours_us"])
+
+    def wrong(inputs, **options):
+        right = work.ours(inputs, **options)
+        return lambda: tree_map(lambda tensor: 1.001 * tensor, right())
+
+    row = measure(replace(work, ours=wrong), seconds=0.0)
+    assert row["ratio"] is None
+    assert "against float64, allowed" in row["wrong"]
+    assert "ours_us" not in row
 
 
 @needs_extension
 def test_no_noise_tensor_is_held() -> None:
-    """Forward and backward hold z and the two gradients, and numbers per row, no more."""
+    """Forward and backward allocate z and the two gradients, and a few numbers per row."""
     cases = LATENT["rsample_kl"]
     shape = (64, 4096)
-    inputs = cases.inputs(shape, torch.float32, torch.Generator().manual_seed(0))
+    inputs = inputs_of(cases, shape, torch.Generator().manual_seed(0), grads=True)
     tensor = 4 * shape[0] * shape[1]
-    ours = peak_bytes(latent.call(cases.ours, cases, inputs, "forward+backward"))
+    ours = peak_bytes(call(cases.ours, cases, inputs, "forward+backward"))
     assert 3 * tensor <= ours <= 3.05 * tensor
-    assert peak_bytes(latent.call(cases.eager, cases, inputs, "forward+backward")) > 2 * ours
+    assert peak_bytes(call(cases.eager, cases, inputs, "forward+backward")) > 2 * ours
 
 
 def test_the_record_and_its_means(tmp_path: Path) -> None:
     row = {"op": "gaussian_kl", "direction": "forward", "ratio": 2.0}
     rows = [row, {**row, "ratio": 8.0}, {**row, "op": "rsample_kl", "ratio": 5.0}]
-    means = report.geometric_means(rows)
+    means = tables.geometric_means(rows)
     assert means["gaussian_kl forward"] == pytest.approx(4.0)
     assert means["losses forward"] == pytest.approx(4.0)
     assert means["rsample_kl forward"] == pytest.approx(5.0)
     path = tmp_path / "new" / "record.json"
-    report.write_json(path, rows, {"cpu": "x"}, {"suite": "latent"}, {"geometric_means": means})
+    tables.write_json(path, rows, {"cpu": "x"}, {"suite": "latent"}, {"geometric_means": means})
     record = json.loads(path.read_text())
     assert record["machine"] == {"cpu": "x"}
     assert record["rows"] == rows
@@ -116,7 +135,7 @@ def test_the_command_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_p
         seen.update(seconds=seconds)
         return {"op": "gaussian_kl", "case": "c", "direction": "forward", "ratio": 1.0}
 
-    suite = replace(SUITES["latent"], works=works, measure=measure, show=lambda *_: None)
+    suite = replace(SUITES["latent"], works=works, measure=measure, cells=lambda row: {"op": "x"})
     monkeypatch.setitem(SUITES, "latent", suite)
     monkeypatch.setattr(torch, "set_num_threads", lambda count: seen.update(threads=count))
     path = tmp_path / "a.json"

@@ -1,4 +1,4 @@
-"""``bench conv``: each row checks what it times, on every path; the goals are judged."""
+"""``bench conv``: each row checks what it times, on every path; the targets are judged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import vaekernels as vk
 from vaekernels.backends import extension
 from vaekernels.bench import conv, workloads
-from vaekernels.bench.convolutions import (
+from vaekernels.bench.conv_gradients import (
     CONV3X3,
     DOWNSAMPLE3X3,
     DOWNSAMPLE4X4,
@@ -24,15 +24,15 @@ from vaekernels.bench.convolutions import (
 )
 from vaekernels.bench.op_inputs import ConvShape
 from vaekernels.bench.suites import SUITES
-from vaekernels.bench.targets import Goal, every_row, judge, mean_of
-from vaekernels.bench.workloads import Work, laid_out, measure
+from vaekernels.bench.targets import Target, every_row, judge, mean_of
+from vaekernels.bench.workloads import Workload, inputs_of, laid_out, measure
 from vaekernels.cli import app
 
 pytestmark = pytest.mark.usefixtures("reference")
 DIRECTIONS = ("forward", "training forward", "input gradient", "weight gradient")
 
 
-def tiny(**options: Any) -> Work:
+def tiny(**options: Any) -> Workload:
     return conv.convolution("odd", CONV3X3, (2, 8, 9), 5, **options)
 
 
@@ -64,19 +64,19 @@ def test_a_wrong_result_has_no_time() -> None:
         assert row["ratio"] is None
         assert "against float64, allowed 2.0e-05" in row["wrong"]
         assert "ours_us" not in row
-        (goal,) = conv.goals([row])
+        (goal,) = judge([row], conv.TARGETS)
         assert goal["met"] is False
 
 
 def test_layouts_of_the_inputs() -> None:
     inputs = tiny(direction="weight gradient").inputs(torch.Generator().manual_seed(0))
-    assert list(inputs) == ["x", "weight", "bias", "grad"]
-    theirs = laid_out(inputs, "channels_last")
-    mine = laid_out(inputs, "channels_last", filters=False)
-    for name in ("x", "grad"):
-        assert mine[name].is_contiguous(memory_format=torch.channels_last)
-    assert theirs["weight"].is_contiguous(memory_format=torch.channels_last)
-    assert mine["weight"].is_contiguous()
+    assert list(inputs) == ["x", "weight", "bias", "grad0"]
+    eager = laid_out(inputs, "channels_last")
+    ours = laid_out(inputs, "channels_last", filters=False)
+    for name in ("x", "grad0"):
+        assert ours[name].is_contiguous(memory_format=torch.channels_last)
+    assert eager["weight"].is_contiguous(memory_format=torch.channels_last)
+    assert ours["weight"].is_contiguous()
     assert all(laid_out(inputs, "nchw")[name].is_contiguous() for name in inputs)
 
 
@@ -88,7 +88,7 @@ def test_threads_are_those_of_the_row_and_come_back() -> None:
 
 def test_every_goal_has_rows_and_every_row_a_goal() -> None:
     rows = conv.works()
-    assert {row.group for row in rows} == set(conv.GOALS)
+    assert {row.group for row in rows} == set(conv.TARGETS)
     assert len({(row.group, row.name) for row in rows}) == len(rows)
     assert [row.group for row in conv.works(["upsample"])] == ["upsample"] * 5
     assert any(row.threads == 1 for row in rows if row.group == "odd")
@@ -96,7 +96,7 @@ def test_every_goal_has_rows_and_every_row_a_goal() -> None:
 
 def test_goals_are_judged() -> None:
     rows = [{"group": "a", "ratio": ratio, "loss": 3.0} for ratio in (2.0, 8.0)]
-    goals = {"a": (mean_of(4.0), every_row(2.5), Goal(3.0, "greatest", "loss")), "b": ()}
+    goals = {"a": (mean_of(4.0), every_row(2.5), Target(3.0, "greatest", "loss")), "b": ()}
     mean, least, greatest = judge(rows, goals)
     assert mean["measured"] == pytest.approx(4.0)
     assert (least["measured"], least["met"], least["goal"]) == (2.0, False, 2.5)
@@ -111,7 +111,7 @@ def test_a_row_names_its_algorithm() -> None:
 @pytest.mark.skipif(bool(extension.refusals()), reason="built without the C++ extension")
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_the_algorithm_is_that_of_the_direction(direction: Any) -> None:
-    """Read from sizes: nothing is computed."""
+    """It is chosen from sizes: nothing is computed."""
     row = conv.convolution("odd", UPSAMPLE, (1, 64, 64), direction=direction, precision="highest")
     with vk.use_backend("cpu"):
         named = workloads.algorithm(row, row.inputs(torch.Generator()))
@@ -120,14 +120,14 @@ def test_the_algorithm_is_that_of_the_direction(direction: Any) -> None:
 
 
 @pytest.fixture
-def two_rows(monkeypatch: pytest.MonkeyPatch) -> list[Work]:
+def two_rows(monkeypatch: pytest.MonkeyPatch) -> list[Workload]:
     rows = [tiny(), tiny(direction="input gradient")]
     suite = replace(SUITES["conv"], works=lambda only: rows)
     monkeypatch.setitem(SUITES, "conv", suite)
     return rows
 
 
-def test_the_command_prints_and_records(two_rows: list[Work], tmp_path: Path) -> None:
+def test_the_command_prints_and_records(two_rows: list[Workload], tmp_path: Path) -> None:
     path = tmp_path / "conv.json"
     result = CliRunner().invoke(
         app, ["bench", "conv", "--seconds", "0.001", "--only", "odd", "--json", str(path)]
@@ -144,7 +144,7 @@ def test_the_command_prints_and_records(two_rows: list[Work], tmp_path: Path) ->
     assert goal["met"] == (goal["measured"] >= 1.0)
 
 
-def test_a_wrong_row_is_an_error_of_the_command(two_rows: list[Work], tmp_path: Path) -> None:
+def test_a_wrong_row_is_an_error_of_the_command(two_rows: list[Workload], tmp_path: Path) -> None:
     good = two_rows[1]
     two_rows[1] = replace(good, ours=lambda t: lambda: good.ours(t)() * 2)
     path = tmp_path / "conv.json"
@@ -154,7 +154,7 @@ def test_a_wrong_row_is_an_error_of_the_command(two_rows: list[Work], tmp_path: 
     assert json.loads(path.read_text())["rows"][1]["ratio"] is None
 
 
-def test_an_interrupted_run_prints_what_it_has(two_rows: list[Work], tmp_path: Path) -> None:
+def test_an_interrupted_run_prints_what_it_has(two_rows: list[Workload], tmp_path: Path) -> None:
     def interrupted(inputs: Any) -> Any:
         raise KeyboardInterrupt
 
@@ -201,8 +201,8 @@ def test_group_norm(direction: str, layout: Any) -> None:
 @pytest.mark.parametrize("wanted", ["x", "weight"])
 @pytest.mark.parametrize("op", [CONV3X3, DOWNSAMPLE4X4, TRANSPOSE4X4], ids=lambda op: op.op)
 def test_gradients_are_those_of_our_backward(op: Any, wanted: str) -> None:
-    """The op is called as its schema says, for one gradient: seen without running a kernel."""
-    inputs = op.inputs(ConvShape(2, 8, 5, 9, 9), torch.Generator(), grad=True)
+    """The op is called by its schema, for one gradient, on fake tensors."""
+    inputs = inputs_of(op.cases, ConvShape(2, 8, 5, 9, 9), torch.Generator(), grads=True)
     with FakeTensorMode() as mode, vk.use_backend("cpu"):
         fakes = {name: mode.from_tensor(tensor) for name, tensor in inputs.items()}
         gradient = op.our_gradient(wanted, "high", fakes)()

@@ -18,7 +18,7 @@ def test_it_is_diffusers(name: str) -> None:
         {**ours.config.to_dict(), "_class_name": "AutoencoderKL"}
     ).eval()
     theirs.load_state_dict(ours.state_dict())
-    plain = eager_kl.twin(ours)
+    plain = eager_kl.from_model(ours)
     images = autoencoders.images(ours.config.in_channels, 32, 32)
     with torch.no_grad():
         posterior = theirs.encode(images).latent_dist
@@ -28,7 +28,7 @@ def test_it_is_diffusers(name: str) -> None:
 
 
 def test_the_loss_is_that_of_its_moments() -> None:
-    plain = eager_kl.twin(autoencoders.kl("sd1")).double()
+    plain = eager_kl.from_model(autoencoders.kl("sd1")).double()
     images = autoencoders.images(3, 16, 16).double()
     eps = torch.randn(2, 4, 4, 4, dtype=torch.float64)
     mean, logvar = plain.encode(images).chunk(2, 1)

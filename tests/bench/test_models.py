@@ -1,4 +1,4 @@
-"""``bench models``: both sides are the same model, and the gradients say so."""
+"""``bench models``: both sides are the same model with the same gradients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from vaekernels.bench import eager_vae, models
+from vaekernels.bench.accuracy import Verdict
 from vaekernels.bench.suites import SUITES
+from vaekernels.bench.targets import judge
+from vaekernels.bench.training_steps import of_vae
 from vaekernels.cli import app
 from vaekernels.demo import Settings
 from vaekernels.models import VAE, VAEConfig
@@ -20,7 +23,7 @@ from vaekernels.ops import randn
 
 pytestmark = pytest.mark.usefixtures("reference")
 TINY = replace(
-    models.MODELS[1],
+    models.DCGAN,
     name="tiny",
     config=VAEConfig(image_shape=(3, 8, 8), latent_dim=3, hidden=(4, 6)),
     batch=4,
@@ -41,15 +44,16 @@ def test_the_twin_is_the_same_model(activation: str) -> None:
     config = replace(TINY.config, activation=activation)
     torch.manual_seed(0)
     model = VAE(config)
-    twin = eager_vae.twin(model)
+    twin = eager_vae.from_model(model)
     assert twin.state_dict().keys() == model.state_dict().keys()
     images = torch.rand(4, 3, 8, 8)
     eps = randn((4, 3), seed=5, dtype=torch.float32)
     torch.testing.assert_close(eager_vae.loss(twin, images, eps), model(images, seed=5).loss)
-    ours, eager = models.gradient_errors(model, images)
-    assert 0 < eager < 1e-5
-    assert ours < 1e-5
-    assert models.loss_error(model, images) < 1e-6
+    step = of_vae(model, images, lr=0.1)
+    verdict = models.gradient_verdict(step)
+    assert 0 < verdict.eager_error < 1e-5
+    assert verdict.error < 1e-5
+    assert models.loss_error(step) < 1e-6
 
 
 def test_the_twin_says_what_it_cannot_be() -> None:
@@ -79,18 +83,22 @@ def test_a_step_changes_its_own_weights_alone() -> None:
     model = VAE(TINY.config)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     images = torch.rand(4, 3, 8, 8)
-    for step in (models.our_step(model, images, 0.1), models.eager_step(model, images, 0.1)):
-        step()
+    step = of_vae(model, images, lr=0.1)
+    for side in step.sides().values():
+        first = next(side.model.parameters()).clone()
+        step.call(side)()
+        assert not torch.equal(first, next(side.model.parameters()))
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
 def test_wrong_gradients_have_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "gradient_errors", lambda *given: (1e-3, 1e-6))
+    wrong = Verdict(1e-3, 1e-6, 2e-5, 50.0)
+    monkeypatch.setattr(models, "gradient_verdict", lambda step: wrong)
     row = models.measure(TINY, seconds=0.0)
     assert row["ratio"] is None
     assert "1.0e-03 from float64, allowed 2.0e-05" in row["wrong"]
     assert "ours_us" not in row
-    assert not any(goal["met"] for goal in models.goals([row]))
+    assert not any(goal["met"] for goal in judge([row], models.TARGETS))
 
 
 def test_a_wrong_loss_has_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +109,7 @@ def test_a_wrong_loss_has_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_demo_is_that_of_the_demo() -> None:
-    demo, settings = models.MODELS[0], Settings()
+    demo, settings = models.DEMO, Settings()
     assert (demo.config.hidden, demo.config.latent_dim) == (settings.hidden, settings.latent_dim)
     assert (demo.batch, demo.lr) == (settings.batch, settings.lr)
 

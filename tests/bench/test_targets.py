@@ -1,10 +1,10 @@
-"""A goal is met by what was measured, all of it."""
+"""A target is met by all rows of its group."""
 
 from __future__ import annotations
 
 import pytest
 
-from vaekernels.bench.targets import Goal, judge
+from vaekernels.bench.targets import Target, judge
 
 
 @pytest.mark.parametrize("over", ["geometric mean", "least", "greatest"])
@@ -12,7 +12,7 @@ from vaekernels.bench.targets import Goal, judge
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_a_row_without_its_figure_fails_the_goal(over, missing, place):
     rows = [{"group": "a", "ratio": 2.0}, {"group": "a", "ratio": 2.0}]
-    goals = {"a": [Goal(2.0, over)]}
+    goals = {"a": [Target(2.0, over)]}
     (whole,) = judge(rows, goals)
     assert (whole["met"], whole["measured"], whole["rows"]) == (True, pytest.approx(2.0), 2)
     rows.insert(place, {"group": "a", **missing})
@@ -30,11 +30,11 @@ def test_a_row_without_its_figure_fails_the_goal(over, missing, place):
 )
 def test_a_goal_is_met_up_to_its_bound(over, ratios, met_at, missed_at):
     rows = [{"loss": ratio} for ratio in ratios]
-    assert Goal(met_at, over, "loss").judge(rows)["met"]
-    assert not Goal(missed_at, over, "loss").judge(rows)["met"]
+    assert Target(met_at, over, "loss").judge(rows)["met"]
+    assert not Target(missed_at, over, "loss").judge(rows)["met"]
 
 
 def test_goals_are_of_their_own_group():
     rows = [{"group": "a", "ratio": 3.0}, {"group": "b", "ratio": 1.0}]
-    judged = judge(rows, {"b": [Goal(2.0)], "a": [Goal(2.0)], "c": [Goal(2.0)]})
+    judged = judge(rows, {"b": [Target(2.0)], "a": [Target(2.0)], "c": [Target(2.0)]})
     assert [(goal["group"], goal["met"]) for goal in judged] == [("b", False), ("a", True)]

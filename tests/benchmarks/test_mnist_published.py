@@ -83,7 +83,7 @@ def test_needs_test_images(script, npz, tmp_path):
 
 
 def test_the_committed_record_holds(script):
-    """What the repository says it reached, from the configuration that is published."""
+    """The recorded result, from the published configuration."""
     record = json.loads(
         (_REPOSITORY / "benchmarks" / "results" / "mnist_published.json").read_text()
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import readme_tables
-from benchmarks.gpu.goals import Goal, Missing
+from benchmarks.gpu.targets import Missing, Target
 from vaekernels.bench import conv, models
 
 MACHINE = {"cpu": "c", "threads": 2, "cpu_capability": "avx2", "torch": "2"}
@@ -81,7 +81,7 @@ def test_conv(results: Path) -> None:
 def test_models(results: Path) -> None:
     times = {"eager_nchw_us": 4e5, "eager_channels_last_us": 3e5, "ours_us": 1.5e5}
     row = {**ROW, **times, "compile_us": None, "ratio": 2.0, "batch": 64}
-    _write(results / "models.json", [{**row, "model": models.MODELS[0].name}])
+    _write(results / "models.json", [{**row, "model": models.DEMO.name}])
     line = (readme_tables.models() or "").splitlines()[-1]
     assert ", batch 64 | 400.0 ms | 300.0 ms | - | 150.0 ms | **2.00x** |" in line
 
@@ -99,9 +99,9 @@ def test_gpu(results: Path) -> None:
     assert readme_tables.gpu() == "No GPU has been measured yet."
     machine = {"name": "machine", "gpu": "a card", "cuda": "13", "torch": "2", "triton": "3"}
     goals = [
-        Goal(1, "decode", 4.5, 5.8, "x", lambda _: 5.123),
-        Goal(3, "decode 1024", 22.0, 16.5, "ms", lambda _: 23.0, "most"),
-        Goal(11, "argmin", 100.0, None, "%", _missing),
+        Target(1, "decode", 4.5, 5.8, "x", lambda _: 5.123),
+        Target(3, "decode 1024", 22.0, 16.5, "ms", lambda _: 23.0, "most"),
+        Target(11, "argmin", 100.0, None, "%", _missing),
     ]
     record = {"commit": "abc", "phases": {"environment": {"rows": [machine]}}}
     record["goals"] = [goal.judge(record) for goal in goals]

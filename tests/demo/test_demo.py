@@ -1,4 +1,4 @@
-"""The demonstration in a tiny setting: everything it promises is there, and parity is real."""
+"""The demo with tiny settings: its files, its figures, and its parity checks."""
 
 from __future__ import annotations
 
@@ -15,11 +15,18 @@ from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
 
+from vaekernels.bench import eager_vae
 from vaekernels.bench.eager_vae import EagerVAE
 from vaekernels.cli import app
-from vaekernels.demo import ParityError, Settings, eager, run
+from vaekernels.demo import ParityError, Settings, run
 from vaekernels.demo.measure import Timing, eager_shares
-from vaekernels.demo.parity import TOLERANCE, check_encoding, check_evaluation, check_training
+from vaekernels.demo.parity import (
+    TOLERANCE,
+    Loss,
+    check_encoding,
+    check_evaluation,
+    check_training,
+)
 from vaekernels.demo.report import PICTURES, duration
 from vaekernels.models import VAE
 from vaekernels.runtime.cpu_info import cpu_name
@@ -56,13 +63,13 @@ def data() -> ImageData:
 
 @pytest.fixture(scope="module")
 def said() -> list[str]:
-    """What the demonstration printed."""
+    """Lines that the demo printed."""
     return []
 
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory, data, said) -> Path:
-    """The folder of a demonstration."""
+    """The folder of a demo."""
     folder = tmp_path_factory.mktemp("demo") / "out"
     report = run(data, folder, TINY, say=said.append, progress=False)
     assert report == folder / "report.html"
@@ -178,24 +185,24 @@ def test_leaves_a_foreign_run_folder_alone(tmp_path, data):
 
 
 def _value_off(model: EagerVAE, images: Tensor, eps: Tensor | None) -> Tensor:
-    return 1.001 * eager.loss(model, images, eps)
+    return 1.001 * eager_vae.loss(model, images, eps)
 
 
 def _noise_of_its_own(model: EagerVAE, images: Tensor, eps: Tensor | None) -> Tensor:
-    return eager.loss(model, images, None)
+    return eager_vae.loss(model, images, None)
 
 
 def _gradient_cut(model: EagerVAE, images: Tensor, eps: Tensor | None) -> Tensor:
-    """The value is right and a gradient is missing: only a later step can tell."""
-    z, kl = eager.reparameterise(model.encoder(images), eps)
-    nll = eager.reconstruction_loss(model.decoder(z), images)
+    """The value is right and a gradient is missing: the losses differ from the next step on."""
+    z, kl = eager_vae.reparameterise(model.encoder(images), eps)
+    nll = eager_vae.reconstruction_loss(model.decoder(z), images)
     return (nll.detach() + kl) / len(images)
 
 
 @pytest.mark.parametrize(
     ("broken", "at"), [(_value_off, "0"), (_noise_of_its_own, r"\d"), (_gradient_cut, "[1-4]")]
 )
-def test_parity_fails_for_a_broken_twin(data, broken: eager.Loss, at: str):
+def test_parity_fails_for_a_broken_twin(data, broken: Loss, at: str):
     assert check_training(data, TINY, CPU) <= TOLERANCE
     with pytest.raises(ParityError, match=f"loss at step {at}: ours gives .* eager PyTorch"):
         check_training(data, TINY, CPU, broken)
@@ -203,7 +210,7 @@ def test_parity_fails_for_a_broken_twin(data, broken: eager.Loss, at: str):
 
 def test_parity_fails_for_a_loss_that_is_not_finite(data):
     with pytest.raises(ParityError, match="nan"):
-        check_training(data, TINY, CPU, lambda *given: eager.loss(*given) * torch.nan)
+        check_training(data, TINY, CPU, lambda *given: eager_vae.loss(*given) * torch.nan)
 
 
 def test_a_broken_twin_ends_the_demo_before_anything_is_written(tmp_path, data):
@@ -246,8 +253,8 @@ def test_the_step_whose_parts_are_timed_is_the_eager_step(data, monkeypatch) -> 
     torch.manual_seed(5)
     eager_shares(model, images, TINY)
     torch.manual_seed(5)
-    twin = eager.twin(model)
-    eager.loss(twin, images, None).backward()
+    twin = eager_vae.from_model(model)
+    eager_vae.loss(twin, images, None).backward()
     for got, parameter in zip(made[0], twin.parameters(), strict=True):
         torch.testing.assert_close(got, parameter.grad)
 

@@ -13,7 +13,7 @@ from tests.ops.conformance import LAYOUTS
 from tests.ops.convs import ACTIVATIONS, BACKENDS, Conv
 from vaekernels.backends import extension as _extension
 from vaekernels.bench.op_inputs import CONV, ConvShape
-from vaekernels.bench.op_inputs.conv3x3 import RESNET, groups_of
+from vaekernels.bench.op_inputs.convolutions import RESNET, groups_of
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 

@@ -1,1 +1,1 @@
-"""Measurements against eager PyTorch: ratios, interleaved in one process, medians."""
+"""Speed against eager PyTorch: interleaved in one process, medians, checked against float64."""

@@ -1,6 +1,6 @@
-"""``vaekernels bench autoencoders``: latent diffusion's autoencoders against eager and its peers.
+"""``vaekernels bench autoencoders``: latent diffusion's autoencoders, eager and other engines.
 
-Ours is :func:`vk.accelerate` on a copy of the very model that the others run: TAEF2's plain PyTorch
+Ours is :func:`vk.accelerate` on a copy of the model that the others run: TAEF2 in plain PyTorch
 and diffusers' AutoencoderKL, with random weights.
 """
 
@@ -14,35 +14,35 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaekernels.bench import competitors, eager_tiny, models
-from vaekernels.bench.targets import Goal, Row, every_row, judge
-from vaekernels.bench.timing import interleaved
+from vaekernels.bench import competitors, eager_kl, eager_tiny, training_steps
+from vaekernels.bench.op_inputs import error
+from vaekernels.bench.targets import Row, Target, every_row
+from vaekernels.bench.timing import Call, median_seconds
 from vaekernels.integrations.accelerate import accelerate
 
-# Largest error of a model's result over its largest magnitude, against float64.
+# Largest difference of a model's result from float64 over its largest magnitude.
 PROMISE = 1e-4
 
 
-def _goals(eager: float, engines: float) -> tuple[Goal, ...]:
+def _targets(eager: float, engines: float) -> tuple[Target, ...]:
     return (
         every_row(eager),
-        Goal(engines, "least", "engines_ratio"),
-        Goal(1.05, "least", "mnn_ratio"),
-        Goal(30.0, "least", "mnn_error_ratio"),
+        Target(engines, "least", "engines_ratio"),
+        Target(1.05, "least", "mnn_ratio"),
+        Target(30.0, "least", "mnn_error_ratio"),
     )
 
 
-GOALS: dict[str, tuple[Goal, ...]] = {
-    "taef2": _goals(3.0, 2.4),
-    "kl": _goals(3.0, 2.6),
-    "kl-training": (every_row(2.3), Goal(2.3, "least", "engines_ratio")),
+TARGETS: dict[str, tuple[Target, ...]] = {
+    "taef2": _targets(3.0, 2.4),
+    "kl": _targets(3.0, 2.6),
+    "kl-training": (every_row(2.3), Target(2.3, "least", "engines_ratio")),
     "highest": (every_row(2.0),),
     "highest-training": (every_row(1.5),),
 }
-GROUPS = tuple(GOALS)
+GROUPS = tuple(TARGETS)
 
 
 class Decode(nn.Module):
@@ -70,7 +70,9 @@ class Encode(nn.Module):
 
 
 class Loss(nn.Module):
-    """Squared error and a little KL, of one noise: what trains an AutoencoderKL."""
+    """The loss of an AutoencoderKL with constant noise: squared error and 1e-6 times the KL."""
+
+    eps: Tensor
 
     def __init__(self, vae: Any, eps: Tensor) -> None:
         super().__init__()
@@ -78,15 +80,12 @@ class Loss(nn.Module):
         self.register_buffer("eps", eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        mean, logvar = self.encode(x).chunk(2, dim=1)
-        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum()
-        reconstruction = self.decode(mean + (0.5 * logvar).exp() * self.eps)
-        return F.mse_loss(reconstruction, x) + 1e-6 * kl / len(x)
+        return eager_kl.loss(self, x, self.eps)
 
 
 @dataclass(frozen=True)
-class Work:
-    """What one row measures.
+class AutoencoderWorkload:
+    """Half of a model, or its training step, at one size.
 
     Attributes:
         group: of GROUPS.
@@ -127,33 +126,49 @@ class Work:
             return Decode(vae), torch.randn(1, 4, small, small)
         return Encode(vae), torch.rand(1, 3, size, size) * 2 - 1
 
+    def call(self, model: nn.Module, x: Tensor) -> Call:
+        """The model on ``x``, or its training step."""
+        if self.part == "training":
+            return training_steps.step(model, lambda: model(x), lr=1e-4)
+        model.eval()
+        return torch.no_grad()(lambda: model(x))
+
+    def our_call(self) -> Call:
+        """The call of the accelerated model."""
+        model, x = self.build()
+        accelerate(model, precision=self.precision)
+        return self.call(model, x)
+
 
 WORKS = (
-    *(Work("taef2", "taef2", part, size) for size in (256, 512) for part in ("decode", "encode")),
-    *(Work("kl", "kl", part, size) for size in (128, 256) for part in ("decode", "encode")),
-    Work("kl-training", "kl", "training", 64),
-    Work("highest", "taef2", "decode", 256, "highest"),
-    Work("highest", "kl", "decode", 128, "highest"),
-    Work("highest-training", "kl", "training", 64, "highest"),
+    *(
+        AutoencoderWorkload("taef2", "taef2", part, size)
+        for size in (256, 512)
+        for part in ("decode", "encode")
+    ),
+    *(
+        AutoencoderWorkload("kl", "kl", part, size)
+        for size in (128, 256)
+        for part in ("decode", "encode")
+    ),
+    AutoencoderWorkload("kl-training", "kl", "training", 64),
+    AutoencoderWorkload("highest", "taef2", "decode", 256, "highest"),
+    AutoencoderWorkload("highest", "kl", "decode", 128, "highest"),
+    AutoencoderWorkload("highest-training", "kl", "training", 64, "highest"),
 )
 
 
-def works(only: Sequence[str] = ()) -> list[Work]:
+def works(only: Sequence[str] = ()) -> list[AutoencoderWorkload]:
     """The rows of the groups in ``only``, or all."""
     return [work for work in WORKS if not only or work.group in only]
 
 
-def goals(rows: Sequence[Row]) -> list[Row]:
-    """Goal, measured, met, of every group that has rows."""
-    return judge(rows, GOALS)
-
-
-def measure(work: Work, *, seconds: float) -> Row:
-    """Check the result, or in training all gradients, then time it; a wrong one has no time.
+def measure(work: AutoencoderWorkload, *, seconds: float) -> Row:
+    """Check the result, or in training all gradients, then time it; a wrong one is not timed.
 
     Returns:
-        A row: the work; ``error`` and ``eager_error`` against float64; ``errors`` of the engines
-        that convert the model, ``failed``, why others do not; median microseconds ``{who}_us``;
+        A row: the work; ``error`` and ``eager_error`` against float64; ``errors`` of the other
+        engines, ``failed``: the messages of those that do not run; median ``{who}_us``;
         ``ratio`` of the faster eager layout over ours, ``engines_ratio`` of the fastest of
         torch.compile, ONNX Runtime and OpenVINO, ``mnn_ratio`` and ``mnn_error_ratio``; None where
         there is none.
@@ -171,26 +186,26 @@ def measure(work: Work, *, seconds: float) -> Row:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "precision": work.precision,
         "threads": torch.get_num_threads(),
-        "error": _error(compute(ours, x), exact),
-        "eager_error": _error(compute(model, x), exact),
+        "error": error(compute(ours, x), exact),
+        "eager_error": error(compute(model, x), exact),
         "promise": PROMISE,
         "errors": {},
         "failed": {},
     }
-    if not row["error"] <= PROMISE:  # a NaN breaks the promise too
+    if not row["error"] <= PROMISE:  # a NaN is above it too
         return {**row, "ratio": None, "wrong": f"off by {row['error']:.1e}, allowed {PROMISE:.1e}"}
 
     def last() -> nn.Module:
         return copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     x_last = x.to(memory_format=torch.channels_last)
-    run = _training_call if training else _inference_call
+    run = work.call
     calls = {
         "eager_nchw": run(copy.deepcopy(model), x),
         "eager_channels_last": run(last(), x_last),
         "ours": run(ours, x),
     }
-    candidates: dict[str, Callable[[], Callable[[], object]]] = {
+    candidates: dict[str, Callable[[], Call]] = {
         "compile": lambda: run(_compiled(copy.deepcopy(model)), x)
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -198,12 +213,14 @@ def measure(work: Work, *, seconds: float) -> Row:
             for name, build in competitors.ENGINES.items():
                 candidates[name] = _engine(name, build, model, x, Path(folder), exact, row)
         for name, prepare in candidates.items():
-            call = _attempt(prepare)
-            if isinstance(call, str):
-                row["failed"][name] = call
+            try:
+                call = prepare()
+                call()
+            except Exception as failure:  # noqa: PERF203 - an engine may raise anything
+                row["failed"][name] = f"{type(failure).__name__}: {str(failure).strip()[:200]}"
             else:
                 calls[name] = call
-        medians = interleaved(calls, seconds=seconds, min_rounds=3)
+        medians = median_seconds(calls, seconds=seconds, min_rounds=3)
     return {**row, **_ratios(medians, row)}
 
 
@@ -244,16 +261,6 @@ def _compiled(model: nn.Module) -> nn.Module:
     return model
 
 
-def _attempt(prepare: Callable[[], Callable[[], object]]) -> Callable[[], object] | str:
-    """The call that ``prepare`` gives, run once; or why there is none."""
-    try:
-        call = prepare()
-        call()
-    except Exception as failure:  # an engine may raise anything: the row says what
-        return f"{type(failure).__name__}: {str(failure).strip()[:200]}"
-    return call
-
-
 def _engine(
     name: str,
     build: Callable[[nn.Module, Tensor, Path], competitors.Engine],
@@ -262,29 +269,15 @@ def _engine(
     folder: Path,
     exact: Tensor,
     row: Row,
-) -> Callable[[], Callable[[], object]]:
+) -> Callable[[], Call]:
     """Converts the model; its error goes into the row."""
 
-    def prepare() -> Callable[[], object]:
+    def prepare() -> Call:
         engine = build(copy.deepcopy(model).eval(), x, folder)
-        row["errors"][name] = _error(engine(x), exact)
+        row["errors"][name] = error(engine(x), exact)
         return lambda: engine(x)
 
     return prepare
-
-
-def _inference_call(model: nn.Module, x: Tensor) -> Callable[[], object]:
-    model.eval()
-
-    def call() -> None:
-        with torch.no_grad():
-            model(x)
-
-    return call
-
-
-def _training_call(model: nn.Module, x: Tensor) -> Callable[[], object]:
-    return models.training_step(model, lambda: model(x), lr=1e-4)
 
 
 @torch.no_grad()
@@ -297,7 +290,3 @@ def _gradients(model: nn.Module, x: Tensor) -> Tensor:
     """All gradients in one vector."""
     gradients = torch.autograd.grad(model(x), list(model.parameters()))
     return torch.cat([gradient.flatten() for gradient in gradients])
-
-
-def _error(got: Tensor, exact: Tensor) -> float:
-    return float((got.double() - exact).abs().max() / exact.abs().max())

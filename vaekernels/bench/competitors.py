@@ -1,7 +1,7 @@
 """Other engines for inference on CPU, as far as they are installed: the extra ``bench``.
 
-Each takes a model and an example of its input, and gives a function that computes the same result
-with as many threads as PyTorch has.
+Each takes a model and an example of its input, and returns a function that computes the same result
+with as many threads as PyTorch.
 """
 
 from __future__ import annotations

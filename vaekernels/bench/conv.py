@@ -7,14 +7,14 @@ training at 8 to 64.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
 import torch
-from torch import Tensor
 
-from vaekernels.bench import workloads
-from vaekernels.bench.convolutions import (
+from vaekernels.bench.accuracy import conv_floor
+from vaekernels.bench.conv_gradients import (
     CONV3X3,
     DOWNSAMPLE3X3,
     DOWNSAMPLE4X4,
@@ -22,13 +22,13 @@ from vaekernels.bench.convolutions import (
     UPSAMPLE,
     Convolution,
 )
-from vaekernels.bench.op_inputs import NORM, ConvShape, group_norm_silu, tolerance
-from vaekernels.bench.targets import Goal, Row, every_row, judge, mean_of
-from vaekernels.bench.workloads import LAYOUTS, Layout, Work
+from vaekernels.bench.op_inputs import NORM, ConvShape, group_norm_silu
+from vaekernels.bench.targets import Target, every_row, mean_of
+from vaekernels.bench.workloads import LAYOUTS, Layout, Workload, of_op
 
-# Group -> what its rows must reach. Forward is as in inference, with filters that do not change,
-# unless a row says that it is of training.
-GOALS: dict[str, tuple[Goal, ...]] = {
+# Group -> targets of its rows. Forward is inference, with constant filters, unless the direction
+# is "training forward".
+TARGETS: dict[str, tuple[Target, ...]] = {
     "conv3x3": (mean_of(2.5), every_row(1.0)),
     "conv3x3-training": (every_row(1.0),),
     "upsample": (mean_of(4.2),),
@@ -45,7 +45,7 @@ GOALS: dict[str, tuple[Goal, ...]] = {
     "highest-weight-gradient": (mean_of(1.7),),
     "odd": (every_row(1.0),),
 }
-GROUPS = tuple(GOALS)
+GROUPS = tuple(TARGETS)
 
 Shape = tuple[int, int, int]
 Direction = Literal["forward", "training forward", "input gradient", "weight gradient"]
@@ -75,7 +75,7 @@ TRAINED: tuple[Shape, ...] = (
     (1, 512, 32),
 )
 HALVED: tuple[Shape, ...] = ((1, 128, 256), (1, 256, 128), (1, 512, 64))
-STRIDED: tuple[Shape, ...] = ((64, 32, 32), (64, 64, 16), (64, 128, 8))  # to twice the channels
+STRIDED: tuple[Shape, ...] = ((64, 32, 32), (64, 64, 16), (64, 128, 8))  # twice the channels out
 NORMALISED: tuple[tuple[int, int, int, int], ...] = (
     (1, 128, 256, 256),
     (1, 512, 64, 64),
@@ -85,21 +85,13 @@ NORMALISED: tuple[tuple[int, int, int, int], ...] = (
     (1, 96, 57, 57),
 )
 
-# Of the default tier; the other one is as exact as eager.
-HIGH_PROMISE = 2e-5
 
-
-def works(only: Sequence[str] = ()) -> list[Work]:
-    """The rows of the groups in ``only``, or of all, in the order of ``GOALS``."""
+def works(only: Sequence[str] = ()) -> list[Workload]:
+    """The rows of the groups in ``only``, or of all."""
     return [row for row in _works() if not only or row.group in only]
 
 
-def goals(rows: Sequence[Row]) -> list[Row]:
-    """Goal, measured, met, of every group that has rows."""
-    return judge(rows, GOALS)
-
-
-def _works() -> Iterator[Work]:
+def _works() -> Iterator[Workload]:
     for shape in SHAPES:
         yield convolution("conv3x3", CONV3X3, shape)
     for shape in SHAPES:
@@ -136,8 +128,8 @@ def _works() -> Iterator[Work]:
     yield from _odd()
 
 
-def _strided() -> Iterator[Work]:
-    """Training at batch 64: what the layers of a DCGAN-like VAE do."""
+def _strided() -> Iterator[Workload]:
+    """The layers of a DCGAN-like VAE in training at batch 64."""
     directions: tuple[tuple[str, Direction], ...] = (
         ("strided", "training forward"),
         ("strided", "input gradient"),
@@ -150,8 +142,8 @@ def _strided() -> Iterator[Work]:
             yield convolution(group, TRANSPOSE4X4, wide, channels, direction=direction)
 
 
-def _odd() -> Iterator[Work]:
-    """Sizes that no kernel was made for, a layout that is not ours, and one thread."""
+def _odd() -> Iterator[Workload]:
+    """Sizes that are no multiple of a tile, NCHW inputs, and one thread."""
     odd = partial(convolution, "odd")
     for shape in ((1, 96, 57), (16, 96, 33), (1, 160, 33), (16, 20, 57), (64, 20, 33)):
         yield odd(CONV3X3, shape)
@@ -189,79 +181,45 @@ def convolution(
     precision: Literal["high", "highest"] = "high",
     layout: Layout = "channels_last",
     threads: int | None = None,
-) -> Work:
+) -> Workload:
     """A row of a convolution.
 
     Args:
-        group: the goal that it counts for.
-        op: which convolution.
+        group: the group whose targets it counts for.
+        op: the convolution.
         shape: batch, channels and size of the square input.
-        channels_out: None: as many as come in.
-        direction: what is measured.
-        precision: the tier.
+        channels_out: None: as many as the input has.
+        direction: forward or a gradient.
+        precision: the precision tier.
         layout: of our inputs.
-        threads: None: those in force.
+        threads: number of CPU threads; None: torch's current one.
     """
     batch, channels, size = shape
     out = channels if channels_out is None else channels_out
-    wanted = {"input gradient": "x", "weight gradient": "weight"}.get(direction)
-    mine = op.ours(precision)
-    if wanted is not None:
-        eager = partial(op.twin_gradient, wanted)
-        ours = partial(op.our_gradient, wanted, precision)
-    else:
-        prepare = workloads.forward if direction == "forward" else workloads.training_forward
-        eager, ours = partial(prepare, op.twin), partial(prepare, mine)
-    ends = f"{channels}" if out == channels else f"{channels}->{out}"
-    return Work(
-        group=group,
-        op=op.op,
-        case=f"{op.label}{batch} x {ends} x {size}px",
-        direction=direction if precision == "high" else f"{direction}, {precision}",
-        inputs=partial(
-            op.inputs, ConvShape(batch, channels, out, size, size), grad=wanted is not None
-        ),
-        eager=eager,
-        ours=ours,
-        promise=_high if precision == "high" else _as_eager,
+    channel_text = f"{channels}" if out == channels else f"{channels}->{out}"
+    work = of_op(
+        group,
+        replace(op.cases, ours=op.ours(precision)),
+        ConvShape(batch, channels, out, size, size),
+        direction,
+        case=f"{op.label}{batch} x {channel_text} x {size}px",
+        floor=conv_floor(op.op, torch.float32, precision),
+        images=True,
         options=op.options(precision),
         layout=layout,
         threads=threads,
     )
+    wanted = {"input gradient": "x", "weight gradient": "weight"}.get(direction)
+    if wanted is not None:
+        eager = partial(op.eager_gradient, wanted)
+        work = replace(work, eager=eager, ours=partial(op.our_gradient, wanted, precision))
+    return work if precision == "high" else replace(work, direction=f"{direction}, {precision}")
 
 
 def group_norm(
     group: str, shape: tuple[int, int, int, int], layout: Layout, direction: str
-) -> Work:
+) -> Workload:
     """A row of GroupNorm + SiLU: ``direction`` is forward or forward+backward."""
+    groups = {"groups": group_norm_silu.groups(shape[1])}
     cases = NORM["group_norm_silu"]
-    training = direction != "forward"
-    prepare = workloads.forward_backward if training else workloads.forward
-    return Work(
-        group=group,
-        op=cases.op,
-        case=" x ".join(map(str, shape)),
-        direction=direction,
-        inputs=partial(_norm_inputs, shape, grad=training),
-        eager=partial(prepare, cases.eager),
-        ours=partial(prepare, cases.ours),
-        promise=_as_eager,
-        options={"groups": group_norm_silu.groups(shape[1])},
-        layout=layout,
-    )
-
-
-def _norm_inputs(
-    shape: tuple[int, int, int, int], generator: torch.Generator, *, grad: bool
-) -> dict[str, Tensor]:
-    made = NORM["group_norm_silu"].inputs(shape, torch.float32, generator)
-    tensors = dict(zip(("x", "weight", "bias"), made, strict=True))
-    return {**tensors, "grad": torch.randn(shape, generator=generator)} if grad else tensors
-
-
-def _high(eager_error: float) -> float:
-    return HIGH_PROMISE
-
-
-def _as_eager(eager_error: float) -> float:
-    return tolerance(eager_error, torch.float32)
+    return of_op(group, cases, shape, direction, images=True, layout=layout, options=groups)

@@ -1,13 +1,14 @@
-"""The autoencoder of latent diffusion as diffusers writes it, in PyTorch's own layers.
+"""The autoencoder of latent diffusion in PyTorch's own layers.
 
-The other side of comparisons where diffusers is not installed. Its state dict is that of
-``vk.models.AutoencoderKL`` and of diffusers' class, whose results it gives.
+For comparisons where diffusers is not installed. It has the state dict of
+``vk.models.AutoencoderKL`` and of diffusers' class, and computes the results of the latter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -142,7 +143,7 @@ class Decoder(nn.Module):
 
 
 class EagerKL(nn.Module):
-    """Both halves; :meth:`encode` gives moments."""
+    """Encoder and decoder; :meth:`encode` returns moments."""
 
     def __init__(self, config: AutoencoderKLConfig) -> None:
         super().__init__()
@@ -166,21 +167,24 @@ class EagerKL(nn.Module):
         return image
 
 
-def twin(model: AutoencoderKL) -> EagerKL:
+def from_model(model: AutoencoderKL) -> EagerKL:
     """The same weights, copied, on the same device."""
     copy = EagerKL(model.config).to(model.device, model.dtype).train(model.training)
     copy.load_state_dict(model.state_dict())
     return copy
 
 
-def loss(model: EagerKL, images: Tensor, eps: Tensor | None = None) -> Tensor:
-    """Squared error and a little KL, what trains it; without ``eps`` the noise is torch's."""
+def loss(model: Any, images: Tensor, eps: Tensor | None = None) -> Tensor:
+    """Squared error and 1e-6 times the KL, of a model with ``encode`` and ``decode``.
+
+    Without ``eps`` the noise is torch's.
+    """
     z, kl = reparameterise(model.encode(images), eps)
     return F.mse_loss(model.decode(z), images) + 1e-6 * kl / len(images)
 
 
 def _levels(channels: Sequence[int], blocks: int, groups: int) -> nn.ModuleList:
-    """A level for each number of ``channels``; the first takes as many as it gives."""
+    """A level for each number of ``channels``; the first does not change it."""
     return nn.ModuleList(
         Level((before, *blocks * [after]), groups)
         for before, after in pairwise((channels[0], *channels))

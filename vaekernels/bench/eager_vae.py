@@ -1,6 +1,6 @@
-"""The convolutional VAE as a PyTorch user writes it, in the form of pytorch/examples.
+"""The convolutional VAE in PyTorch's own layers, in the form of pytorch/examples.
 
-The other side of every comparison of whole steps. Its state dict is that of ``vk.models.VAE``.
+For comparisons of whole training steps. It has the state dict of ``vk.models.VAE``.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ class EagerVAE(nn.Module):
     """Encoder and decoder of PyTorch's own layers.
 
     Args:
-        config: with a convolutional backbone and Bernoulli pixels.
+        config: with a convolutional backbone and a Bernoulli likelihood.
 
     Raises:
-        ValueError: it has others.
+        ValueError: ``config`` has another backbone or likelihood.
     """
 
     def __init__(self, config: VAEConfig) -> None:
@@ -85,7 +85,7 @@ class EagerVAE(nn.Module):
         self.decoder = Decoder(config)
 
 
-def twin(model: VAE) -> EagerVAE:
+def from_model(model: VAE) -> EagerVAE:
     """The same weights, copied, on the same device."""
     copy = EagerVAE(model.config).to(model.device, model.dtype)
     copy.load_state_dict(model.state_dict())

@@ -1,4 +1,4 @@
-"""Peak memory of a call, from the allocator's own events."""
+"""Peak memory of a call, from the events of the allocator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def peak_bytes(call: Callable[[], object]) -> int:
-    """The most memory that ``call`` held at once beyond what was there before it."""
+    """The peak of the bytes allocated by ``call``."""
     call()
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()
@@ -36,7 +36,7 @@ def peak_bytes(call: Callable[[], object]) -> int:
 
 @contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Drop what native code writes: some builds of the profiler log each start and stop."""
+    """Discard the output of native code: some builds of the profiler log each start and stop."""
     sys.stderr.flush()
     saved = os.dup(2)
     with open(os.devnull, "wb") as nowhere:

@@ -1,42 +1,33 @@
-"""``vaekernels bench models``: training steps against eager PyTorch and torch.compile.
-
-A step is forward, backward and Adam (fused, on every side), from the same weights on the same
-images. Each side draws its own noise.
-"""
+"""``vaekernels bench models``: training steps against eager PyTorch and torch.compile."""
 
 from __future__ import annotations
 
-import copy
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from vaekernels.bench import eager_vae
-from vaekernels.bench.targets import Goal, Row, every_row, judge
-from vaekernels.bench.timing import interleaved
+from vaekernels.bench.accuracy import CONV_ERROR, Verdict
+from vaekernels.bench.targets import Row, Target, every_row
+from vaekernels.bench.timing import Call, median_seconds
+from vaekernels.bench.training_steps import TrainingStep, of_vae
 from vaekernels.models import VAE, VAEConfig
-from vaekernels.ops import randn
 
-# Relative L2 error of the gradients: as exact as eager, but for the fewer multiplications.
-_AS_EXACT = Goal(2.0, "greatest", "error_ratio")
-GOALS: dict[str, tuple[Goal, ...]] = {
+# Of the gradients' distance from float64: as exact as eager, except for the transforms.
+_AS_EXACT = Target(2.0, "greatest", "error_ratio")
+TARGETS: dict[str, tuple[Target, ...]] = {
     "demo": (every_row(1.7), _AS_EXACT),
     "dcgan": (every_row(1.7), _AS_EXACT),
 }
-_SEED = 0
-GROUPS = tuple(GOALS)
+GROUPS = tuple(TARGETS)
 
-# Of gradients (relative L2) and of the loss (relative): that of a single convolution.
-PROMISE = 2e-5
+# Relative L2 distance of the gradients and relative error of the loss: as of one convolution.
+PROMISE = CONV_ERROR["high"]
 
 
 @dataclass(frozen=True)
-class Work:
-    """What one row measures."""
+class ModelWorkload:
+    """A model, and the batch and learning rate of its training step."""
 
     group: str
     name: str
@@ -44,178 +35,102 @@ class Work:
     batch: int
     lr: float
 
+    def step(self) -> TrainingStep:
+        """The model with random weights, and its step on random images."""
+        torch.manual_seed(0)
+        model = VAE(self.config)
+        return of_vae(model, torch.rand(self.batch, *self.config.image_shape), self.lr)
 
-MODELS = (
-    Work(
-        "demo",
-        "VAE of the demo, 1 x 28 x 28",
-        VAEConfig(image_shape=(1, 28, 28), latent_dim=16, hidden=(32, 64)),
-        batch=64,
-        lr=2e-3,
-    ),
-    Work(
-        "dcgan",
-        "DCGAN-like VAE, 3 x 64 x 64",
-        VAEConfig(image_shape=(3, 64, 64), latent_dim=64, hidden=(32, 64, 128, 256)),
-        batch=64,
-        lr=1e-3,
-    ),
+    def our_call(self) -> Call:
+        """Our step."""
+        step = self.step()
+        return step.call(step.ours())
+
+
+DEMO = ModelWorkload(
+    "demo",
+    "VAE of the demo, 1 x 28 x 28",
+    VAEConfig(image_shape=(1, 28, 28), latent_dim=16, hidden=(32, 64)),
+    batch=64,
+    lr=2e-3,
+)
+DCGAN = ModelWorkload(
+    "dcgan",
+    "DCGAN-like VAE, 3 x 64 x 64",
+    VAEConfig(image_shape=(3, 64, 64), latent_dim=64, hidden=(32, 64, 128, 256)),
+    batch=64,
+    lr=1e-3,
 )
 
 
-def works(only: Sequence[str] = ()) -> list[Work]:
+def works(only: Sequence[str] = ()) -> list[ModelWorkload]:
     """The models in ``only``, or all."""
-    return [model for model in MODELS if not only or model.group in only]
+    return [model for model in (DEMO, DCGAN) if not only or model.group in only]
 
 
-def goals(rows: Sequence[Row]) -> list[Row]:
-    """Goal, measured, met, of every model that has a row."""
-    return judge(rows, GOALS)
-
-
-def measure(work: Work, *, seconds: float) -> Row:
-    """Check loss and gradients, then time the steps; a wrong model has no time.
+def measure(work: ModelWorkload, *, seconds: float) -> Row:
+    """Check loss and gradients, then time the steps; a wrong model is not timed.
 
     Args:
         work: the model.
         seconds: of measuring, all contenders together.
 
     Returns:
-        A row: the model; ``error`` and ``eager_error``, relative L2 over all parameters' gradients
-        against float64, and ``error_ratio`` (see :func:`gradient_errors`); ``loss_error``; median
-        microseconds ``eager_nchw_us``, ``eager_channels_last_us``, ``compile_us`` (None where
-        ``compile_failed`` says why) and ``ours_us``; ``ratio``, the time of the fastest other,
-        named in ``fastest``, over ours.
+        A row: the model; ``error`` and ``eager_error``, relative L2 distance of all parameters'
+        gradients from float64, and ``error_ratio`` (see :func:`gradient_verdict`); ``loss_error``;
+        median microseconds ``eager_nchw_us``, ``eager_channels_last_us``, ``compile_us`` (None
+        where ``compile_failed`` has the reason) and ``ours_us``; ``ratio``, the time of the fastest
+        other, named in ``fastest``, over ours.
     """
-    torch.manual_seed(0)
-    model = VAE(work.config)
-    images = torch.rand(work.batch, *work.config.image_shape)
-    error, eager_error = gradient_errors(model, images)
-    off = loss_error(model, images)
+    step = work.step()
+    verdict, off = gradient_verdict(step), loss_error(step)
     row: Row = {
         "group": work.group,
         "model": work.name,
         "batch": work.batch,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in step.model.parameters()),
         "config": work.config.to_dict(),
         "threads": torch.get_num_threads(),
-        "error": error,
-        "eager_error": eager_error,
-        "error_ratio": error / eager_error,
+        "error": verdict.error,
+        "eager_error": verdict.eager_error,
+        "error_ratio": verdict.error / verdict.eager_error,
         "loss_error": off,
         "promise": PROMISE,
+        "compile_us": None,
         "compile_failed": None,
     }
-    for what, found in (("gradients are", error), ("loss is", off)):
-        if not found <= PROMISE:  # a NaN breaks the promise too
+    for what, found in (("gradients are", verdict.error), ("loss is", off)):
+        if not found <= PROMISE:  # a NaN is above it too
             wrong = f"{what} {found:.1e} from float64, allowed {PROMISE:.1e}"
             return {**row, "ratio": None, "wrong": wrong}
-    calls = {
-        "eager_nchw": eager_step(model, images, work.lr),
-        "eager_channels_last": eager_step(model, images, work.lr, channels_last=True),
-        "ours": our_step(model, images, work.lr),
-    }
-    compiled = eager_step(model, images, work.lr, wrap=torch.compile)
+    calls = {name: step.call(side) for name, side in step.sides().items()}
+    compiled = step.call(step.plain(compiled=True))
     try:
         compiled()
     except (RuntimeError, OSError) as failure:  # of Dynamo, Inductor or the C++ compiler
         row["compile_failed"] = f"{type(failure).__name__}: {str(failure).strip().splitlines()[0]}"
     else:
         calls["compile"] = compiled
-    medians = interleaved(calls, seconds=seconds)
+    medians = median_seconds(calls, seconds=seconds)
+    row |= {f"{name}_us": median * 1e6 for name, median in medians.items()}
     ours = medians.pop("ours")
     fastest = min(medians, key=medians.__getitem__)
-    return {
-        **row,
-        "compile_us": None,
-        **{f"{name}_us": median * 1e6 for name, median in medians.items()},
-        "ours_us": ours * 1e6,
-        "fastest": fastest,
-        "ratio": medians[fastest] / ours,
-    }
+    return {**row, "fastest": fastest, "ratio": medians[fastest] / ours}
 
 
-def gradient_errors(model: VAE, images: Tensor) -> tuple[float, float]:
-    """Relative L2 error of all gradients against float64, from the same noise: ours, eager's.
+def gradient_verdict(step: TrainingStep) -> Verdict:
+    """All gradients against float64, from the same noise.
 
-    With SiLU whatever the model's activation is: where ReLU's argument rounds to the other side of
-    0 the gradient jumps, and one such element outweighs the rounding of all others.
+    With SiLU whatever the model's activation is: where the argument of ReLU rounds to the other
+    side of 0 the gradient jumps, and one such element outweighs the rounding of all others.
     """
-    smooth = VAE(replace(model.config, activation="silu"))
-    smooth.load_state_dict(model.state_dict())
-    theirs, exact = eager_vae.twin(smooth), eager_vae.twin(smooth).double()
-    eps = _noise(model, images)
-    reference = _gradients(exact, eager_vae.loss(exact, images.double(), eps.double()))
-    eager = _gradients(theirs, eager_vae.loss(theirs, images, eps))
-    ours = _gradients(smooth, smooth(images, seed=_SEED).loss)
-
-    def distance(gradients: dict[str, Tensor]) -> float:
-        differences = [gradients[name].double() - grad for name, grad in reference.items()]
-        return _norm(differences) / _norm(reference.values())
-
-    return distance(ours), distance(eager)
+    smooth = VAE(replace(step.model.config, activation="silu"))
+    smooth.load_state_dict(step.model.state_dict())
+    return replace(step, model=smooth).check(allowed=PROMISE)
 
 
 @torch.no_grad()
-def loss_error(model: VAE, images: Tensor) -> float:
-    """Relative difference of our loss from that in float64, from the same noise."""
-    exact = eager_vae.twin(model).double()
-    reference = eager_vae.loss(exact, images.double(), _noise(model, images).double())
-    return float((model(images, seed=_SEED).loss.double() - reference).abs() / reference.abs())
-
-
-def eager_step(
-    model: VAE,
-    images: Tensor,
-    lr: float,
-    *,
-    channels_last: bool = False,
-    wrap: Callable[..., Any] = lambda loss: loss,
-) -> Callable[[], object]:
-    """A training step of a copy of ``model`` in plain PyTorch.
-
-    Args:
-        model: whose weights.
-        images: the batch.
-        lr: of Adam.
-        channels_last: weights and images in that layout.
-        wrap: what is done to the loss function, such as ``torch.compile``.
-    """
-    twin = eager_vae.twin(model)
-    if channels_last:
-        twin = twin.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        images = images.to(memory_format=torch.channels_last)
-    loss = wrap(eager_vae.loss)
-    return training_step(twin, lambda: loss(twin, images), lr)
-
-
-def our_step(model: VAE, images: Tensor, lr: float) -> Callable[[], object]:
-    """A training step of a copy of ``model``."""
-    mine = copy.deepcopy(model)
-    numbers = itertools.count()
-    return training_step(mine, lambda: mine(images, seed=_SEED, step=next(numbers)).loss, lr)
-
-
-def training_step(model: nn.Module, loss: Callable[[], Tensor], lr: float) -> Callable[[], object]:
-    """Forward, backward and Adam, as a call without arguments."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        loss().backward()
-        optimizer.step()
-
-    return step
-
-
-def _noise(model: VAE, images: Tensor) -> Tensor:
-    return randn((len(images), model.config.latent_dim), seed=_SEED, dtype=torch.float32)
-
-
-def _gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
-    names, parameters = zip(*model.named_parameters(), strict=True)
-    return dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
-
-
-def _norm(tensors: Any) -> float:
-    return float(torch.stack([tensor.double().square().sum() for tensor in tensors]).sum().sqrt())
+def loss_error(step: TrainingStep) -> float:
+    """Relative difference of our loss from the loss in float64, from the same noise."""
+    (_, ours), _, (_, exact) = step.losses(step.images)
+    return float((ours.double() - exact).abs() / exact.abs())

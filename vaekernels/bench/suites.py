@@ -2,63 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from vaekernels.bench import autoencoders, conv, latent, models, report, tables, workloads
+from vaekernels.bench import autoencoders, conv, latent, models, tables, workloads
 from vaekernels.bench.tables import Columns
-from vaekernels.bench.targets import Row
+from vaekernels.bench.targets import Row, Target, judge
 
 
 @dataclass(frozen=True)
 class Suite:
-    """What can be measured at once.
+    """Rows that are measured together.
 
     Attributes:
         groups: that ``--only`` takes.
-        works: the rows of some groups, or of all; each has a ``group`` and a ``name``.
-        measure: one of them.
-        line: a row for the log.
-        show: print rows, a machine and what the rows come to.
-        summary: what the rows come to, for the record.
+        works: the workloads of some groups, or of all; each has a ``group`` and a ``name``.
+        measure: workload -> row.
+        cells: row -> columns of the table.
+        targets: group -> its targets; without any, the geometric means are reported.
         takes: settings of ``works`` besides the groups.
     """
 
     groups: Sequence[str]
     works: Callable[..., Sequence[Any]]
     measure: Callable[..., Row]
-    line: Callable[[Row], str]
-    show: Callable[[list[Row], Row], None]
-    summary: Callable[[list[Row]], Row]
+    cells: Callable[[Row], Columns]
+    targets: Mapping[str, Sequence[Target]] = field(default_factory=dict)
     takes: tuple[str, ...] = ()
 
+    def summary(self, rows: Sequence[Row]) -> Row:
+        """The items of the record that are computed from the rows."""
+        if self.targets:
+            return {"goals": judge(rows, self.targets)}
+        return {"geometric_means": tables.geometric_means(rows)}
 
-def _judged(suite: Any, measure: Callable[..., Row], cells: Callable[[Row], Columns]) -> Suite:
-    """A suite with goals: a module with ``GROUPS``, ``works`` and ``goals``."""
-    return Suite(
-        groups=suite.GROUPS,
-        works=suite.works,
-        measure=measure,
-        line=lambda row: tables.line(cells(row)),
-        show=lambda rows, machine: tables.print_rows(
-            [cells(row) for row in rows], suite.goals(rows), machine
-        ),
-        summary=lambda rows: {"goals": suite.goals(rows)},
-    )
+    def show(self, rows: Sequence[Row], machine: Row) -> None:
+        """Print the rows, then the targets or the geometric means."""
+        tables.print_table(tables.title(machine), [self.cells(row) for row in rows])
+        summary = self.summary(rows)
+        tables.print_table(
+            "goals", [tables.target_cells(goal) for goal in summary.get("goals", [])]
+        )
+        tables.print_table(
+            "geometric means; above 1: ours is faster",
+            [
+                {"group": name, "ratio": tables.ratio(mean)}
+                for name, mean in summary.get("geometric_means", {}).items()
+            ],
+        )
 
 
 SUITES = {
     "latent": Suite(
         groups=latent.OPS,
         works=latent.works,
-        measure=latent.measure,
-        line=lambda row: f"{row['op']}  {row['case']}  {row['direction']}  {row['ratio']:.2f}x",
-        show=report.print_table,
-        summary=lambda rows: {"geometric_means": report.geometric_means(rows)},
+        measure=workloads.measure,
+        cells=tables.latent_cells,
         takes=("device", "dtype"),
     ),
-    "conv": _judged(conv, workloads.measure, tables.conv_cells),
-    "models": _judged(models, models.measure, tables.model_cells),
-    "autoencoders": _judged(autoencoders, autoencoders.measure, tables.autoencoder_cells),
+    "conv": Suite(
+        groups=conv.GROUPS,
+        works=conv.works,
+        measure=workloads.measure,
+        cells=tables.conv_cells,
+        targets=conv.TARGETS,
+    ),
+    "models": Suite(
+        groups=models.GROUPS,
+        works=models.works,
+        measure=models.measure,
+        cells=tables.model_cells,
+        targets=models.TARGETS,
+    ),
+    "autoencoders": Suite(
+        groups=autoencoders.GROUPS,
+        works=autoencoders.works,
+        measure=autoencoders.measure,
+        cells=tables.autoencoder_cells,
+        targets=autoencoders.TARGETS,
+    ),
 }

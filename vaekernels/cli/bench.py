@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class SuiteName(str, Enum):
-    """What can be measured."""
+    """Name of a suite."""
 
     LATENT = "latent"
     CONV = "conv"
@@ -26,7 +26,7 @@ class SuiteName(str, Enum):
 
 
 class Dtype(str, Enum):
-    """Of the inputs."""
+    """Dtype of the inputs."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
@@ -43,31 +43,31 @@ def bench(
         ),
     ] = SuiteName.LATENT,
     *,
-    json: Annotated[Path | None, typer.Option("--json", help="Write the record here.")] = None,
+    json: Annotated[
+        Path | None, typer.Option("--json", help="Write the record to this file.")
+    ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="GROUP", help="Measure this group alone; may be repeated."),
+        typer.Option(metavar="GROUP", help="Measure only this group; may be repeated."),
     ] = None,
-    list_rows: Annotated[
-        bool, typer.Option("--list", help="Say what would be measured, and stop.")
-    ] = False,
-    seconds: Annotated[float, typer.Option("--seconds", help="Of measuring per row.")] = 0.5,
+    list_rows: Annotated[bool, typer.Option("--list", help="List the rows and exit.")] = False,
+    seconds: Annotated[float, typer.Option("--seconds", help="Time for each row.")] = 0.5,
     threads: Annotated[
         int | None, typer.Option("--threads", help="CPU threads; default: torch's.")
     ] = None,
     dtype: Annotated[
-        Dtype, typer.Option("--dtype", help="Of the inputs (latent).")
+        Dtype, typer.Option("--dtype", help="Dtype of the inputs (latent).")
     ] = Dtype.FLOAT32,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N (latent).")] = "cpu",
 ) -> None:
-    """What this machine gains against eager PyTorch: interleaved in one process, medians.
+    """Compare this machine's speed with eager PyTorch: interleaved in one process, medians.
 
-    Rows of conv and models are checked against float64 before they are timed. One that is wrong
-    has no time, and the command ends with exit code 1.
+    Every row is checked against float64 first. A row whose result fails its accuracy check is not
+    timed, and the command exits with 1.
     """
     import torch
 
-    from vaekernels.bench import report
+    from vaekernels.bench import tables
     from vaekernels.bench.suites import SUITES
     from vaekernels.runtime import cpu_info
     from vaekernels.training.distributed import choose_device
@@ -99,7 +99,7 @@ def bench(
     chosen.show(rows, described)
     if json is not None:
         how = {"suite": suite.value, "dtype": dtype.value, "seconds": seconds, "only": only or []}
-        report.write_json(json, rows, described, how, chosen.summary(rows))
+        tables.write_json(json, rows, described, how, chosen.summary(rows))
         typer.echo(f"wrote {json}")
     if any(row.get("wrong") for row in rows):
         raise typer.Exit(1)
@@ -108,8 +108,10 @@ def bench(
 def _measured(
     suite: Suite, works: Any, seconds: float, described: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """Every row, each logged as it is done; an interruption prints those that are."""
+    """Measure every row and log it; an interruption prints the rows that are done."""
     from tqdm import tqdm
+
+    from vaekernels.bench import tables
 
     rows: list[dict[str, Any]] = []
     try:
@@ -117,7 +119,7 @@ def _measured(
             for work in bar:
                 row = suite.measure(work, seconds=seconds)
                 rows.append(row)
-                bar.write(suite.line(row), file=sys.stderr)
+                bar.write(tables.line(suite.cells(row)), file=sys.stderr)
     except KeyboardInterrupt as interrupt:
         if rows:
             suite.show(rows, described)

@@ -15,7 +15,7 @@ from vaekernels.cli._app import app
 def demo(
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("demo"),
     epochs: Annotated[int, typer.Option(help="Passes over the training digits.")] = 30,
-    seed: Annotated[int, typer.Option(help="Decides weights, order and noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of weights, order and noise.")] = 0,
     device: _options.Device = "auto",
 ) -> None:
     """Train a VAE on 5,000 real digits, show it, and compare our ops with eager PyTorch.
@@ -29,6 +29,6 @@ def demo(
     try:
         report = run(load_images("mnist5k"), out, settings, say=typer.echo)
     except TrainingInterrupted as interrupt:
-        # There is no --resume here.
+        # The demo has no --resume.
         raise KeyboardInterrupt("interrupted; the same command starts anew") from interrupt
     typer.echo(f"wrote {report}: open it in a browser")

@@ -1,4 +1,4 @@
-"""The demonstration: train on real digits, show what came out and what it gained."""
+"""The demo: train a VAE on real digits, and compare its speed with eager PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demonstration's pictures: what a trained model makes of digits, with words on the axes."""
+"""The pictures of the demo."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def reconstruction_grid(model: VAE, heldout: ImageData, path: Path) -> None:
 
 
 def sample_grid(model: VAE, seed: int, path: Path) -> None:
-    """New digits."""
+    """Samples from the prior."""
     images = model.sample(_SAMPLES, seed=seed)
     title = f"{_SAMPLES} samples, decoded from draws of the prior"
     plots.save_figure(_labelled(images, _COLUMNS, title=title), path)
 
 
 def traversal_grid(model: VAE, heldout: ImageData, path: Path) -> None:
-    """One latent dim at a time, the dims that carry most first."""
+    """One latent dim at a time, in the order of their KL."""
     kl = kl_per_dim(model, heldout)
     dims = kl.argsort(descending=True).tolist()[:_DIMS]
     start = heldout.images[len(heldout) // 2 : len(heldout) // 2 + 1]
@@ -67,7 +67,7 @@ def traversal_grid(model: VAE, heldout: ImageData, path: Path) -> None:
 
 
 def latent_map(model: VAE, heldout: ImageData, seed: int, path: Path) -> None:
-    """Held-out digits as points in the plane."""
+    """Posterior means of held-out digits in two dims."""
     mean, _ = moments(model, heldout)
     figure = plots.latent_map(mean, heldout.labels, seed)
     axes = figure.axes[0]
@@ -97,7 +97,7 @@ def _labelled(
         layout="constrained",
     )
     axes = figure.subplots()
-    # Grey images have no third dim, which makes the colour map theirs.
+    # The colour map applies to grey images, which have no third dim.
     axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     names = [rows[line % len(rows)] for line in range(lines)] if rows else []
     axes.set_yticks(_middles(len(names), lines, height), names)
@@ -110,5 +110,5 @@ def _labelled(
 
 
 def _middles(count: int, cells: int, pixels: int) -> list[float]:
-    """Where the middles of the first ``count`` of ``cells`` lie along ``pixels``."""
+    """The centres of the first ``count`` of ``cells`` equal parts of ``pixels``."""
     return [(cell + 0.5) * pixels / cells for cell in range(count)]

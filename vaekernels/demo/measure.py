@@ -1,4 +1,4 @@
-"""The same work in eager PyTorch and with our ops, timed in turn."""
+"""The same work in eager PyTorch and with our ops, timed in turns."""
 
 from __future__ import annotations
 
@@ -7,23 +7,21 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from vaekernels.backends import registry
-from vaekernels.bench.models import training_step
-from vaekernels.bench.timing import interleaved, synchronize
-from vaekernels.demo import eager, ours
+from vaekernels.bench import eager_vae, training_steps
+from vaekernels.bench.timing import Call, median_seconds, synchronize
 from vaekernels.demo.settings import Settings
 from vaekernels.distributions.diagonal_gaussian import DiagonalGaussian
 from vaekernels.models import VAE
 from vaekernels.ops import bernoulli_nll
 from vaekernels.training import ImageData
 
-Calls = dict[str, Callable[[], object]]
+Calls = dict[str, Call]
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Timing:
 
     @property
     def ratio(self) -> float:
-        """How many times faster ours is."""
+        """Eager's time over ours."""
         return self.eager / self.ours
 
     def to_dict(self) -> dict[str, str | int | float]:
@@ -53,7 +51,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Shares:
-    """The parts of one eager training step, from one clock: they add up to 1."""
+    """Parts of the time of one eager training step; they add up to 1."""
 
     layers: float
     latent: float
@@ -62,30 +60,24 @@ class Shares:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is measured; layers, and latent ops and losses, are parts of the training step.
+    """The measured times.
 
-    ``shares`` are measured within whole steps: the rows of the parts are timed alone, with inputs
-    in the caches, and do not add up to the row of the step. ``conv_backend`` is which backend ran
-    the convolutions on our side.
+    Attributes:
+        rows: training step; its layers; its latent ops and losses; encoding run. The parts are
+            timed alone, with inputs in the caches, and do not add up to the step.
+        shares: of the parts, measured within whole eager steps.
+        conv_backend: the backend of the convolutions on our side.
     """
 
-    step: Timing
-    layers: Timing
-    latent: Timing
-    encoding: Timing
+    rows: tuple[Timing, Timing, Timing, Timing]
     shares: Shares
     conv_backend: str
-
-    @property
-    def rows(self) -> tuple[Timing, ...]:
-        """In the order of the report."""
-        return self.step, self.layers, self.latent, self.encoding
 
 
 def compare(
     model: VAE, data: ImageData, everything: ImageData, settings: Settings, *, progress: bool
 ) -> Comparison:
-    """Time both sides on ``model``, which is left as it is.
+    """Time both sides on ``model``, which is not changed.
 
     Args:
         model: trained.
@@ -106,49 +98,53 @@ def compare(
     with tqdm(work, unit=" measurement", disable=None if progress else True) as bar:
         for name, count, calls in bar:
             bar.set_description(f"measuring: {name}")
-            medians = interleaved(calls, seconds=settings.seconds)
-            timings.append(Timing(name, count, medians["eager"], medians["ours"]))
+            timings.append(Timing(name, count, **median_seconds(calls, seconds=settings.seconds)))
     step, layers, latent, encoding = timings
-    shares = eager_shares(model, images, settings)
     conv_backend = registry.select("downsample_conv4x4", images.device.type, images.dtype)
-    return Comparison(step, layers, latent, encoding, shares, conv_backend)
+    shares = eager_shares(model, images, settings)
+    return Comparison((step, layers, latent, encoding), shares, conv_backend)
 
 
 def eager_shares(model: VAE, images: Tensor, settings: Settings) -> Shares:
-    """What the layers, the latent ops and losses, and the optimizer are of an eager step.
+    """The shares of layers, of latent ops and losses, and of the optimizer in an eager step.
 
-    The step of :func:`eager.loss`, cut where the parts meet: each part's backward gets the gradient
-    of the one behind it. The clock is read at the cuts, so the parts are the whole step.
+    The step is cut where the parts meet: the backward of each part takes the gradient of the next
+    one. The clock is read at the cuts, so that the parts add up to the step.
     """
-    theirs = eager.twin(model)
-    optimizer = torch.optim.Adam(theirs.parameters(), lr=settings.lr, fused=True)
+    eager = eager_vae.from_model(model)
+    optimizer = torch.optim.Adam(eager.parameters(), lr=settings.lr, fused=True)
     one = torch.ones((), device=images.device)
     rounds: list[Shares] = []
     deadline = time.perf_counter() + settings.seconds / 10
-    # The first step makes the state of the optimizer.
+
+    def now() -> float:
+        synchronize()
+        return time.perf_counter()
+
+    # The first step creates the state of the optimizer.
     while len(rounds) < 8 or time.perf_counter() < deadline:
-        at = [_now()]
+        at = [now()]
         optimizer.zero_grad(set_to_none=True)
-        moments = theirs.encoder(images)
-        at.append(_now())
+        moments = eager.encoder(images)
+        at.append(now())
         moments_leaf = moments.detach().requires_grad_()
-        z, kl = eager.reparameterise(moments_leaf)
-        at.append(_now())
+        z, kl = eager_vae.reparameterise(moments_leaf)
+        at.append(now())
         z_leaf = z.detach().requires_grad_()
-        logits = theirs.decoder(z_leaf)
-        at.append(_now())
+        logits = eager.decoder(z_leaf)
+        at.append(now())
         logits_leaf = logits.detach().requires_grad_()
-        nll = eager.reconstruction_loss(logits_leaf, images) / len(images)
+        nll = eager_vae.reconstruction_loss(logits_leaf, images) / len(images)
         nll.backward()
-        at.append(_now())
+        at.append(now())
         logits.backward(logits_leaf.grad)
-        at.append(_now())
+        at.append(now())
         torch.autograd.backward([kl / len(images), z], [one, z_leaf.grad])
-        at.append(_now())
+        at.append(now())
         moments.backward(moments_leaf.grad)
-        at.append(_now())
+        at.append(now())
         optimizer.step()
-        at.append(_now())
+        at.append(now())
         encode, sample, decode, loss, decode_back, sample_back, encode_back, update = (
             (end - start) / (at[-1] - at[0]) for start, end in itertools.pairwise(at)
         )
@@ -158,72 +154,101 @@ def eager_shares(model: VAE, images: Tensor, settings: Settings) -> Shares:
     return sorted(rounds[1:], key=lambda each: each.layers)[len(rounds[1:]) // 2]
 
 
-def _now() -> float:
-    synchronize()
-    return time.perf_counter()
+@torch.no_grad()
+def encode(model: VAE, data: ImageData, settings: Settings) -> Tensor:
+    """A sampled latent of every image by ours: (N, L), on the CPU."""
+    return torch.cat(
+        [
+            model.encode(images).latent_dist.sample(seed=settings.seed, sample_ids=ids).cpu()
+            for images, ids in data.batches(settings.encode_batch, model.device)
+        ]
+    )
+
+
+@torch.no_grad()
+def encode_eager(
+    model: eager_vae.EagerVAE, data: ImageData, settings: Settings, eps: Tensor | None = None
+) -> Tensor:
+    """A sampled latent of every image in plain PyTorch: (N, L), on the CPU.
+
+    Args:
+        model: in plain PyTorch.
+        data: the images.
+        settings: batch size.
+        eps: noise (N, L); None: torch's.
+    """
+    device, batch = next(model.parameters()).device, settings.encode_batch
+    latents: list[Tensor] = []
+    for number, (images, _) in enumerate(data.batches(batch, device)):
+        mean, logvar = model.encoder(images).chunk(2, dim=1)
+        std = torch.exp(0.5 * logvar)
+        first = number * batch
+        noise = torch.randn_like(std) if eps is None else eps[first : first + len(images)]
+        latents.append((mean + noise * std).cpu())
+    return torch.cat(latents)
 
 
 def _steps(model: VAE, images: Tensor, ids: Tensor, settings: Settings) -> Calls:
     """Forward, backward and optimizer, each side on a copy of the weights."""
     numbers = itertools.count()
+    eager, ours = eager_vae.from_model(model), copy.deepcopy(model)
 
-    theirs, mine = eager.twin(model), copy.deepcopy(model)
-
-    def my_loss() -> Tensor:
-        return ours.loss(mine, images, seed=settings.seed, step=next(numbers), sample_ids=ids)
+    def our_loss() -> Tensor:
+        return ours(images, seed=settings.seed, step=next(numbers), sample_ids=ids).loss
 
     return {
-        "eager": training_step(theirs, lambda: eager.loss(theirs, images), settings.lr),
-        "ours": training_step(mine, my_loss, settings.lr),
+        "eager": training_steps.step(eager, lambda: eager_vae.loss(eager, images), settings.lr),
+        "ours": training_steps.step(ours, our_loss, settings.lr),
     }
 
 
 def _layers(model: VAE, images: Tensor) -> Calls:
-    """Encoder and decoder, forward and backward, at the step's shapes."""
+    """Encoder and decoder, forward and backward, at the shapes of the step."""
     z = torch.randn(len(images), model.config.latent_dim, device=images.device)
     grads = (torch.randn(len(images), 2 * model.config.latent_dim, device=images.device), images)
 
-    def both_ways(encoder: nn.Module, decoder: nn.Module) -> Callable[[], object]:
+    def forward_backward(encoder: nn.Module, decoder: nn.Module) -> Call:
         leaf = z.clone().requires_grad_()
         leaves = [*encoder.parameters(), *decoder.parameters(), leaf]
         return lambda: torch.autograd.grad((encoder(images), decoder(leaf)), leaves, grads)
 
-    theirs = eager.twin(model)
+    eager = eager_vae.from_model(model)
     return {
-        "eager": both_ways(theirs.encoder, theirs.decoder),
-        "ours": both_ways(model.encoder, model.decoder),
+        "eager": forward_backward(eager.encoder, eager.decoder),
+        "ours": forward_backward(model.encoder, model.decoder),
     }
 
 
 def _latent_ops(model: VAE, images: Tensor, ids: Tensor, settings: Settings) -> Calls:
-    """What lies between and after the layers, forward and backward, at the step's shapes."""
+    """Reparameterisation, KL and likelihood, forward and backward, at the shapes of the step."""
     with torch.no_grad():
         moments = model.encoder(images)
         logits = model.decoder(moments.chunk(2, dim=1)[0])
     leaves = [moments.requires_grad_(), logits.requires_grad_()]
-    # As the decoder's first layer sends it back.
+    # As the backward of the decoder's first layer would return it.
     grad_z = torch.randn_like(moments.detach().chunk(2, dim=1)[0])
     one = torch.ones((), device=images.device)
     numbers = itertools.count()
 
-    def theirs() -> object:
-        z, kl = eager.reparameterise(moments)
-        loss = (eager.reconstruction_loss(logits, images) + kl) / len(images)
-        return torch.autograd.grad([loss, z], leaves, [one, grad_z])
+    def eager() -> tuple[Tensor, Tensor]:
+        z, kl = eager_vae.reparameterise(moments)
+        return (eager_vae.reconstruction_loss(logits, images) + kl) / len(images), z
 
-    def mine() -> object:
+    def ours() -> tuple[Tensor, Tensor]:
         z, kl = DiagonalGaussian(moments).rsample_kl(
             seed=settings.seed, step=next(numbers), sample_ids=ids
         )
-        loss = (bernoulli_nll(logits, images) + kl).mean()
-        return torch.autograd.grad([loss, z], leaves, [one, grad_z])
+        return (bernoulli_nll(logits, images) + kl).mean(), z
 
-    return {"eager": theirs, "ours": mine}
+    def forward_backward(function: Callable[[], tuple[Tensor, Tensor]]) -> Call:
+        return lambda: torch.autograd.grad(function(), leaves, [one, grad_z])
+
+    return {"eager": forward_backward(eager), "ours": forward_backward(ours)}
 
 
 def _encodings(model: VAE, data: ImageData, settings: Settings) -> Calls:
-    batch = settings.encode_batch
+    eager = eager_vae.from_model(model)
     return {
-        "eager": partial(eager.encode, eager.twin(model), data, batch),
-        "ours": partial(ours.encode, model, data, batch, seed=settings.seed),
+        "eager": lambda: encode_eager(eager, data, settings),
+        "ours": lambda: encode(model, data, settings),
     }

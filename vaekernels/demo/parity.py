@@ -1,35 +1,40 @@
-"""Both sides must give the same numbers from the same noise, or no time of theirs counts."""
+"""Both sides must compute the same numbers from the same noise before they are timed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vaekernels.backends.registry import use_backend
-from vaekernels.demo import eager, ours
+from vaekernels.bench import eager_vae
+from vaekernels.demo.measure import encode, encode_eager
 from vaekernels.demo.settings import Settings
 from vaekernels.models import VAE
 from vaekernels.ops import randn
 from vaekernels.training import ImageData, evaluate
 from vaekernels.training.schedule import permutation
 
-# Relative. Rounding, the convolutions' own included, stays well below over some dozens of steps.
+# Relative. Rounding stays well below it over some dozens of steps.
 TOLERANCE = 1e-4
+
+# Model, images and noise (None: torch's own) to the loss.
+Loss = Callable[[eager_vae.EagerVAE, Tensor, Tensor | None], Tensor]
 
 
 class ParityError(ArithmeticError):
-    """Eager PyTorch and ours differ: one of them is wrong. Never the user's fault."""
+    """Eager PyTorch and ours differ: a fault of this package."""
 
 
 def check_training(
     data: ImageData,
     settings: Settings,
     device: torch.device,
-    eager_loss: eager.Loss = eager.loss,
+    eager_loss: Loss = eager_vae.loss,
 ) -> float:
     """Train twice from the same weights, on the same batches, with the same noise.
 
@@ -37,7 +42,7 @@ def check_training(
         data: the training images.
         settings: model, seed, and for how many steps.
         device: where.
-        eager_loss: the other side.
+        eager_loss: the loss in plain PyTorch.
 
     Returns:
         The largest relative difference between the losses of a step.
@@ -46,22 +51,26 @@ def check_training(
         ParityError: it is above ``TOLERANCE``.
     """
     torch.manual_seed(settings.seed)
-    mine = VAE(settings.model_config(data)).to(device)
-    theirs = eager.twin(mine)
-    their_optimizer, my_optimizer = (
-        torch.optim.Adam(model.parameters(), lr=settings.lr, fused=True) for model in (theirs, mine)
-    )
+    ours = VAE(settings.model_config(data)).to(device)
+    eager = eager_vae.from_model(ours)
+    optimizers = [
+        torch.optim.Adam(model.parameters(), lr=settings.lr, fused=True) for model in (ours, eager)
+    ]
     worst = 0.0
     batches = islice(_batches(data, settings), settings.parity_steps)
     for step, index in enumerate(batches):
         images, ids = data.batch(index, device), data.ids[index].to(device)
-        seed = settings.seed
+        noise: dict[str, Any] = {"seed": settings.seed, "step": step, "sample_ids": ids}
         shape = (len(ids), settings.latent_dim)
-        eps = randn(shape, seed=seed, step=step, sample_ids=ids, device=device, dtype=torch.float32)
-        their_loss = _step(their_optimizer, eager_loss(theirs, images, eps))
-        my_loss = _step(my_optimizer, ours.loss(mine, images, seed=seed, step=step, sample_ids=ids))
-        difference = abs(my_loss - their_loss) / abs(their_loss)
-        _check(difference, f"loss at step {step}", my_loss, their_loss)
+        eps = randn(shape, device=device, dtype=torch.float32, **noise)
+        losses = ours(images, **noise).loss, eager_loss(eager, images, eps)
+        for loss, optimizer in zip(losses, optimizers, strict=True):
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        our_loss, their_loss = (loss.item() for loss in losses)
+        difference = abs(our_loss - their_loss) / abs(their_loss)
+        _check(difference, f"loss at step {step}", our_loss, their_loss)
         worst = max(worst, difference)
     return worst
 
@@ -82,16 +91,16 @@ def check_encoding(model: VAE, data: ImageData, settings: Settings) -> float:
         device=model.device,
         dtype=model.dtype,
     )
-    theirs = eager.encode(eager.twin(model), data, settings.encode_batch, eps)
-    mine = ours.encode(model, data, settings.encode_batch, seed=settings.seed)
-    difference = ((mine - theirs).abs().max() / theirs.abs().max()).item()
-    at = int((mine - theirs).abs().argmax())
-    _check(difference, f"latent {at}", mine.flatten()[at].item(), theirs.flatten()[at].item())
+    eager = encode_eager(eager_vae.from_model(model), data, settings, eps)
+    ours = encode(model, data, settings)
+    difference = ((ours - eager).abs().max() / eager.abs().max()).item()
+    at = int((ours - eager).abs().argmax())
+    _check(difference, f"latent {at}", ours.flatten()[at].item(), eager.flatten()[at].item())
     return difference
 
 
 def check_evaluation(model: VAE, heldout: ImageData, settings: Settings, logged: float) -> float:
-    """The held-out ELBO that training logged is that of the saved weights in plain PyTorch.
+    """Compare the logged held-out ELBO with that of the saved weights in plain PyTorch.
 
     Args:
         model: with the weights that were saved.
@@ -106,11 +115,11 @@ def check_evaluation(model: VAE, heldout: ImageData, settings: Settings, logged:
         ParityError: it is above ``TOLERANCE``.
     """
     with use_backend("reference"):
-        right = evaluate(
+        expected = evaluate(
             model, heldout, batch=settings.batch, seed=settings.seed, device=model.device
         ).elbo
-    difference = abs(logged - right) / abs(right)
-    _check(difference, "held-out ELBO", logged, right)
+    difference = abs(logged - expected) / abs(expected)
+    _check(difference, "held-out ELBO", logged, expected)
     return difference
 
 
@@ -122,16 +131,9 @@ def _batches(data: ImageData, settings: Settings) -> Iterator[Tensor]:
         epoch += 1
 
 
-def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> float:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    return loss.item()
-
-
-def _check(difference: float, what: str, mine: float, theirs: float) -> None:
+def _check(difference: float, what: str, ours: float, eager: float) -> None:
     if not (math.isfinite(difference) and difference <= TOLERANCE):
         raise ParityError(
-            f"{what}: ours gives {mine!r}, eager PyTorch {theirs!r} from the same weights and "
+            f"{what}: ours gives {ours!r}, eager PyTorch {eager!r} from the same weights and "
             f"noise: a relative difference of {difference:.3g}, above {TOLERANCE:g}"
         )

@@ -1,4 +1,4 @@
-"""The demonstration from the digits to the report."""
+"""The demo, from the digits to the report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vaekernels.demo import eager, parity
+from vaekernels.bench import eager_vae
+from vaekernels.demo import parity
 from vaekernels.demo.measure import Comparison, compare
 from vaekernels.demo.settings import Settings
 from vaekernels.models import VAE
@@ -28,31 +29,31 @@ def run(
     *,
     say: Callable[[str], None] = print,
     progress: bool = True,
-    eager_loss: eager.Loss = eager.loss,
+    eager_loss: parity.Loss = eager_vae.loss,
 ) -> Path:
-    """Train a VAE on ``data``, look at it, compare it with eager PyTorch, and write it all down.
+    """Train a VAE on ``data``, compare it with eager PyTorch, write pictures and a report.
 
     Args:
         data: images, with labels for the colours of the map.
-        out: the folder to write; what an earlier demonstration wrote there is replaced.
-        settings: every number.
-        say: takes each line of the report on the terminal.
-        progress: show bars for what takes long.
-        eager_loss: the training loss in plain PyTorch, which ours must equal.
+        out: the folder to write; files of an earlier demo are replaced.
+        settings: of training and comparison.
+        say: called with each line of output.
+        progress: show progress bars.
+        eager_loss: the training loss in plain PyTorch, for the comparison with ours.
 
     Returns:
         The path of ``report.html``.
 
     Raises:
-        ParityError: eager PyTorch and ours give different numbers.
+        ParityError: eager PyTorch and ours compute different numbers.
         ModuleNotFoundError: matplotlib is not installed.
         ValueError: a setting is out of range or does not fit ``data``.
-        FileExistsError: ``out/run`` is something else than a run of ours.
+        FileExistsError: ``out/run`` is not the folder of a run.
         OSError: a file cannot be written.
     """
     config, model_config = settings.train_config(), settings.model_config(data)
     device = choose_device(settings.device)
-    if importlib.util.find_spec("matplotlib") is None:  # said now, not after the training
+    if importlib.util.find_spec("matplotlib") is None:  # before the training
         raise ModuleNotFoundError("the demo needs matplotlib: pip install 'vaekernels[demo]'")
     train_data, heldout = split(data, config.heldout)
     out.mkdir(parents=True, exist_ok=True)
@@ -111,7 +112,7 @@ def run(
 def _draw(
     model: VAE, heldout: ImageData, history: list[dict[str, float]], settings: Settings, out: Path
 ) -> None:
-    # Matplotlib is slow to import, and an extra.
+    # Matplotlib is slow to import, and optional.
     from vaekernels.demo import figures
 
     figures.training_curve(history, out / "training_curve.png")

@@ -1,4 +1,4 @@
-"""``report.html``: one file that shows everything, with the pictures inside."""
+"""``report.html``: one file with the figures and all pictures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vaekernels.utils.atomic_file import atomic_write
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG of the demonstration and what to say about it."""
+    """A PNG of the demo, its title and its caption."""
 
     name: str
     title: str
@@ -64,11 +64,11 @@ def write_report(
     comparison: Comparison,
     run: Path,
 ) -> None:
-    """Write ``path``, with the pictures that lie beside it.
+    """Write ``path`` with the pictures in the same folder.
 
     Args:
         path: the HTML file.
-        summary: what ``comparison.json`` holds.
+        summary: the content of ``comparison.json``.
         comparison: the timings in it.
         run: the folder of the trained model.
 
@@ -76,6 +76,7 @@ def write_report(
         OSError: a picture is missing, or the file cannot be written.
     """
     training, parity = summary["training"], summary["parity"]
+    step, layers, latent, encoding = comparison.rows
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(PAGE)
     html = page.render(
         data=training["data"],
@@ -86,18 +87,18 @@ def write_report(
         nll=training["heldout_nll"],
         kl=training["heldout_kl"],
         rows=[
-            _row(comparison.step, "Training step", "forward, backward and Adam"),
-            _row(comparison.layers, "Of it: layers", "encoder and decoder, forward and backward"),
+            _row(step, "Training step", "forward, backward and Adam"),
+            _row(layers, "Of it: layers", "encoder and decoder, forward and backward"),
             _row(
-                comparison.latent,
+                latent,
                 "Of it: latent ops and losses",
                 "reparameterise, KL and NLL, forward and backward",
             ),
-            _row(comparison.encoding, "Encoding run", "images to sampled latents, in batches"),
+            _row(encoding, "Encoding run", "images to sampled latents, in batches"),
         ],
-        step_ratio=comparison.step.ratio,
-        layers_ratio=comparison.layers.ratio,
-        latent_ratio=comparison.latent.ratio,
+        step_ratio=step.ratio,
+        layers_ratio=layers.ratio,
+        latent_ratio=latent.ratio,
         shares=comparison.shares,
         best_epoch=training["best_epoch"],
         best_elbo=training["best_heldout_elbo"],
@@ -131,7 +132,7 @@ def _row(timing: Timing, title: str, detail: str) -> dict[str, str]:
 
 
 def duration(seconds: float) -> str:
-    """Three digits in the unit that suits.
+    """Three significant digits in a suitable unit.
 
     >>> duration(0.0123)
     '12.3 ms'

@@ -1,4 +1,4 @@
-"""Every number of the demonstration in one place."""
+"""The settings of the demo."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vaekernels.training import ImageData, TrainConfig
 
 @dataclass(frozen=True)
 class Settings:
-    """How long to train, and how thoroughly to compare.
+    """Settings of training and comparison.
 
     Attributes:
         epochs: passes over the training digits.
@@ -19,10 +19,10 @@ class Settings:
         hidden: channels of the levels of the convolutional backbone.
         latent_dim: size of the latent vector.
         batch: images in a training step.
-        encode_batch: images at once in the encoding run.
+        encode_batch: batch size of the encoding run.
         lr: learning rate of Adam.
-        heldout: fraction of the digits that is never trained on.
-        parity_steps: training steps over which both sides must give the same losses.
+        heldout: fraction of the digits that is held out.
+        parity_steps: training steps over which both sides must compute the same losses.
         seconds: of measuring for each row of the comparison.
 
     Raises:
@@ -42,10 +42,10 @@ class Settings:
     seconds: float = 10.0
 
     def __post_init__(self) -> None:
-        self.train_config()  # which checks what it takes
+        self.train_config()  # validates its arguments
 
     def model_config(self, data: ImageData) -> VAEConfig:
-        """The model for images such as ``data``."""
+        """The configuration of a model of ``data``."""
         return VAEConfig(
             image_shape=data.shape,
             latent_dim=self.latent_dim,
@@ -54,7 +54,7 @@ class Settings:
         )
 
     def train_config(self) -> TrainConfig:
-        """How it is trained."""
+        """The configuration of the training."""
         return TrainConfig(
             epochs=self.epochs,
             batch=self.batch,

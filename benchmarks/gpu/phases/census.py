@@ -1,6 +1,6 @@
-"""What PyTorch's own kernels do per layer of the autoencoder; our convolution's tiles.
+"""Times of PyTorch's own kernels per layer of the autoencoder, and of our convolution's tiles.
 
-These figures choose, layer by layer, between cuDNN and our kernels.
+The choice between cuDNN and our kernels is made from these figures.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.gpu import checks, clock, rivals, work, works
+from benchmarks.gpu import alternatives, kernels, works
 from benchmarks.gpu.phase import Context, Row, brief
-from benchmarks.gpu.work import draw
-from vaekernels.bench.convolutions import CONV3X3, UPSAMPLE
+from vaekernels.bench.accuracy import distance
+from vaekernels.bench.conv_gradients import CONV3X3, UPSAMPLE
 from vaekernels.bench.op_inputs import ConvShape
-from vaekernels.bench.workloads import Call, Inputs, forward, laid_out
+from vaekernels.bench.timing import Call, columns, copies_beyond_cache, graph_replay, timings
+from vaekernels.bench.workloads import Inputs, call, draw, inputs_of, laid_out
 
 Make = Callable[[Inputs], Call]
 _TOKENS = (4096, 16384)  # of 512 and 1024 pixels
@@ -60,13 +61,13 @@ class Census:
     def __init__(self, context: Context) -> None:
         self.device = context.device
         self.tiny = context.tiny
-        self.dtype = torch.float32 if context.tiny else work.DTYPE
+        self.dtype = context.dtype
 
     def conv(self, layer: tuple[int, int, int], seconds: float) -> Row:
         """CuDNN's 3x3 convolution in channels_last and both gradients, with their rates."""
         incoming, outgoing, size = layer
         shape = ConvShape(1, incoming, outgoing, size, size)
-        inputs = self._images(functools.partial(CONV3X3.inputs, shape, grad=True))
+        inputs = self._images(functools.partial(inputs_of, CONV3X3.cases, shape, grads=True))
         flops = 2 * 9 * incoming * outgoing * size**2
 
         def fprop(inputs: Inputs) -> Call:
@@ -74,30 +75,30 @@ class Census:
 
         makes: dict[str, Make] = {
             "fprop": fprop,
-            "dgrad": functools.partial(CONV3X3.twin_gradient, "x"),
-            "wgrad": functools.partial(CONV3X3.twin_gradient, "weight"),
+            "dgrad": functools.partial(CONV3X3.eager_gradient, "x"),
+            "wgrad": functools.partial(CONV3X3.eager_gradient, "weight"),
         }
         row = self._time(makes, inputs, seconds)
         return {**row, "tflops": {name: flops / ms / 1e9 for name, ms in row["ms"].items()}}
 
     def upsample(self, layer: tuple[int, int, int], seconds: float) -> Row:
-        """Three forms of nearest upsampling and 3x3, and how far each is from float64."""
+        """Three forms of nearest upsampling and 3x3, and the distance of each from float64."""
         incoming, outgoing, size = layer
         shape = ConvShape(1, incoming, outgoing, size, size)
-        given = draw(functools.partial(UPSAMPLE.inputs, shape), self.device, self.dtype)
-        exact = rivals.upsample_interpolate(given["x"].double(), given["weight"].double())
+        given = draw(functools.partial(inputs_of, UPSAMPLE.cases, shape), self.device, self.dtype)
+        exact = alternatives.upsample_interpolate(given["x"].double(), given["weight"].double())
         inputs = laid_out(
             {
                 **given,
-                "transposed": rivals.merged_transposed(given["weight"]),
-                "phases": rivals.merged_phases(given["weight"]),
+                "transposed": alternatives.merged_transposed(given["weight"]),
+                "phases": alternatives.merged_phases(given["weight"]),
             },
             "channels_last",
         )
         ways = {
-            "interpolate": (rivals.upsample_interpolate, "weight"),
-            "transposed": (rivals.upsample_transposed, "transposed"),
-            "phases": (rivals.upsample_phases, "phases"),
+            "interpolate": (alternatives.upsample_interpolate, "weight"),
+            "transposed": (alternatives.upsample_transposed, "transposed"),
+            "phases": (alternatives.upsample_phases, "phases"),
         }
         makes: dict[str, Make] = {
             name: functools.partial(_of, function, ("x", weight))
@@ -130,45 +131,47 @@ class Census:
             for name in "qkv"
         }
         q, k, v = (tensor.double() for tensor in inputs.values())
-        exact = rivals.attention_chunked(q, k, v, rows=1024)
-        makes: dict[str, Make] = {"sdpa": functools.partial(_of, rivals.attention_sdpa, "qkv")}
-        for name in rivals.SDPA:
-            function = functools.partial(rivals.attention_sdpa, backend=name)
+        exact = alternatives.attention_chunked(q, k, v, rows=1024)
+        makes: dict[str, Make] = {
+            "sdpa": functools.partial(_of, alternatives.attention_sdpa, "qkv")
+        }
+        for name in alternatives.SDPA:
+            function = functools.partial(alternatives.attention_sdpa, backend=name)
             makes[f"sdpa_{name.lower()}"] = functools.partial(_of, function, "qkv")
         for rows in (512, 1024, 2048, 4096):
-            function = functools.partial(rivals.attention_chunked, rows=rows)
+            function = functools.partial(alternatives.attention_chunked, rows=rows)
             makes[f"chunks_{rows}"] = functools.partial(_of, function, "qkv")
         return self._time(makes, inputs, seconds, exact)
 
     def tiles(self, layer: tuple[int, int, int], seconds: float) -> Row:
-        """Our convolution with each of its tiles, and as it is chosen."""
+        """Our convolution with each of its tiles, and with the chosen one."""
         try:
             configs: Any = importlib.import_module(
                 "vaekernels.backends.triton.conv.tile_heuristics"
             )
         except ModuleNotFoundError as missing:
             return {"refused": f"no module {missing.name}"}
-        backend, why = work.fused_backend("conv3x3", self.device, self.dtype, "triton")
+        backend, why = kernels.fused_backend("conv3x3", self.device, self.dtype, "triton")
         if backend is None:
             return {"refused": why}
         incoming, outgoing, size = layer
         shape = ConvShape(1, incoming, outgoing, size, size)
-        inputs = self._images(functools.partial(CONV3X3.inputs, shape))
+        inputs = self._images(functools.partial(inputs_of, CONV3X3.cases, shape))
         function = functools.partial(CONV3X3.ours("high"), backend="triton")
-        makes: dict[str, Make] = {"cudnn": functools.partial(forward, CONV3X3.twin)}
+        makes: dict[str, Make] = {"cudnn": functools.partial(_forward, CONV3X3.cases.eager)}
 
         def forced(tile: Any, inputs: Inputs) -> Call:
-            call = forward(function, inputs)
+            call = _forward(function, inputs)
 
             def run() -> Any:
-                with work.tap_gemm(tile):
+                with kernels.tap_gemm(tile):
                     return call()
 
             return run
 
         makes |= {_tile_name(tile): functools.partial(forced, tile) for tile in configs.HALF}
-        makes["chosen"] = functools.partial(forward, function)
-        exact = CONV3X3.twin(**{name: tensor.double() for name, tensor in inputs.items()})
+        makes["chosen"] = functools.partial(_forward, function)
+        exact = CONV3X3.cases.eager(**{name: tensor.double() for name, tensor in inputs.items()})
         return self._time(makes, inputs, seconds, exact)
 
     def _images(self, inputs: Callable[..., Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -178,19 +181,19 @@ class Census:
     def _time(
         self, makes: Mapping[str, Make], inputs: Inputs, seconds: float, exact: Tensor | None = None
     ) -> Row:
-        """Time what runs, and say why the rest does not; distances where ``exact`` is known."""
+        """Time the contenders that run, add the errors of the others; distances from ``exact``."""
         row: Row = {}
-        sets = clock.rotated(inputs, self.device)
+        sets = copies_beyond_cache(inputs, self.device)
         contenders = {}
         for name, make in makes.items():
             try:
                 if exact is not None:
-                    far = checks.distance([make(inputs)()], [exact])
+                    far = distance([make(inputs)()], [exact])
                     row.setdefault("error", {})[name] = far
-                contenders[name] = clock.replayed(make, sets, self.device)
+                contenders[name] = graph_replay(make, sets, self.device)
             except (RuntimeError, ValueError) as failure:  # noqa: PERF203
                 row.setdefault("does_not_run", {})[name] = brief(failure)[:200]
-        row |= clock.medians(clock.timings(contenders, seconds=seconds))
+        row |= columns(timings(contenders, seconds=seconds))
         del contenders, sets
         gc.collect()
         torch.cuda.empty_cache()
@@ -200,6 +203,10 @@ class Census:
 def _of(function: Callable[..., Tensor], names: tuple[str, ...] | str, inputs: Inputs) -> Call:
     tensors = [inputs[name] for name in names]
     return lambda: function(*tensors)
+
+
+def _forward(function: Callable[..., Tensor], inputs: Inputs) -> Call:
+    return call(function, CONV3X3.cases, inputs, "forward")
 
 
 def _norm(x: Tensor) -> Tensor:

@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from benchmarks.gpu import autoencoder, clock, steps
+from benchmarks.gpu import autoencoder
 from benchmarks.gpu.autoencoder import decode
 from benchmarks.gpu.phase import Context, Row
 from benchmarks.gpu.phases.end_to_end import Contest
+from benchmarks.gpu.phases.training import autoencoder_kl
+from vaekernels.bench.timing import columns, timings
 
 
 def run(context: Context) -> Iterator[Row]:
     torch.backends.cudnn.benchmark = True
-    # The third: how long it may take to compile, on a fresh machine.
+    # The third is the time that compilation may take on a fresh machine.
     for name, measure, start in (
         ("decode 512 b1", decoding, 30.0),
         ("autoencoder_kl 256 b8", training, 75.0),
@@ -37,11 +39,11 @@ def decoding(context: Context, seconds: float, mode: str = "default") -> Row:
     row: Row = {}
     sides = contest.checked(part, x, row)
     compiled = torch.compile(part.eager(contest.channels_last), mode=mode)
-    theirs = functools.partial(compiled, x.to(memory_format=torch.channels_last))
-    contenders = {"compile": clock.plain(theirs), **contest.contenders(sides, x, row)}
-    return row | clock.medians(clock.timings(contenders, seconds=seconds))
+    eager = functools.partial(compiled, x.to(memory_format=torch.channels_last))
+    contenders = {"compile": eager, **contest.contenders(sides, x, row)}
+    return row | columns(timings(contenders, seconds=seconds))
 
 
 def training(context: Context, seconds: float) -> Row:
     """A training step of the autoencoder."""
-    return steps.autoencoder_kl(context).measure(seconds, compiled=True)
+    return autoencoder_kl(context, seconds, compiled=True)

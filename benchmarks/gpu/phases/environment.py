@@ -1,4 +1,4 @@
-"""What is measured on, and the two rates that bound everything: copying and multiplying."""
+"""The machine, and the two rates that bound everything: of copies and of matrix products."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu import clock
 from benchmarks.gpu.phase import Context, Row
 from vaekernels.backends import extension
+from vaekernels.bench.timing import columns, timings
 from vaekernels.runtime import cpu_info
 
 _CLOCKS = (
@@ -53,8 +53,8 @@ def _copy(context: Context, seconds: float) -> Row:
     numbers = 2**12 if context.tiny else 2**30
     source = torch.randint(256, (numbers,), dtype=torch.uint8, device=context.device)
     target = torch.empty_like(source)
-    found = clock.timings({"copy": clock.plain(lambda: target.copy_(source))}, seconds=seconds)
-    return {**clock.medians(found), "gbps": 2 * numbers / found["copy"].ms / 1e6}
+    found = timings({"copy": lambda: target.copy_(source)}, seconds=seconds)
+    return {**columns(found), "gbps": 2 * numbers / found["copy"].seconds / 1e9}
 
 
 def _matmul(dtype: torch.dtype, precision: str, context: Context, seconds: float) -> Row:
@@ -62,10 +62,10 @@ def _matmul(dtype: torch.dtype, precision: str, context: Context, seconds: float
     a, b = (torch.randn(size, size, device=context.device, dtype=dtype) for _ in range(2))
     torch.set_float32_matmul_precision(precision)
     try:
-        found = clock.timings({"matmul": clock.plain(lambda: a @ b)}, seconds=seconds)
+        found = timings({"matmul": lambda: a @ b}, seconds=seconds)
     finally:
         torch.set_float32_matmul_precision("highest")
-    return {**clock.medians(found), "tflops": 2 * size**3 / found["matmul"].ms / 1e9}
+    return {**columns(found), "tflops": 2 * size**3 / found["matmul"].seconds / 1e12}
 
 
 _WORKS = (
@@ -85,7 +85,7 @@ def _version(package: str) -> str | None:
 
 
 def _query(*fields: str) -> dict[str, Any]:
-    """What nvidia-smi says of the first GPU; nothing where there is none."""
+    """Fields of the first GPU by nvidia-smi; empty without a GPU."""
     command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)

@@ -1,23 +1,21 @@
-"""What a call costs that has next to nothing to do: its Python, its launches, each backend's.
+"""The overhead of a call on the host, eager and with each backend.
 
-Times are of calls one after the other, without graphs, on tensors so small that the device waits
-for the host.
+Calls follow each other without CUDA graphs, on tensors so small that the device waits for the host.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 
-from benchmarks.gpu import clock
+from benchmarks.gpu.kernels import fused_backend
 from benchmarks.gpu.phase import Context, Row
-from benchmarks.gpu.work import fused_backend
 from vaekernels.backends import registry
-from vaekernels.bench.op_inputs import ALL, OpCases
-from vaekernels.bench.op_inputs.conv3x3 import RESNET
+from vaekernels.bench.op_inputs import ALL, RESNET, OpCases
+from vaekernels.bench.timing import columns, timings
+from vaekernels.bench.workloads import call, draw, inputs_of
 
 _IMAGE = (1, 32, 4, 4)
 _CONV = (1, 32, 32, 4, 4)
@@ -50,11 +48,11 @@ def measure(
     context: Context, cases: OpCases, shape: tuple[int, ...], backward: bool, *, seconds: float
 ) -> Row:
     """Milliseconds of one call by eager PyTorch, and by each backend that has kernels."""
-    generator = torch.Generator(context.device).manual_seed(0)
-    with torch.device(context.device):
-        inputs = [tensor.float() for tensor in cases.inputs(shape, torch.float32, generator)]
+    direction = "forward+backward" if backward else "forward"
+    make_inputs = functools.partial(inputs_of, cases, shape, grads=backward)
+    inputs = draw(make_inputs, context.device, torch.float32)
     row: Row = {"refused_by": {}}
-    calls = {"eager": _call(cases.eager, cases, inputs, backward)}
+    calls = {"eager": call(cases.eager, cases, inputs, direction)}
     for backend in registry.RANKING[context.device]:
         if backend == "reference":
             continue
@@ -63,24 +61,5 @@ def measure(
             row["refused_by"][backend] = why
         else:
             function = functools.partial(cases.ours, backend=backend)
-            calls[backend] = _call(function, cases, inputs, backward)
-    contenders = {name: clock.plain(call) for name, call in calls.items()}
-    return row | clock.medians(clock.timings(contenders, seconds=seconds))
-
-
-def _call(
-    function: Callable[..., object], cases: OpCases, inputs: list[Tensor], backward: bool
-) -> Callable[[], object]:
-    if not backward:
-        return torch.no_grad()(lambda: function(*inputs))
-    wanted = [inputs[index].detach().requires_grad_() for index in cases.differentiable]
-    leaves = dict(zip(cases.differentiable, wanted, strict=True))
-    tensors = [leaves.get(index, tensor) for index, tensor in enumerate(inputs)]
-
-    def call() -> object:
-        results = function(*tensors)
-        first = results[0] if isinstance(results, tuple) else results
-        assert isinstance(first, Tensor)
-        return torch.autograd.grad(first.sum(), wanted)
-
-    return call
+            calls[backend] = call(function, cases, inputs, direction)
+    return row | columns(timings(calls, seconds=seconds))

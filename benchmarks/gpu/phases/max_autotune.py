@@ -1,4 +1,4 @@
-"""Ours against torch.compile at its slowest to compile and fastest to run; only by name."""
+"""Ours against torch.compile in its mode max-autotune; only by name."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def _check(program: str, tool: str, backend: str, device: str, seconds: float) -
     command += ["--target-processes", "all", sys.executable, "-m", __name__, device, backend]
     result = subprocess.run(
         command,
-        # Without a cache each tensor is an allocation, whose bounds memcheck knows.
+        # Without a cache each tensor is an allocation whose bounds memcheck checks.
         env={**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -59,7 +59,7 @@ def _check(program: str, tool: str, backend: str, device: str, seconds: float) -
 
 
 def main(device: str, backend: str) -> None:
-    """What runs under a tool: names each case, so that a report says where it belongs."""
+    """The process under a tool: prints the name of each case before it runs."""
     print(_CASE + "randn", flush=True)
     vk.randn((3, 257), seed=1, device=device, backend=backend)
     for case in exercise.cases_of(device):
@@ -70,7 +70,7 @@ def main(device: str, backend: str) -> None:
 
 
 def _small(case: exercise.Case) -> list[tuple[int, ...]]:
-    """Few images, of channels that bulk copies take and others; all rows."""
+    """Few images, with and without channels that are aligned for bulk copies; all rows."""
     images = [case.shapes[name] for name in ("small", "odd", "aligned") if name in case.shapes]
     return images or list(case.shapes.values())
 

@@ -1,6 +1,6 @@
-"""A model's first call from nothing; then all kernels that the other phases need, in parallel.
+"""A model's first call with empty caches; then all kernels of the other phases, in parallel.
 
-The caches of compiled kernels are empty when the suite begins: this phase fills them.
+The caches of compiled kernels are empty when the suite starts: this phase fills them.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def _imports() -> Iterator[Row]:
 
 
 def first_call(context: Context) -> Row:
-    """Decoding one image, with everything that is loaded, chosen and compiled on the way."""
+    """Seconds of decoding one image, with all loading, choices and compilation."""
     import torch
 
     from benchmarks.gpu import autoencoder
 
-    torch.backends.cudnn.benchmark = False  # as a user who sets nothing
-    torch.zeros(1, device=context.device)  # the device itself is not ours
+    torch.backends.cudnn.benchmark = False  # the default
+    torch.zeros(1, device=context.device)  # initialise the device
     part = autoencoder.decode(32 if context.tiny else 512, 1)
     model = autoencoder.model(context)
     x = autoencoder.example(part, model)
@@ -49,7 +49,7 @@ def first_call(context: Context) -> Row:
     for _ in range(3):
         began = time.perf_counter()
         with torch.no_grad():
-            float(part.ours(model)(x).sum())  # waits for it
+            float(part.ours(model)(x).sum())  # synchronises
         times.append(time.perf_counter() - began)
     return {"seconds": times[0], "later_s": min(times[1:]), "what": part.name}
 

@@ -1,4 +1,4 @@
-"""The phases on CPU, at tiny sizes: what they measure is right, and wrong results have no time."""
+"""The phases on CPU at tiny sizes: their results are right, and wrong ones are not timed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 import importlib
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.gpu import autoencoder, checks, exercise, goals, rivals, work, works
+from benchmarks.gpu import alternatives, autoencoder, exercise, kernels, targets, works
 from benchmarks.gpu.phase import Context, Row
 from benchmarks.gpu.phases import compiled, correctness, end_to_end, sanitizer
 from vaekernels.backends import extension
+from vaekernels.bench.accuracy import compare, compare_models, distance
 from vaekernels.bench.op_inputs import LATENT, run
 
 needs_extension = pytest.mark.skipif(
@@ -26,7 +28,7 @@ needs_extension = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def _settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One thread; and what a phase sets for its own process is taken back."""
+    """One thread; settings that a phase makes for its own process are restored."""
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -54,7 +56,7 @@ def test_ops() -> None:
     assert len(names) == len(works.works(tiny=False))
 
 
-def test_the_groups_of_the_goals_are_measured() -> None:
+def test_the_groups_of_the_targets_are_measured() -> None:
     measured = {(one.group, one.direction) for one in works.works(tiny=False)}
     for group, direction in (
         ("conv", "forward"),
@@ -72,7 +74,7 @@ def test_the_groups_of_the_goals_are_measured() -> None:
         times = {"ms": {"eager_nchw": 2.0, "ours": 1.0}}
         copy = {"status": "done", "rows": [{"name": "copy", "gbps": 0.5}]}
         phases = {"environment": copy, "ops": {"status": "done", "rows": [row | times]}}
-        assert any(goal["measured"] == 2.0 for goal in goals.judge({"phases": phases}))
+        assert any(goal["measured"] == 2.0 for goal in targets.judge({"phases": phases}))
 
 
 def test_end_to_end_and_its_parts() -> None:
@@ -117,7 +119,7 @@ def test_warm_up() -> None:
 
 
 def sanitized(does: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Row]:
-    """The phase with a program that does this in place of compute-sanitizer."""
+    """The rows of the phase with a shell script in place of compute-sanitizer."""
     tool = folder / "compute-sanitizer"
     tool.write_text(f"#!/bin/sh\nshift 6\n{does}\n")
     tool.chmod(0o755)
@@ -174,7 +176,7 @@ def test_a_backend_that_refuses_is_named() -> None:
     if not torch.cuda.is_available():
         assert isinstance(cuda, exercise.Refused)
         assert cuda.refused.startswith("cuda: built without") or "no CUDA device" in cuda.refused
-    backend, why = work.fused_backend("conv3x3", "cpu", torch.float64)
+    backend, why = kernels.fused_backend("conv3x3", "cpu", torch.float64)
     assert backend is None
     assert "cpu: conv3x3 has no kernels for torch.float64" in why
 
@@ -213,15 +215,13 @@ def test_correctness_finds(
 
 def test_a_wrong_result_has_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     one = works.latent("gaussian_kl", "any", (4, 16), "forward")
-    right = work.measure(one, 0.0, device="cpu", dtype=torch.float64)
-    spoiled = functools.partial(_spoiled, one.ours)
-    object.__setattr__(one, "ours", spoiled)
-    wrong = work.measure(one, 0.0, device="cpu", dtype=torch.float64)
+    right = works.measure(one, 0.0)
+    wrong = works.measure(replace(one, ours=functools.partial(_spoiled, one.ours)), 0.0)
     if "backend" in right:
         assert right["ok"]
         assert "ours" in right["ms"]
         assert not wrong["ok"]
-    assert wrong["ms"].keys() == {"eager_nchw"}
+    assert wrong["ms"].keys() == {"eager"}
 
 
 def _spoiled(ours: object, inputs: object, *, backend: str) -> object:
@@ -262,18 +262,18 @@ def test_compiled_measures_ours_beside_it(monkeypatch: pytest.MonkeyPatch) -> No
 def test_verdicts() -> None:
     exact = torch.linspace(-1, 1, 9, dtype=torch.float64)
     eager = exact.float()
-    assert checks.compare([eager], [eager], [exact], (9,)).ok
-    assert not checks.compare([eager * 1.001], [eager], [exact], (9,)).ok
-    assert not checks.compare([eager * float("nan")], [eager], [exact], (9,)).ok
-    assert checks.compare([eager * 1.001], [eager], [exact], (9,), 0.01).ok
+    assert compare([eager], [eager], [exact], (9,)).ok
+    assert not compare([eager * 1.001], [eager], [exact], (9,)).ok
+    assert not compare([eager * float("nan")], [eager], [exact], (9,)).ok
+    assert compare([eager * 1.001], [eager], [exact], (9,), 0.01).ok
     with pytest.raises(ValueError, match=r"expected shape \(9,\), got \(8,\)"):
-        checks.compare([eager[1:]], [eager], [exact], (9,))
-    assert checks.distance([exact, 2 * exact], [exact, exact]) == pytest.approx(0.5**0.5)
-    assert not checks.judged_by_distance([eager * float("nan")], [eager], [exact]).ok
+        compare([eager[1:]], [eager], [exact], (9,))
+    assert distance([exact, 2 * exact], [exact, exact]) == pytest.approx(0.5**0.5)
+    assert not compare_models([eager * float("nan")], [eager], [exact]).ok
 
 
 def test_poisoned_memory_is_nan() -> None:
-    with checks.poisoned():
+    with correctness.poisoned_memory():
         assert torch.empty(4).isnan().all()
     assert not torch.are_deterministic_algorithms_enabled()
 
@@ -281,8 +281,8 @@ def test_poisoned_memory_is_nan() -> None:
 @pytest.mark.parametrize("size", (1, 4, 5))
 def test_forms_of_upsampling(size: int) -> None:
     x, weight = (torch.randn(s, dtype=torch.float64) for s in ((2, 3, size, 6), (5, 3, 3, 3)))
-    expected = rivals.upsample_interpolate(x, weight)
-    transposed = rivals.upsample_transposed(x, rivals.merged_transposed(weight))
-    phases = rivals.upsample_phases(x, rivals.merged_phases(weight))
+    expected = alternatives.upsample_interpolate(x, weight)
+    transposed = alternatives.upsample_transposed(x, alternatives.merged_transposed(weight))
+    phases = alternatives.upsample_phases(x, alternatives.merged_phases(weight))
     torch.testing.assert_close(transposed, expected)
     torch.testing.assert_close(phases, expected)

@@ -1,4 +1,4 @@
-"""The suite's own logic: what runs, for how long, and what is left of a phase that fails."""
+"""The suite's own logic: phases, deadlines, and the record of a phase that fails."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run_fakes(out: Path, *phases: Phase, budget: float = 300, **options: Any) ->
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; a zombie that nobody has waited for does not."""
+    """Whether a process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -214,7 +214,7 @@ def test_errors_of_the_command_line(
     missing = str(tmp_path / "none.json")
     assert command.main(["--only", "table", "--out", missing]) == 2
     errors = capsys.readouterr().err
-    for expected in ("got 'nothing'", "say --out too", "nvidia-smi names no GPU", "none.json"):
+    for expected in ("got 'nothing'", "give --out too", "nvidia-smi names no GPU", "none.json"):
         assert expected in errors
 
 

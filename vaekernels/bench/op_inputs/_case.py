@@ -1,4 +1,4 @@
-"""What a case is, and the one computed tolerance."""
+"""An op with inputs for tests and benchmarks, how to run it, and the computed tolerance."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
-# Real shapes of latents, by where they come from.
+# Shapes of latents, by their model.
 LATENT_SHAPES: dict[str, tuple[int, ...]] = {
     "mnist_mlp_b128": (128, 20),
     "vector64_b1024": (1024, 64),
@@ -33,20 +34,21 @@ ODD_SHAPES: dict[str, tuple[int, ...]] = {
     "empty_event": (3, 0),
 }
 
-Outputs = Tensor | tuple[Tensor, ...]
+SEED = 20
 
 
 @dataclass(frozen=True)
 class OpCases:
-    """An op with inputs to run it on.
+    """An op, its inputs and its counterpart in plain PyTorch.
 
     Attributes:
         op: the op's name.
         inputs: (shape, dtype, generator) -> input tensors, ranges as in a VAE.
         ours: the public function on these inputs; takes ``backend=``.
-        eager: what a PyTorch user writes for the same result.
-        deterministic_eager: ``eager`` gives the numbers of ``ours`` (no noise of its own).
-        differentiable: which inputs get a gradient.
+        eager: the same result in plain PyTorch.
+        deterministic_eager: ``eager`` computes the numbers of ``ours``: there is no noise.
+        differentiable: indices of the inputs with a gradient.
+        shapes: name -> shape, of the first input unless the op defines another meaning.
     """
 
     op: str
@@ -68,7 +70,7 @@ def error(got: Tensor, exact: Tensor) -> float:
 
 
 def summed_terms(result: Tensor, shape: Sequence[int]) -> int:
-    """How many terms an element of ``result`` sums, where the op's first input has ``shape``.
+    """The number of terms that an element of ``result`` sums, for a first input of ``shape``.
 
     A number per row sums a row, a single number sums them all.
     """
@@ -89,3 +91,23 @@ def tolerance(eager_error: float, dtype: torch.dtype, reduced: int = 1) -> float
     """
     computed = torch.promote_types(dtype, torch.float32)
     return 2.0 * eager_error + 4.0 * torch.finfo(computed).eps * math.sqrt(max(reduced, 1))
+
+
+def options(cases: OpCases) -> dict[str, object]:
+    """Options of the public function: a fixed seed where the op draws noise."""
+    return {} if cases.deterministic_eager else {"seed": SEED}
+
+
+def run(
+    cases: OpCases, inputs: Sequence[Tensor], backend: str, grads: Sequence[Tensor] | None = None
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Outputs, the output gradients used, and the gradients of the differentiable inputs."""
+    leaves = [t.detach().requires_grad_(i in cases.differentiable) for i, t in enumerate(inputs)]
+    outputs = tree_leaves(cases.ours(*leaves, backend=backend, **options(cases)))
+    if grads is None:
+        device = inputs[0].device
+        generator = torch.Generator(device).manual_seed(1)
+        grads = [torch.randn(o.shape, generator=generator, device=device) for o in outputs]
+    grads = [g.to(o.dtype) for g, o in zip(grads, outputs, strict=True)]
+    wanted = [leaves[i] for i in cases.differentiable]
+    return outputs, list(grads), list(torch.autograd.grad(outputs, wanted, grads))

@@ -1,4 +1,4 @@
-"""Cases of ``vk.group_norm_silu``: as the ResNet blocks of autoencoders call it."""
+"""Cases of ``vk.group_norm_silu``, as in the ResNet blocks of autoencoders."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
 
 
 def groups(channels: int) -> int:
-    """32, as everywhere, where it divides the channels."""
+    """32, or the largest power of two below it that divides the channels."""
     return math.gcd(32, channels)
 
 

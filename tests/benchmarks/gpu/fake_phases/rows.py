@@ -1,4 +1,4 @@
-"""Ends well; its row says what the record held when it began."""
+"""Succeeds; its row has the phases that the record held when it started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ends well, but one of its works does not."""
+"""Succeeds, but one of its works fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The clock: turns, buffers, and the order in which a graph is captured."""
+"""Interleaved rounds, rotated buffers, and the order in which a graph is captured."""
 
 from __future__ import annotations
 
@@ -11,33 +11,35 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.gpu import clock
+from vaekernels.bench import timing
 
 
 def test_buffers_are_rotated_and_rounds_interleaved() -> None:
-    sets = clock.rotated({"x": torch.zeros(8)}, "cpu")
-    assert len(sets) == clock._MOST_SETS
+    sets = timing.copies_beyond_cache({"x": torch.zeros(8)}, "cpu")
+    assert len(sets) == timing._MAX_COPIES
     assert len({one["x"].data_ptr() for one in sets}) == len(sets)
-    assert len(clock.rotated({"x": torch.zeros(2**20)}, "cpu")) == 1
+    assert len(timing.copies_beyond_cache({"x": torch.zeros(2**20)}, "cpu")) == 1
     seen: list[str] = []
 
     def call(name: str, x: Tensor) -> None:
         seen.append(name)
 
     contenders = {
-        name: clock.replayed(lambda one, name=name: lambda: call(name, one["x"]), sets[:2], "cpu")
+        name: timing.graph_replay(
+            lambda one, name=name: lambda: call(name, one["x"]), sets[:2], "cpu"
+        )
         for name in "ab"
     }
-    found = clock.timings(contenders, seconds=0.0, least_rounds=3)
+    found = timing.timings(contenders, seconds=0.0, min_rounds=3)
     assert found.keys() == {"a", "b"}
     assert contenders["a"].calls == 2
     changes = sum(one != other for one, other in itertools.pairwise(seen))
     assert changes >= 5  # a b a b a b
-    assert all(timing.ms > 0 and timing.spread >= 0 for timing in found.values())
+    assert all(each.seconds > 0 and each.spread >= 0 for each in found.values())
 
 
 class Device:
-    """What a capture needs of ``torch.cuda``, written down instead of done."""
+    """Stands in for ``torch.cuda`` and logs the calls of a capture."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.log: list[str] = []
@@ -75,8 +77,8 @@ def test_a_capture_warms_up_on_its_own_stream(monkeypatch: pytest.MonkeyPatch) -
         device.log.append(f"make {name}")
         return lambda: device.log.append(name)
 
-    contender = clock.replayed(make, ["a", "b"], "cuda")
-    contender.run()
+    contender = timing.graph_replay(make, ["a", "b"], "cuda")
+    contender()
     assert contender.calls == 2
     assert device.log == [
         "wait",

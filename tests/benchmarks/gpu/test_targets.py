@@ -1,4 +1,4 @@
-"""The goals, from records as the phases write them."""
+"""The targets, from records as the phases write them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.gpu import goals, tables
+from benchmarks.gpu import record as records
+from benchmarks.gpu import targets
 from benchmarks.gpu.phase import Row
 from vaekernels.bench import eager_kl
 from vaekernels.models import AutoencoderKLConfig
@@ -73,7 +74,7 @@ RECORD: Row = {
 
 
 def judged(record: Row = RECORD) -> dict[str, Row]:
-    return {f"{goal['number']} {goal['goal']}": goal for goal in goals.judge(record)}
+    return {f"{goal['number']} {goal['goal']}": goal for goal in targets.judge(record)}
 
 
 @pytest.mark.parametrize(
@@ -121,16 +122,16 @@ def test_not_measured(name: str, why: str) -> None:
     assert goal["why"] == why
 
 
-def test_every_goal_is_there_even_of_nothing() -> None:
-    found = goals.judge({"phases": {}})
+def test_every_target_is_judged_even_of_an_empty_record() -> None:
+    found = targets.judge({"phases": {}})
     assert {goal["number"] for goal in found} == set(range(1, 17))
     assert all(goal["measured"] is None and goal["met"] is None and goal["why"] for goal in found)
     keys = {"number", "goal", "must", "stretch", "measured", "met"}
     assert all(keys <= goal.keys() for goal in found)
 
 
-def test_tiny_sizes_meet_no_goal() -> None:
-    found = goals.judge({**RECORD, "settings": {"device": "cpu"}})
+def test_tiny_sizes_meet_no_target() -> None:
+    found = targets.judge({**RECORD, "settings": {"device": "cpu"}})
     assert {goal["why"] for goal in found} == {"--device cpu: sizes are tiny"}
     assert {goal["met"] for goal in found} == {None}
 
@@ -143,8 +144,8 @@ def test_one_bit_that_changes_is_not_met() -> None:
 
 
 def test_the_table() -> None:
-    record = {**RECORD, "goals": goals.judge(RECORD)}
-    text = "\n".join(tables.lines(record))
+    record = {**RECORD, "goals": targets.judge(RECORD)}
+    text = "\n".join(records.lines(record))
     assert "eager_nchw 40, eager_channels_last 20, ours 8, ours_graph 4, 5.00x" in text
     assert "WRONG, error" in text
     assert "matmul 1, tflops 798" in text
@@ -165,4 +166,4 @@ def test_the_floor_counts_the_operations_of_the_decoder() -> None:
     dense: int = counter.get_total_flops()
     # Upsampling and 3x3, to 128, 256 and 512 pixels: 4 of 9 taps.
     upsampled = sum(2 * 9 * c**2 * size**2 for c, size in ((512, 128), (512, 256), (256, 512)))
-    assert dense - upsampled * 5 / 9 == pytest.approx(goals.DECODE_512_FLOPS, rel=1e-3)
+    assert dense - upsampled * 5 / 9 == pytest.approx(targets.DECODE_512_FLOPS, rel=1e-3)

@@ -1,4 +1,4 @@
-"""The goals on one card, and what a record says of them.
+"""The targets on one card, judged from a record.
 
 Each figure is bfloat16; "eager" is the faster of PyTorch's two layouts with ``cudnn.benchmark``,
 "compile" is torch.compile in channels_last, and a ratio is their time over ours.
@@ -13,7 +13,6 @@ from typing import Literal
 
 from benchmarks.gpu import record
 from benchmarks.gpu.phase import Row
-from benchmarks.gpu.tables import speedup
 
 # Decoding one image of 512 pixels: multiplications and additions where upsampling runs in four
 # phases of 2x2 taps, and the bytes of weights and activations where every pass is fused.
@@ -22,24 +21,24 @@ DECODE_512_BYTES = 2.57e9
 
 
 class Missing(Exception):
-    """A figure that the record does not have; the message says why."""
+    """The record has no such figure; the message is the reason."""
 
 
 Figure = Callable[[Row], float]
 
 
 @dataclass(frozen=True)
-class Goal:
+class Target:
     """A bound on a figure.
 
     Attributes:
-        number: of the goal; some have several figures.
-        text: what is measured.
-        must: to be reached; None: nothing is demanded.
-        stretch: what would be better still.
-        unit: of the three.
-        figure: from a record.
-        at: the figure must be at least, or at most, this.
+        number: some targets have several figures.
+        text: description of the figure.
+        must: the bound; None: there is none.
+        stretch: a further bound.
+        unit: of the figure and its bounds.
+        figure: record -> figure.
+        at: whether the bounds are lower or upper ones.
     """
 
     number: int
@@ -51,7 +50,7 @@ class Goal:
     at: Literal["least", "most"] = "least"
 
     def judge(self, found: Row) -> Row:
-        """``measured`` and ``met`` are None where there is no figure; ``why`` says why."""
+        """``measured`` and ``met`` are None where there is no figure; ``why`` is the reason."""
         measured, why = None, ""
         try:
             if found.get("settings", {}).get("device") == "cpu":
@@ -67,20 +66,15 @@ class Goal:
             "must": self.must,
             "stretch": self.stretch,
             "measured": measured,
-            "met": self._reaches(measured, self.must),
-            "stretch_met": self._reaches(measured, self.stretch),
+            "met": record.targets.reached(measured, self.must, self.at),
+            "stretch_met": record.targets.reached(measured, self.stretch, self.at),
             "why": why,
         }
 
-    def _reaches(self, measured: float | None, bound: float | None) -> bool | None:
-        if measured is None or bound is None:
-            return None
-        return measured <= bound if self.at == "most" else measured >= bound
-
 
 def judge(found: Row) -> list[Row]:
-    """Every goal, in order."""
-    return [goal.judge(found) for goal in GOALS]
+    """Every target, in order."""
+    return [target.judge(found) for target in TARGETS]
 
 
 def _phase_rows(found: Row, phase: str, key: str, value: str) -> list[Row]:
@@ -103,7 +97,7 @@ def _row(found: Row, phase: str, name: str) -> Row:
 
 
 def _speedup(row: Row, against: str) -> float:
-    ratio = speedup(row, against)
+    ratio = record.targets.speedup(row, against)
     if ratio is None:
         raise Missing(f"{row['name']}: not timed: {row.get('does_not_run', 'one side is missing')}")
     return ratio
@@ -131,7 +125,7 @@ def _group(
 
 
 def _fraction_of_copy(direction: str) -> Figure:
-    """Of the largest images: rows are named from the largest on."""
+    """Of the largest images, which are the first row."""
 
     def figure(found: Row) -> float:
         rows = _phase_rows(found, "ops", "group", "group_norm b8")
@@ -157,7 +151,7 @@ def _milliseconds(name: str) -> Figure:
 
 
 def _fraction_of_floor(found: Row) -> float:
-    """The larger of the two bounds, by this card's own rates, over what was measured."""
+    """The larger of the two lower bounds, at this card's measured rates, over the measured time."""
     flops = _row(found, "environment", "matmul bfloat16")["tflops"] * 1e12
     rate = _row(found, "environment", "copy")["gbps"] * 1e9
     floor = max(DECODE_512_FLOPS / flops, DECODE_512_BYTES / rate)
@@ -209,9 +203,9 @@ def _absent(found: Row) -> float:
 
 
 _KL_STEP = "autoencoder_kl 256 b8"
-GOALS = (
-    Goal(1, "decode 512 b1, eager / ours", 4.5, 5.8, "x", _ratio("end_to_end", "decode 512 b1")),
-    Goal(
+TARGETS = (
+    Target(1, "decode 512 b1, eager / ours", 4.5, 5.8, "x", _ratio("end_to_end", "decode 512 b1")),
+    Target(
         1,
         "decode 512 b1, compile / ours",
         1.35,
@@ -219,34 +213,34 @@ GOALS = (
         "x",
         _ratio("compiled", "decode 512 b1", "compile"),
     ),
-    Goal(2, "decode 512 b8, eager / ours", 2.3, 3.0, "x", _ratio("end_to_end", "decode 512 b8")),
-    Goal(
+    Target(2, "decode 512 b8, eager / ours", 2.3, 3.0, "x", _ratio("end_to_end", "decode 512 b8")),
+    Target(
         3,
         "decode 1024 b1",
         22.0,
         16.5,
         "ms",
-        lambda found: _best_ms(found, "decode 1024 b1"),
+        _milliseconds("decode 1024 b1"),
         "most",
     ),
-    Goal(4, "decode 512 b1, floor / ours", 0.55, 0.72, "", _fraction_of_floor),
-    Goal(5, "encode 256 b8", 1500, 2000, "images/s", _images_per_second("encode 256 b8")),
-    Goal(5, "encode 512 b8", 370, 490, "images/s", _images_per_second("encode 512 b8")),
-    Goal(6, "conv 3x3, cuDNN / tap-GEMM, mean of layers", 1.05, 1.25, "x", _group("conv")),
-    Goal(6, "conv 3x3, the worst layer", 0.9, None, "x", _group("conv", over=min)),
-    Goal(7, "upsample + conv, interpolate + cuDNN / ours", 2.4, 3.3, "x", _group("upsample")),
-    Goal(8, "GN+SiLU forward b1", 10.0, 13.0, "x", _group("group_norm b1", "forward")),
-    Goal(8, "GN+SiLU forward b8", 2.0, 2.5, "x", _group("group_norm b8", "forward")),
-    Goal(8, "GN+SiLU forward, of a copy's rate", 0.90, 0.95, "", _fraction_of_copy("forward")),
-    Goal(8, "GN+SiLU backward, of a copy's rate", 0.85, 0.92, "", _fraction_of_copy("backward")),
-    Goal(9, "rsample_kl forward, 64 Mi", 7.5, 8.5, "x", _group("rsample_kl large", "forward")),
-    Goal(9, "rsample_kl backward, 64 Mi", 5.5, 6.0, "x", _group("rsample_kl large", "backward")),
-    Goal(9, "rsample_kl both, SD latents", 5.0, 8.0, "x", _group("rsample_kl sd")),
-    Goal(10, "BCE + KL, both, the worse size", 4.0, 6.0, "x", _group("elbo", over=min)),
-    Goal(11, "VQ search, eager / ours", 4.0, 8.0, "x", _absent),
-    Goal(11, "VQ search, share of exact indices", 1.0, None, "", _absent),
-    Goal(12, "VQ with EMA step", 6.0, 9.0, "x", _absent),
-    Goal(
+    Target(4, "decode 512 b1, floor / ours", 0.55, 0.72, "", _fraction_of_floor),
+    Target(5, "encode 256 b8", 1500, 2000, "images/s", _images_per_second("encode 256 b8")),
+    Target(5, "encode 512 b8", 370, 490, "images/s", _images_per_second("encode 512 b8")),
+    Target(6, "conv 3x3, cuDNN / tap-GEMM, mean of layers", 1.05, 1.25, "x", _group("conv")),
+    Target(6, "conv 3x3, the worst layer", 0.9, None, "x", _group("conv", over=min)),
+    Target(7, "upsample + conv, interpolate + cuDNN / ours", 2.4, 3.3, "x", _group("upsample")),
+    Target(8, "GN+SiLU forward b1", 10.0, 13.0, "x", _group("group_norm b1", "forward")),
+    Target(8, "GN+SiLU forward b8", 2.0, 2.5, "x", _group("group_norm b8", "forward")),
+    Target(8, "GN+SiLU forward, of a copy's rate", 0.90, 0.95, "", _fraction_of_copy("forward")),
+    Target(8, "GN+SiLU backward, of a copy's rate", 0.85, 0.92, "", _fraction_of_copy("backward")),
+    Target(9, "rsample_kl forward, 64 Mi", 7.5, 8.5, "x", _group("rsample_kl large", "forward")),
+    Target(9, "rsample_kl backward, 64 Mi", 5.5, 6.0, "x", _group("rsample_kl large", "backward")),
+    Target(9, "rsample_kl both, SD latents", 5.0, 8.0, "x", _group("rsample_kl sd")),
+    Target(10, "BCE + KL, both, the worse size", 4.0, 6.0, "x", _group("elbo", over=min)),
+    Target(11, "VQ search, eager / ours", 4.0, 8.0, "x", _absent),
+    Target(11, "VQ search, share of exact indices", 1.0, None, "", _absent),
+    Target(12, "VQ with EMA step", 6.0, 9.0, "x", _absent),
+    Target(
         13,
         "conv VAE 64 px, eager / ours",
         4.5,
@@ -254,9 +248,9 @@ GOALS = (
         "x",
         _ratio("training", "conv_vae 64 b64"),
     ),
-    Goal(13, "conv VAE 64 px, graphed eager / ours", 1.5, 2.2, "x", _graphed_step),
-    Goal(14, "AutoencoderKL 256 b8, eager / ours", 1.7, 2.2, "x", _ratio("training", _KL_STEP)),
-    Goal(
+    Target(13, "conv VAE 64 px, graphed eager / ours", 1.5, 2.2, "x", _graphed_step),
+    Target(14, "AutoencoderKL 256 b8, eager / ours", 1.7, 2.2, "x", _ratio("training", _KL_STEP)),
+    Target(
         14,
         "AutoencoderKL 256 b8, compile / ours",
         1.15,
@@ -264,8 +258,8 @@ GOALS = (
         "x",
         _ratio("compiled", _KL_STEP, "compile"),
     ),
-    Goal(14, "AutoencoderKL 256 b8, peak memory", 0.7, 0.55, "of eager", _peak, "most"),
-    Goal(15, "first call", 15.0, 5.0, "s", _first_call, "most"),
-    Goal(16, "same bits run to run", 1.0, None, "of ops", _repeatable),
-    Goal(16, "noise bit-equal to the CPU's", None, 1.0, "of backends", _noise),
+    Target(14, "AutoencoderKL 256 b8, peak memory", 0.7, 0.55, "of eager", _peak, "most"),
+    Target(15, "first call", 15.0, 5.0, "s", _first_call, "most"),
+    Target(16, "same bits run to run", 1.0, None, "of ops", _repeatable),
+    Target(16, "noise bit-equal to the CPU's", None, 1.0, "of backends", _noise),
 )

@@ -1,9 +1,9 @@
-"""The convolution ops beside what PyTorch has for them: results, gradients, inputs."""
+"""The convolution ops and their counterparts in PyTorch: results and single gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -11,59 +11,51 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vaekernels import ops
 from vaekernels.backends import registry
-from vaekernels.bench.op_inputs import CONV, ConvShape
-from vaekernels.bench.workloads import Call, Inputs
+from vaekernels.bench.op_inputs import CONV, OpCases
+from vaekernels.bench.timing import Call
+from vaekernels.bench.workloads import Inputs
 from vaekernels.ops._define import DEFINITIONS
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """One op and its twin in PyTorch.
+    """One op and its counterpart in PyTorch.
 
     Attributes:
-        op: the op's name.
-        twin: what a PyTorch user calls.
-        stride: of the twin.
+        cases: the op, its inputs ``x``, ``weight`` and ``bias``, and its counterpart.
+        stride: of the counterpart.
         transposed: the filter is (in, out, height, width).
-        padding: of the op, where it takes one.
+        padding: of the op, where it has the parameter.
     """
 
-    op: str
-    twin: Callable[..., Tensor]
+    cases: OpCases
     stride: int = 1
     transposed: bool = False
     padding: str | None = None
 
     @property
+    def op(self) -> str:
+        """Name of the op."""
+        return self.cases.op
+
+    @property
     def label(self) -> str:
-        """Of the op in a row's case."""
+        """Prefix of a row's case."""
         return f"{self.padding} " if self.padding else ""
 
     def options(self, precision: str) -> dict[str, Any]:
-        """Of the public function."""
+        """Options of the public function."""
         padding = {} if self.padding is None else {"padding": self.padding}
         return {**padding, "precision": precision}
 
-    def inputs(
-        self, shape: ConvShape, generator: torch.Generator, *, grad: bool = False
-    ) -> dict[str, Tensor]:
-        """``x``, ``weight``, ``bias``, and the result's gradient where it is wanted."""
-        made = CONV[self.op].inputs(shape, torch.float32, generator)
-        tensors = dict(zip(("x", "weight", "bias"), made, strict=True))
-        if grad:
-            meta = {name: tensor.to("meta") for name, tensor in tensors.items()}
-            tensors["grad"] = torch.randn(self.twin(**meta).shape, generator=generator)
-        return tensors
-
     def ours(self, precision: str) -> Callable[..., Tensor]:
         """The public function with its options."""
-        return partial(getattr(ops, self.op), **self.options(precision))
+        return partial(self.cases.ours, **self.options(precision))
 
-    def twin_gradient(self, wanted: str, inputs: Inputs) -> Call:
+    def eager_gradient(self, wanted: str, inputs: Inputs) -> Call:
         """ATen's gradient of ``x`` or ``weight`` alone."""
-        x, weight, grad = inputs["x"], inputs["weight"], inputs["grad"]
+        x, weight, grad = inputs["x"], inputs["weight"], inputs["grad0"]
         mask = [wanted == "x", wanted == "weight", False]
         bias_sizes = list(inputs["bias"].shape)
         settings: tuple[Any, ...] = ([self.stride] * 2, [1, 1], [1, 1], self.transposed, [0, 0], 1)
@@ -77,16 +69,19 @@ class Convolution:
         return call
 
     def our_gradient(self, wanted: str, precision: str, inputs: Inputs) -> Call:
-        """Our gradient of ``x`` or ``weight`` alone, without the forward, of a trained weight."""
+        """Our gradient of ``x`` or ``weight`` alone, without the forward.
+
+        The weight requires a gradient, so that its transformed filters are not cached between
+        calls, as in training.
+        """
         if registry.select(self.op, inputs["x"].device.type, inputs["x"].dtype) == "reference":
             return self._recorded_gradient(wanted, precision, inputs)
         definition = DEFINITIONS[self.op]
         with torch.no_grad():
             y = self.ours(precision)(inputs["x"], inputs["weight"], inputs["bias"])
-        # Its transformed filters would be kept from call to call otherwise, as no training can.
         inputs["weight"].requires_grad_()
         values: dict[str, Any] = {
-            # What the public function hands on where it is not asked for more.
+            # The defaults of the public function.
             "residual": None,
             "norm_weight": None,
             "norm_bias": None,
@@ -96,6 +91,7 @@ class Convolution:
             "negative_slope": 0.01,
             **self.options(precision),
             **inputs,
+            "grad": inputs["grad0"],
             "y": y,
             "mask": [name == wanted for name in definition.differentiable],
         }
@@ -110,13 +106,13 @@ class Convolution:
         return call
 
     def _recorded_gradient(self, wanted: str, precision: str, inputs: Inputs) -> Call:
-        """The reference has no op for its backward: autograd runs the one that it recorded."""
+        """The same by autograd: the reference backend has no op for its backward."""
         leaves = {name: inputs[name] for name in ("x", "weight", "bias")}
         leaf = leaves[wanted].requires_grad_()
         y = self.ours(precision)(**leaves)
 
         def call() -> Tensor:
-            return torch.autograd.grad(y, leaf, inputs["grad"], retain_graph=True)[0]
+            return torch.autograd.grad(y, leaf, inputs["grad0"], retain_graph=True)[0]
 
         return call
 
@@ -125,15 +121,13 @@ def _symmetric(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.conv2d(x, weight, bias, stride=2, padding=1)
 
 
-def _convolution(op: str, **options: Any) -> Convolution:
-    return Convolution(op, CONV[op].eager, **options)
-
-
-CONV3X3 = _convolution("conv3x3")
-UPSAMPLE = _convolution("upsample_conv3x3")
+CONV3X3 = Convolution(CONV["conv3x3"])
+UPSAMPLE = Convolution(CONV["upsample_conv3x3"])
 DOWNSAMPLE3X3 = (
-    _convolution("downsample_conv3x3", stride=2, padding="asymmetric"),
-    Convolution("downsample_conv3x3", _symmetric, stride=2, padding="symmetric"),
+    Convolution(CONV["downsample_conv3x3"], stride=2, padding="asymmetric"),
+    Convolution(
+        replace(CONV["downsample_conv3x3"], eager=_symmetric), stride=2, padding="symmetric"
+    ),
 )
-DOWNSAMPLE4X4 = _convolution("downsample_conv4x4", stride=2)
-TRANSPOSE4X4 = _convolution("conv_transpose4x4", stride=2, transposed=True)
+DOWNSAMPLE4X4 = Convolution(CONV["downsample_conv4x4"], stride=2)
+TRANSPOSE4X4 = Convolution(CONV["conv_transpose4x4"], stride=2, transposed=True)

@@ -1,4 +1,4 @@
-"""Ways of computing one thing with PyTorch, for the census: forms of upsampling, of attention."""
+"""Alternative forms of upsampling and of attention in PyTorch, for the census."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SDPA = ("FLASH_ATTENTION", "EFFICIENT_ATTENTION", "CUDNN_ATTENTION", "MATH")
 
 
 def upsample_interpolate(x: Tensor, weight: Tensor) -> Tensor:
-    """Repeat every sample, then 3x3: what users write."""
+    """Repeat every sample, then 3x3."""
     return F.conv2d(F.interpolate(x, scale_factor=2.0, mode="nearest"), weight, padding=1)
 
 
@@ -70,7 +70,7 @@ def attention_chunked(q: Tensor, k: Tensor, v: Tensor, rows: int) -> Tensor:
 
 
 def attention_sdpa(q: Tensor, k: Tensor, v: Tensor, backend: str | None = None) -> Tensor:
-    """PyTorch's own, by one of its kernels, or by the one that it chooses."""
+    """``scaled_dot_product_attention``, by one of its kernels, or by the one that it chooses."""
     if backend is None:
         return F.scaled_dot_product_attention(q, k, v)
     with sdpa_kernel(getattr(SDPBackend, backend)):
