@@ -30,9 +30,9 @@ auto make_node() {
   }
 }
 
-// An owner of the node more.
+// Takes an additional strong reference to the node.
 template <class T>
-NodePtr pointer_to(T* node) {
+NodePtr strong_reference(T* node) {
   if constexpr (std::is_same_v<NodePtr, std::shared_ptr<torch::autograd::Node>>) {
     return node->shared_from_this();
   } else {
@@ -51,7 +51,8 @@ bool has_tangent(const c10::IValue& value) {
          value.toTensor()._fw_grad(/*level=*/0).defined();
 }
 
-// Takes the op's arguments off the stack. Tangents would be lost without a word.
+// Pops the op's arguments. Forward-mode AD is unsupported: raise instead of silently dropping
+// tangents.
 Stack take_arguments(const c10::OperatorHandle& op, Stack* stack) {
   const auto first = stack->end() - static_cast<ptrdiff_t>(op.schema().arguments().size());
   Stack arguments(std::make_move_iterator(first), std::make_move_iterator(stack->end()));
@@ -129,7 +130,7 @@ struct OpBackward : torch::autograd::Node {
       stack.push_back(input.isTensor() ? c10::IValue((variable++)->unpack()) : input);
     }
     for (const SavedVariable& output : saved_outputs) {
-      stack.emplace_back(output.unpack(pointer_to(this)));
+      stack.emplace_back(output.unpack(strong_reference(this)));
     }
     c10::List<bool> mask;
     for (size_t k = 0; k < result.size(); ++k) mask.push_back(task_should_compute_output(k));
@@ -142,7 +143,7 @@ struct OpBackward : torch::autograd::Node {
   }
 };
 
-using Recorded = decltype(make_node<OpBackward>());
+using RecordedNode = decltype(make_node<OpBackward>());
 
 class AutogradKernel final : public c10::OperatorKernel {
  public:
@@ -165,7 +166,7 @@ class AutogradKernel final : public c10::OperatorKernel {
       return;
     }
     Stack outputs = without_autograd(op, inputs);
-    const Recorded node = record(std::move(inputs));
+    const RecordedNode node = record(std::move(inputs));
     for (size_t k = 0; k < outputs.size(); ++k) {
       if (info_.constant[k]) continue;
       Variable variable = outputs[k].toTensor();
@@ -179,7 +180,7 @@ class AutogradKernel final : public c10::OperatorKernel {
   }
 
  private:
-  Recorded record(Stack inputs) const {
+  RecordedNode record(Stack inputs) const {
     auto node = make_node<OpBackward>();
     node->info = &info_;
     torch::autograd::edge_list edges;
@@ -203,8 +204,8 @@ class AutogradKernel final : public c10::OperatorKernel {
   std::once_flag resolved_;
 };
 
-// Stands where the gradient of X_backward would.
-struct Refusal : torch::autograd::Node {
+// Raises when the result of X_backward is differentiated.
+struct DoubleBackwardNode : torch::autograd::Node {
   std::string op;
 
   std::string name() const override { return op + "_backward_backward"; }
@@ -216,9 +217,9 @@ struct Refusal : torch::autograd::Node {
   }
 };
 
-class RefusalKernel final : public c10::OperatorKernel {
+class DoubleBackwardKernel final : public c10::OperatorKernel {
  public:
-  explicit RefusalKernel(std::string name) : name_(std::move(name)) {}
+  explicit DoubleBackwardKernel(std::string name) : name_(std::move(name)) {}
 
   void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
     Stack inputs = take_arguments(op, stack);
@@ -232,10 +233,10 @@ class RefusalKernel final : public c10::OperatorKernel {
     Stack outputs = without_autograd(op, std::move(inputs));
     NodePtr node;
     if (!edges.empty()) {
-      auto refusal = make_node<Refusal>();
-      refusal->op = name_;
-      refusal->set_next_edges(std::move(edges));
-      node = std::move(refusal);
+      auto double_backward = make_node<DoubleBackwardNode>();
+      double_backward->op = name_;
+      double_backward->set_next_edges(std::move(edges));
+      node = std::move(double_backward);
     }
     for (c10::IValue& output : outputs) {
       Variable variable = std::move(output).toTensor();
@@ -259,7 +260,8 @@ torch::CppFunction autograd_kernel(std::string op, std::vector<std::string> diff
 }
 
 torch::CppFunction refuse_double_backward(std::string op) {
-  return torch::CppFunction::makeFromBoxedFunctor(std::make_unique<RefusalKernel>(std::move(op)));
+  return torch::CppFunction::makeFromBoxedFunctor(
+      std::make_unique<DoubleBackwardKernel>(std::move(op)));
 }
 
 }  // namespace vaekernels

@@ -23,9 +23,8 @@ using vaekernels::refuse_double_backward;
 
 namespace {
 
-// A seed from the default CPU generator: what torch.randint gives at a quarter of its cost, which
-// counts where the op takes ten microseconds.
-// For tensors without memory, torch asks for a seed on the device meta.
+// Draws a seed from the default CPU generator, like torch.randint at a quarter of its cost: that
+// matters for ops that take ten microseconds. Fake tensors pass the device meta.
 at::Tensor draw_seed(std::optional<at::Device> device) {
   if (device.has_value() && device->is_meta()) {
     return at::empty({}, at::dtype(at::kLong).device(at::kMeta));
@@ -34,8 +33,8 @@ at::Tensor draw_seed(std::optional<at::Device> device) {
   std::lock_guard<std::mutex> lock(generator.mutex());
   auto* cpu_generator = at::check_generator<at::CPUGeneratorImpl>(generator);
   at::Tensor seed = at::empty({}, at::kLong);
-  // As torch.randint(-2**63, 2**63 - 1) maps it, so that generator= and compiled functions, which
-  // draw by that, have the same seeds.
+  // The mapping of torch.randint(-2**63, 2**63 - 1), which generator= and compiled functions use:
+  // all three give the same seeds.
   constexpr uint64_t kRange = ~uint64_t{0}, kBase = uint64_t{1} << 63;
   *seed.mutable_data_ptr<int64_t>() =
       static_cast<int64_t>(cpu_generator->random64() % kRange + kBase);

@@ -5,10 +5,10 @@
 namespace vaekernels {
 
 // -log p(target) for Bernoulli variables given by logits: t log(1 + e^-x) + (1 - t) log(1 + e^x).
-// With log(1 + e^-|x|) split off both, what is left of them never cancels.
+// log(1 + e^-|x|) is split off both terms; the remainders cannot cancel.
 struct BernoulliNll {
   static constexpr int kInputs = 2;
-  static constexpr int kNumbers = 0;
+  static constexpr int kScalars = 0;
 
   template <class T>
   struct Derived {};

@@ -1,7 +1,7 @@
-// The element-wise formulas of the ops that sum one number per row, each written once for the CPU
-// and the CUDA kernels. A formula names its inputs in the order of the op's schema and gives
-//   derive(in)                      what depends on the last kNumbers inputs alone: usually they
-//                                   are numbers for all rows, and it is computed once;
+// The elementwise formulas of the row reductions, shared by the CPU and the CUDA kernels. Inputs
+// are in the order of the op's schema. A formula defines
+//   derive(in)                      what depends only on the last kScalars inputs; computed once
+//                                   per call where these are scalars, the common case;
 //   value(in, derived)              one element's term of the sum;
 //   gradient(in, derived, g, out)   out[k] = g * d value / d in[k].
 // T is float or double.

@@ -7,7 +7,7 @@ namespace vaekernels {
 // KL of N(mean, e^logvar) from N(prior_mean, e^prior_logvar).
 struct GaussianKl {
   static constexpr int kInputs = 4;
-  static constexpr int kNumbers = 2;
+  static constexpr int kScalars = 2;
 
   template <class T>
   struct Derived {

@@ -7,7 +7,7 @@ namespace vaekernels {
 // -log N(target; mean, e^logvar).
 struct GaussianNll {
   static constexpr int kInputs = 3;
-  static constexpr int kNumbers = 1;
+  static constexpr int kScalars = 1;
 
   template <class T>
   struct Derived {

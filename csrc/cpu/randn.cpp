@@ -10,9 +10,10 @@ at::Tensor randn_forward(const at::Tensor& like, const at::Tensor& seed, int64_t
   args.partition = partition_of({"randn", "like", like});
   at::Tensor out = at::empty(like.sizes(), like.options());
   args.noise = noise_stream("randn", seed, step, sample_ids, args.partition);
-  args.out = rows_of(out);
-  parallel_items(args.partition,
-                 [&](int64_t first, int64_t last) { VK_CPU_DISPATCH(randn, args, first, last); });
+  args.out = row_view_of(out);
+  parallel_for_items(args.partition, [&](int64_t first, int64_t last) {
+    VK_CPU_DISPATCH(randn, args, first, last);
+  });
   return out;
 }
 

@@ -24,8 +24,8 @@ constexpr Op<3> kLaplaceNll{"laplace_nll", Formula::kLaplaceNll, {"mean", "targe
 
 // The work of an op's inputs: each has the shape of the first, or is one number.
 template <size_t N>
-Partition partition_of_inputs(const Op<N>& op, const Inputs<N>& inputs) {
-  const Partition partition = partition_of({op.name, op.inputs[0], inputs[0]});
+WorkPartition partition_of_inputs(const Op<N>& op, const Inputs<N>& inputs) {
+  const WorkPartition partition = partition_of({op.name, op.inputs[0], inputs[0]});
   for (size_t k = 1; k < N; ++k) {
     const Argument argument{op.name, op.inputs[k], inputs[k]};
     check_floating(argument);
@@ -40,11 +40,11 @@ at::Tensor forward(const Op<N>& op, const Inputs<N>& inputs) {
   args.formula = op.formula;
   args.partition = partition_of_inputs(op, inputs);
   const DimOrder order = memory_order(inputs[0]);
-  for (size_t k = 0; k < N; ++k) args.inputs[k] = rows_of(inputs[k], order);
+  for (size_t k = 0; k < N; ++k) args.inputs[k] = row_view_of(inputs[k], order);
   args.in_float64 = any_float64(inputs);
   std::vector<double> sums(args.partition.items());
   args.sums = sums.data();
-  parallel_items(args.partition, [&](int64_t first, int64_t last) {
+  parallel_for_items(args.partition, [&](int64_t first, int64_t last) {
     VK_CPU_DISPATCH(row_reduction_forward, args, first, last);
   });
   const auto type = args.in_float64 ? at::kDouble : at::kFloat;
@@ -58,11 +58,11 @@ Inputs<N> backward(const Op<N>& op, const std::optional<at::Tensor>& grad, const
   args.formula = op.formula;
   args.partition = partition_of_inputs(op, inputs);
   const DimOrder order = memory_order(inputs[0]);
-  for (size_t k = 0; k < N; ++k) args.inputs[k] = rows_of(inputs[k], order);
+  for (size_t k = 0; k < N; ++k) args.inputs[k] = row_view_of(inputs[k], order);
   TORCH_CHECK_VALUE(grad.has_value(), op.name, ": grad must be a tensor; got None");
   check_floating({op.name, "grad", *grad});
   check_shape({op.name, "grad", *grad}, {args.partition.rows});
-  args.grad = rows_of(*grad);
+  args.grad = row_view_of(*grad);
   args.in_float64 = any_float64(inputs);
 
   Inputs<N> grads;
@@ -73,12 +73,12 @@ Inputs<N> backward(const Op<N>& op, const std::optional<at::Tensor>& grad, const
       args.scalar_sums[k] = sums[k].data();
     } else if (mask[k]) {
       grads[k] = at::empty_like(inputs[k]);
-      args.grads[k] = rows_of(grads[k], order);
+      args.grads[k] = row_view_of(grads[k], order);
     } else {
       grads[k] = at::empty({0}, inputs[0].options());
     }
   }
-  parallel_items(args.partition, [&](int64_t first, int64_t last) {
+  parallel_for_items(args.partition, [&](int64_t first, int64_t last) {
     VK_CPU_DISPATCH(row_reduction_backward, args, first, last);
   });
   for (size_t k = 0; k < N; ++k) {

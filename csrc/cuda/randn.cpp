@@ -11,7 +11,7 @@ Tensor randn_forward(const Tensor& like, const Tensor& seed, int64_t step,
   args.partition = partition_of(kOp, "like", like);
   args.noise = noise_stream(kOp, seed, step, sample_ids, args.partition, scope.index());
   Tensor out = torch::stable::new_empty(like, like.sizes());
-  args.out = rows_of(kOp, "like", out, row_major(out), scope.index());
+  args.out = row_view_of(kOp, "like", out, row_major(out), scope.index());
   launch_randn(choose_access(any_float64({args.out}), {args.out}), args, scope.stream());
   return out;
 }

@@ -27,14 +27,14 @@ constexpr Op<3> kLaplaceNll{"laplace_nll", Formula::kLaplaceNll, {"mean", "targe
 // Every input has the shape of the first, or is one number. Returns whether one is float64.
 template <size_t N>
 bool view_inputs(const Op<N>& op, const Inputs<N>& tensors, const DimOrder& order, int32_t device,
-                 Rows (&views)[kMaxInputs]) {
+                 RowView (&views)[kMaxInputs]) {
   bool in_float64 = false;
   const std::string shape = shape_of(tensors[0]);
   for (size_t k = 0; k < N; ++k) {
     require(tensors[k].dim() == 0 || shape_of(tensors[k]) == shape, op.name, op.inputs[k],
             ": expected shape ", shape, " or one number; got ", shape_of(tensors[k]));
-    views[k] = rows_of(op.name, op.inputs[k], tensors[k], order, device);
-    in_float64 = in_float64 || views[k].kind == Kind::kFloat64;
+    views[k] = row_view_of(op.name, op.inputs[k], tensors[k], order, device);
+    in_float64 = in_float64 || views[k].dtype == DType::kFloat64;
   }
   return in_float64;
 }
@@ -54,8 +54,8 @@ Tensor forward(const Op<N>& op, const Inputs<N>& inputs) {
   return sums.merged(scope.stream());
 }
 
-// A number's gradient lies where the number does; on the host that waits for the device.
-Tensor beside(const Tensor& input, const Tensor& grad) {
+// Moves the gradient of a scalar to the scalar's device; copying to the host synchronises.
+Tensor to_device_of(const Tensor& input, const Tensor& grad) {
   if (!input.is_cpu()) return grad;
   Tensor on_host = torch::stable::empty_like(input);
   return torch::stable::copy_(on_host, grad);
@@ -71,28 +71,28 @@ Inputs<N> backward(const Op<N>& op, const std::optional<Tensor>& grad, const Inp
   args.partition = partition_of(op.name, op.inputs[0], inputs[0]);
   const DimOrder order = memory_order(inputs[0]);
   const bool in_float64 = view_inputs(op, inputs, order, scope.index(), args.inputs);
-  args.grad = row_numbers(op.name, "grad", *grad, args.partition.rows, scope.index());
+  args.grad = per_row_view(op.name, "grad", *grad, args.partition.rows, scope.index());
 
   Inputs<N> grads;
   std::array<std::optional<SumBuffers>, N> sums;
-  std::vector<Rows> vectors(args.inputs, args.inputs + N);
+  std::vector<RowView> vectors(args.inputs, args.inputs + N);
   for (size_t k = 0; k < N; ++k) {
     if (!mask[k]) {
       grads[k] = no_gradient(inputs[0]);
     } else if (inputs[k].dim() == 0) {
       sums[k].emplace(inputs[0], inputs[k].scalar_type(), std::vector<int64_t>{},
                       args.partition.items());
-      args.number_grads[k] = sums[k]->view();
+      args.scalar_grads[k] = sums[k]->view();
     } else {
       grads[k] = torch::stable::empty_like(inputs[k]);
-      args.grads[k] = rows_of(op.name, op.inputs[k], grads[k], order, scope.index());
+      args.grads[k] = row_view_of(op.name, op.inputs[k], grads[k], order, scope.index());
       vectors.push_back(args.grads[k]);
     }
   }
   launch_row_reduction_backward(op.formula, choose_access(in_float64, vectors), args,
                                 scope.stream());
   for (size_t k = 0; k < N; ++k) {
-    if (sums[k].has_value()) grads[k] = beside(inputs[k], sums[k]->merged(scope.stream()));
+    if (sums[k].has_value()) grads[k] = to_device_of(inputs[k], sums[k]->merged(scope.stream()));
   }
   return grads;
 }

@@ -5,7 +5,7 @@
 namespace vaekernels::cpu {
 namespace {
 
-// The prologue's normalisation, as group_norm_silu has it.
+// The GroupNorm of the prologue.
 struct Norm {
   at::Tensor weight, bias;
   int64_t groups;
@@ -45,7 +45,7 @@ at::Tensor conv3x3_forward(const at::Tensor& x, const at::Tensor& weight,
   return conv_forward(call);
 }
 
-// The normalised activations are made again where the filters' gradient takes them; only x is kept.
+// Recomputes the normalised activations for the gradient of the filters; only x is saved.
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> conv3x3_backward(
     const std::optional<at::Tensor>& grad, const at::Tensor& x, const at::Tensor& weight,
     const std::optional<at::Tensor>& bias, const std::optional<at::Tensor>& residual,

@@ -17,9 +17,9 @@ Form adjoint(Form form) {
   }
 }
 
-// With stride s and padding p, output o takes tap k of sample s * o - p + k. The samples of one
-// parity, and the taps that meet them, are a phase; so are, transposed, the outputs of one parity.
-// -1 in taps: the phase has one tap less than the algorithm, which takes zero for it.
+// With stride s and padding p, output o takes tap k of sample s * o - p + k. A phase consists of
+// the samples of one parity and of the taps that multiply them; in a transposed convolution, of the
+// outputs of one parity. -1 in taps: the phase has one tap fewer than the algorithm, padded by 0.
 Geometry geometry(Form form) {
   Geometry g;
   const auto phases = [&](int start0, int a0, int b0, int start1, int a1, int b1) {

@@ -10,22 +10,22 @@
 namespace vaekernels::cpu {
 namespace {
 
-// Costs are in multiplications of whole vectors at their peak rate.
+// The unit of cost is one vector multiplication at peak rate.
 //
-// A transform costs kTransform of them for each number that it reads or writes; an inner product
-// kStart more than its length. Both were found by measuring on AVX2;
-// benchmarks/results/cpu/conv.json holds what follows from them.
+// A transform costs kTransform for each number that it reads or writes; an inner product costs its
+// length plus kStart. Both constants were fitted to measurements on AVX2; the resulting speeds are
+// in benchmarks/results/cpu/conv.json.
 constexpr double kTransform = 10.0;
 constexpr double kStart = 12.0;
-// A filter costs kRead each time that a block reads it.
+// The cost of reading a filter, once per block.
 constexpr double kRead = 4.0;
-// Tiles of a block, as the driver cuts most convolutions.
+// The typical number of tiles per block (winograd_run.cpp).
 constexpr double kBlockTiles = 24.0;
-// Of the peak, what direct convolutions reach, transposed ones, and the filters' gradients.
+// The fractions of peak that direct and transposed convolutions and filter gradients reach.
 constexpr double kSmallChannelsRate = 0.85;
 constexpr double kTransposedRate = 0.65;
 constexpr double kGradientRate = 0.65;
-// What the model may err by: less gain than that is none.
+// The error margin of the model: a smaller predicted gain is ignored.
 constexpr double kMargin = 1.2;
 constexpr int64_t kFewestChannels = 8;
 
@@ -43,7 +43,7 @@ double small_channels_cost(Form form, Direction direction, const ImageSizes& x,
   return taps * x.batch * x.channels * padded(y.channels, lanes) / rate;
 }
 
-// The part of the products of all phases that do not vanish: see vanishes() in algorithm.h.
+// The share of the products of all phases that are not zero: see vanishes() in algorithm.h.
 double share_of_products(const Geometry& g, const AlgorithmSizes& sizes) {
   const int phases = std::max(g.in_phases, g.out_phases);
   int products = 0;
@@ -119,8 +119,8 @@ Plan plan(Form form, Direction direction, const ImageSizes& x, const ImageSizes&
   Plan result;
   const bool gradient = direction == Direction::kFilterGradient;
   const bool backwards = direction == Direction::kInputGradient;
-  // What the engine computes. The filters' gradient of a transposed convolution is that of its
-  // adjoint, with x and y exchanged.
+  // The form that the engine computes. The filter gradient of a transposed convolution is computed
+  // as that of its adjoint, with x and y exchanged.
   const bool exchanged = backwards || (gradient && form == Form::kUp4x4);
   const Form computed = exchanged ? adjoint(form) : form;
   const ImageSizes& in = exchanged ? y : x;
@@ -132,7 +132,7 @@ Plan plan(Form form, Direction direction, const ImageSizes& x, const ImageSizes&
     result.reason = "at most 4 output channels (" + std::to_string(out.channels) + ")";
     return result;
   }
-  // The gradient of the filters of 3x3 sees its two images alike.
+  // The filter gradient of 3x3 is symmetric in its two images.
   const bool few_inputs_outputs =
       gradient && computed == Form::kSame && is_few_inputs(computed, out, in);
   if (few_inputs_outputs || is_few_inputs(computed, in, out)) {

@@ -1,4 +1,4 @@
-// Which way a convolution is computed: a documented model of the cost, never a timing.
+// Chooses the method of a convolution by a documented cost model, never by timing.
 #pragma once
 
 #include <cstdint>
@@ -22,11 +22,11 @@ struct Plan {
   std::string reason;
 };
 
-// What runs: the algorithm, "few_outputs", "few_inputs" or "library".
+// The name of the Winograd algorithm, "few_outputs", "few_inputs" or "library".
 std::string name_of(const Plan& plan);
 
-// The plan of a form's forward, or of a gradient of it; x and y are the form's input and output.
-// filters_ready: the transformed filters are at hand.
+// The plan for one direction of a form with input x and output y.
+//   filters_ready: the transformed filters are cached.
 Plan plan(Form form, Direction direction, const ImageSizes& x, const ImageSizes& y,
           Precision precision, bool filters_ready);
 
