@@ -8,7 +8,9 @@
 #include <algorithm>
 #include <memory>
 #include <mutex>
+#include <string_view>
 #include <type_traits>
+#include <vector>
 
 namespace vaekernels {
 namespace {
@@ -68,34 +70,34 @@ bool requires_grad(const c10::IValue& value) {
   return value.isTensor() && value.toTensor().defined() && value.toTensor().requires_grad();
 }
 
-// What the autograd kernel of an op knows of it; found once, at the first call.
+size_t position_of(const std::vector<c10::Argument>& arguments, const std::string& name) {
+  const auto found = std::find_if(arguments.begin(), arguments.end(),
+                                  [&](const c10::Argument& a) { return a.name() == name; });
+  TORCH_INTERNAL_ASSERT(found != arguments.end(), "no argument or output is named ", name);
+  return found - arguments.begin();
+}
+
+// What the autograd kernel of an op reads from the schemas, at the first call.
 struct OpInfo {
   std::string name;
-  std::vector<std::string> differentiable;
-  std::vector<std::string> saved_outputs;
-  std::vector<std::string> constant_outputs;
-  std::vector<size_t> positions = {};         // of the differentiable inputs in the schema
+  size_t gradients = 0;                       // outputs that carry one
+  std::vector<size_t> positions = {};         // of the differentiable inputs
   std::vector<size_t> output_positions = {};  // of the saved outputs
-  std::vector<bool> constant = {};            // which outputs no gradient flows through
   std::optional<c10::OperatorHandle> backward = {};
 
   void resolve(const c10::OperatorHandle& op) {
-    for (const std::string& input : differentiable) {
-      positions.push_back(op.schema().argumentIndexWithName(input).value());
-    }
-    const auto& returns = op.schema().returns();
-    for (const std::string& output : saved_outputs) {
-      const auto found = std::find_if(returns.begin(), returns.end(),
-                                      [&](const c10::Argument& r) { return r.name() == output; });
-      TORCH_INTERNAL_ASSERT(found != returns.end(), name, " returns no ", output);
-      output_positions.push_back(found - returns.begin());
-    }
-    for (const c10::Argument& output : returns) {
-      constant.push_back(std::find(constant_outputs.begin(), constant_outputs.end(),
-                                   output.name()) != constant_outputs.end());
-    }
     backward = c10::Dispatcher::singleton().findSchemaOrThrow(
         ("vaekernels::" + name + "_backward").c_str(), "");
+    const auto& inputs = op.schema().arguments();
+    const auto& arguments = backward->schema().arguments();
+    gradients = position_of(arguments, inputs[0].name());
+    for (size_t k = gradients + inputs.size(); k + 1 < arguments.size(); ++k) {
+      output_positions.push_back(position_of(op.schema().returns(), arguments[k].name()));
+    }
+    constexpr size_t kPrefix = std::string_view("grad_").size();
+    for (const c10::Argument& gradient : backward->schema().returns()) {
+      positions.push_back(position_of(inputs, gradient.name().substr(kPrefix)));
+    }
   }
 };
 
@@ -147,10 +149,7 @@ using RecordedNode = decltype(make_node<OpBackward>());
 
 class AutogradKernel final : public c10::OperatorKernel {
  public:
-  AutogradKernel(std::string name, std::vector<std::string> differentiable,
-                 std::vector<std::string> saved_outputs, std::vector<std::string> constant_outputs)
-      : info_{std::move(name), std::move(differentiable), std::move(saved_outputs),
-              std::move(constant_outputs)} {}
+  explicit AutogradKernel(std::string name) : info_{std::move(name)} {}
 
   void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
     std::call_once(resolved_, [&] { info_.resolve(op); });
@@ -167,14 +166,13 @@ class AutogradKernel final : public c10::OperatorKernel {
     }
     Stack outputs = without_autograd(op, inputs);
     const RecordedNode node = record(std::move(inputs));
-    for (size_t k = 0; k < outputs.size(); ++k) {
-      if (info_.constant[k]) continue;
+    for (size_t k = 0; k < info_.gradients; ++k) {
       Variable variable = outputs[k].toTensor();
       torch::autograd::set_history(variable, node);
     }
     for (size_t position : info_.output_positions) {
       node->saved_outputs.emplace_back(outputs[position].toTensor(),
-                                       /*is_output=*/!info_.constant[position]);
+                                       /*is_output=*/position < info_.gradients);
     }
     for (c10::IValue& output : outputs) stack->push_back(std::move(output));
   }
@@ -251,17 +249,11 @@ class DoubleBackwardKernel final : public c10::OperatorKernel {
 
 }  // namespace
 
-torch::CppFunction autograd_kernel(std::string op, std::vector<std::string> differentiable,
-                                   std::vector<std::string> saved_outputs,
-                                   std::vector<std::string> constant_outputs) {
-  return torch::CppFunction::makeFromBoxedFunctor(
-      std::make_unique<AutogradKernel>(std::move(op), std::move(differentiable),
-                                       std::move(saved_outputs), std::move(constant_outputs)));
-}
-
-torch::CppFunction refuse_double_backward(std::string op) {
-  return torch::CppFunction::makeFromBoxedFunctor(
-      std::make_unique<DoubleBackwardKernel>(std::move(op)));
+void register_autograd(torch::Library& library, const std::string& op) {
+  using torch::CppFunction;
+  library.impl(op.c_str(), CppFunction::makeFromBoxedFunctor(std::make_unique<AutogradKernel>(op)));
+  library.impl((op + "_backward").c_str(),
+               CppFunction::makeFromBoxedFunctor(std::make_unique<DoubleBackwardKernel>(op)));
 }
 
 }  // namespace vaekernels

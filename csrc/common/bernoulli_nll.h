@@ -7,7 +7,9 @@ namespace vaekernels {
 // -log p(target) for Bernoulli variables given by logits: t log(1 + e^-x) + (1 - t) log(1 + e^x).
 // log(1 + e^-|x|) is split off both terms; the remainders cannot cancel.
 struct BernoulliNll {
+  static constexpr const char* kOp = "bernoulli_nll";
   static constexpr int kInputs = 2;
+  static constexpr const char* kInputNames[kInputs] = {"logits", "target"};
   static constexpr int kScalars = 0;
 
   template <class T>

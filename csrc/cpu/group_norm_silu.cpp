@@ -1,11 +1,13 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <torch/library.h>
 
 #include <algorithm>
 #include <cmath>
 #include <initializer_list>
 #include <vector>
 
+#include "autograd.h"
 #include "cpu/buffer_pool.h"
 #include "cpu/group_norm.h"
 #include "cpu/group_norm_ops.h"
@@ -297,5 +299,12 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> group_norm_silu_backward(
   if (other_order) grad_x.copy_(target);
   return {grad_x, grad_weight, grad_bias};
 }
+
+TORCH_LIBRARY_IMPL(vaekernels, CPU, m) {
+  m.impl("group_norm_silu", &group_norm_silu_forward);
+  m.impl("group_norm_silu_backward", &group_norm_silu_backward);
+}
+
+TORCH_LIBRARY_IMPL(vaekernels, Autograd, m) { register_autograd(m, kOp); }
 
 }  // namespace vaekernels::cpu

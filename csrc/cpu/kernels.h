@@ -7,15 +7,13 @@
 
 #include <cstdint>
 
+#include "common/formulas.h"
 #include "cpu/capability.h"
 #include "cpu/row_view.h"
 
 namespace vaekernels::cpu {
 
 constexpr int64_t kSegment = 8192;
-constexpr int kMaxInputs = 4;
-
-enum class Formula { kGaussianKl, kBernoulliNll, kGaussianNll, kLaplaceNll };
 
 struct WorkPartition {
   int64_t rows = 0;
@@ -27,7 +25,7 @@ struct WorkPartition {
 
 // sums[item] = sum of formula(inputs) over the item.
 struct RowReductionForward {
-  Formula formula;
+  int formula = 0;  // kFormulaIndex
   WorkPartition partition;
   RowView inputs[kMaxInputs];
   bool in_float64 = false;
@@ -37,7 +35,7 @@ struct RowReductionForward {
 // grads[k] = grad * d formula / d inputs[k], where present. For an input that is a scalar,
 // scalar_sums[k][item] = the sum of these over the item, where not null.
 struct RowReductionBackward {
-  Formula formula;
+  int formula = 0;  // kFormulaIndex
   WorkPartition partition;
   RowView inputs[kMaxInputs];
   RowView grad;  // (rows,)

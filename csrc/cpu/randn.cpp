@@ -1,11 +1,13 @@
+#include <torch/library.h>
+
 #include "cpu/noise_stream.h"
-#include "cpu/ops.h"
 #include "cpu/tensors.h"
 
 namespace vaekernels::cpu {
+namespace {
 
-at::Tensor randn_forward(const at::Tensor& like, const at::Tensor& seed, int64_t step,
-                         const std::optional<at::Tensor>& sample_ids) {
+at::Tensor forward(const at::Tensor& like, const at::Tensor& seed, int64_t step,
+                   const std::optional<at::Tensor>& sample_ids) {
   Randn args;
   args.partition = partition_of({"randn", "like", like});
   at::Tensor out = at::empty(like.sizes(), like.options());
@@ -16,5 +18,9 @@ at::Tensor randn_forward(const at::Tensor& like, const at::Tensor& seed, int64_t
   });
   return out;
 }
+
+TORCH_LIBRARY_IMPL(vaekernels, CPU, m) { m.impl("randn", &forward); }
+
+}  // namespace
 
 }  // namespace vaekernels::cpu

@@ -1,6 +1,7 @@
 // Row reductions: the sum over each row of a formula of common/formulas.h. Compiled once per
 // capability; VK_CAPABILITY is its namespace.
-#include "common/formulas.h"
+#include <type_traits>
+
 #include "cpu/work_partition.h"
 
 namespace vaekernels::cpu {
@@ -100,27 +101,6 @@ void backward(const RowReductionBackward& args, int64_t first, int64_t last) {
   });
 }
 
-// Instantiated for each formula and type, with the last F::kScalars inputs either all scalars or
-// all fields. A mix of the two runs as fields: a scalar is then read like any other field.
-#define VK_RUN(run, F)                                                 \
-  do {                                                                 \
-    constexpr int all = F::kInputs, some = F::kInputs - F::kScalars;   \
-    if (all_scalars(args.inputs, some, all)) {                         \
-      return args.in_float64 ? run<F, double, some>(args, first, last) \
-                             : run<F, float, some>(args, first, last); \
-    }                                                                  \
-    return args.in_float64 ? run<F, double, all>(args, first, last)    \
-                           : run<F, float, all>(args, first, last);    \
-  } while (false)
-
-#define VK_RUN_FORMULA(run)                                 \
-  switch (args.formula) {                                   \
-    case Formula::kGaussianKl: VK_RUN(run, GaussianKl);     \
-    case Formula::kBernoulliNll: VK_RUN(run, BernoulliNll); \
-    case Formula::kGaussianNll: VK_RUN(run, GaussianNll);   \
-    case Formula::kLaplaceNll: VK_RUN(run, LaplaceNll);     \
-  }
-
 bool all_scalars(const RowView* inputs, int from, int to) {
   for (int k = from; k < to; ++k) {
     if (!inputs[k].is_scalar()) return false;
@@ -128,16 +108,39 @@ bool all_scalars(const RowView* inputs, int from, int to) {
   return true;
 }
 
+// Calls run(F{}, type, fields) for the formula F of the call: each formula is instantiated for
+// float and double, with the last F::kScalars inputs either all scalars or all fields. A mix of the
+// two runs as fields: a scalar is then read like any other field.
+template <class Args, class Run>
+void dispatch(const Args& args, const Run& run) {
+  with_formula(Formulas{}, args.formula, [&](auto f) {
+    using F = decltype(f);
+    constexpr int kFewest = F::kInputs - F::kScalars;
+    const auto with_fields = [&](auto fields) {
+      args.in_float64 ? run(f, double{}, fields) : run(f, float{}, fields);
+    };
+    if (all_scalars(args.inputs, kFewest, F::kInputs)) {
+      with_fields(std::integral_constant<int, kFewest>{});
+    } else {
+      with_fields(std::integral_constant<int, F::kInputs>{});
+    }
+  });
+}
+
 }  // namespace
 
 namespace VK_CAPABILITY {
 
 void row_reduction_forward(const RowReductionForward& args, int64_t first, int64_t last) {
-  VK_RUN_FORMULA(forward)
+  dispatch(args, [&](auto f, auto type, auto fields) {
+    forward<decltype(f), decltype(type), fields.value>(args, first, last);
+  });
 }
 
 void row_reduction_backward(const RowReductionBackward& args, int64_t first, int64_t last) {
-  VK_RUN_FORMULA(backward)
+  dispatch(args, [&](auto f, auto type, auto fields) {
+    backward<decltype(f), decltype(type), fields.value>(args, first, last);
+  });
 }
 
 }  // namespace VK_CAPABILITY

@@ -1,5 +1,7 @@
+#include <torch/library.h>
+
+#include "autograd.h"
 #include "cpu/noise_stream.h"
-#include "cpu/ops.h"
 #include "cpu/tensors.h"
 
 namespace vaekernels::cpu {
@@ -15,13 +17,10 @@ WorkPartition partition_of_pair(const at::Tensor& mean, const at::Tensor& logvar
   return partition;
 }
 
-}  // namespace
-
-std::tuple<at::Tensor, at::Tensor> rsample_kl_forward(const at::Tensor& mean,
-                                                      const at::Tensor& logvar,
-                                                      const at::Tensor& seed, int64_t step,
-                                                      const std::optional<at::Tensor>& sample_ids,
-                                                      double logvar_min, double logvar_max) {
+std::tuple<at::Tensor, at::Tensor> forward(const at::Tensor& mean, const at::Tensor& logvar,
+                                           const at::Tensor& seed, int64_t step,
+                                           const std::optional<at::Tensor>& sample_ids,
+                                           double logvar_min, double logvar_max) {
   RsampleKlForward args;
   args.partition = partition_of_pair(mean, logvar);
   args.mean = row_view_of(mean);
@@ -41,11 +40,13 @@ std::tuple<at::Tensor, at::Tensor> rsample_kl_forward(const at::Tensor& mean,
   return {z, sum_items(args.partition, sums.data(), mean.options().dtype(kl_type))};
 }
 
-std::tuple<at::Tensor, at::Tensor> rsample_kl_backward(
-    const std::optional<at::Tensor>& grad_z, const std::optional<at::Tensor>& grad_kl,
-    const at::Tensor& mean, const at::Tensor& logvar, const at::Tensor& seed, int64_t step,
-    const std::optional<at::Tensor>& sample_ids, double logvar_min, double logvar_max,
-    std::array<bool, 2> mask) {
+std::tuple<at::Tensor, at::Tensor> backward(const std::optional<at::Tensor>& grad_z,
+                                            const std::optional<at::Tensor>& grad_kl,
+                                            const at::Tensor& mean, const at::Tensor& logvar,
+                                            const at::Tensor& seed, int64_t step,
+                                            const std::optional<at::Tensor>& sample_ids,
+                                            double logvar_min, double logvar_max,
+                                            std::array<bool, 2> mask) {
   RsampleKlBackward args;
   args.partition = partition_of_pair(mean, logvar);
   if (grad_z.has_value()) {
@@ -73,5 +74,14 @@ std::tuple<at::Tensor, at::Tensor> rsample_kl_backward(
   });
   return {grad_mean, grad_logvar};
 }
+
+TORCH_LIBRARY_IMPL(vaekernels, CPU, m) {
+  m.impl("rsample_kl", &forward);
+  m.impl("rsample_kl_backward", &backward);
+}
+
+TORCH_LIBRARY_IMPL(vaekernels, Autograd, m) { register_autograd(m, kOp); }
+
+}  // namespace
 
 }  // namespace vaekernels::cpu

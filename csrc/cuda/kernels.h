@@ -9,6 +9,7 @@
 
 #include <cstdint>
 
+#include "common/formulas.h"
 #include "cuda/row_view.h"
 
 struct CUstream_st;
@@ -21,9 +22,6 @@ constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
 constexpr int64_t kSegment = 4096;  // 16 elements per thread of a block
 constexpr int64_t kShortRow = 512;  // 16 elements per thread of a warp
-constexpr int kMaxInputs = 4;
-
-enum class Formula { kGaussianKl, kBernoulliNll, kGaussianNll, kLaplaceNll };
 
 // How a kernel accesses its tensors: as aligned 16-byte vectors of one dtype, as packs of four
 // elements of mixed dtypes, or in any layout and dtype, computing in float32 or float64.
@@ -104,9 +102,10 @@ struct Randn {
 // Makes the device current for this thread's launches.
 void select_device(int32_t index);
 
-void launch_row_reduction_forward(Formula formula, Access access, const RowReductionForward& args,
+// formula: kFormulaIndex.
+void launch_row_reduction_forward(int formula, Access access, const RowReductionForward& args,
                                   Stream stream);
-void launch_row_reduction_backward(Formula formula, Access access, const RowReductionBackward& args,
+void launch_row_reduction_backward(int formula, Access access, const RowReductionBackward& args,
                                    Stream stream);
 void launch_rsample_kl_forward(Access access, const RsampleKlForward& args, Stream stream);
 void launch_rsample_kl_backward(Access access, const RsampleKlBackward& args, Stream stream);

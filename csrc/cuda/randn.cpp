@@ -1,10 +1,12 @@
-#include "cuda/ops.h"
+#include <torch/csrc/stable/library.h>
+
 #include "cuda/tensors.h"
 
 namespace vaekernels::cuda {
+namespace {
 
-Tensor randn_forward(const Tensor& like, const Tensor& seed, int64_t step,
-                     const std::optional<Tensor>& sample_ids) {
+Tensor forward(const Tensor& like, const Tensor& seed, int64_t step,
+               const std::optional<Tensor>& sample_ids) {
   constexpr const char* kOp = "randn";
   const DeviceScope scope(kOp, like);
   Randn args;
@@ -15,5 +17,9 @@ Tensor randn_forward(const Tensor& like, const Tensor& seed, int64_t step,
   launch_randn(choose_access(any_float64({args.out}), {args.out}), args, scope.stream());
   return out;
 }
+
+STABLE_TORCH_LIBRARY_IMPL(vaekernels, CUDA, m) { m.impl("randn", TORCH_BOX(&forward)); }
+
+}  // namespace
 
 }  // namespace vaekernels::cuda

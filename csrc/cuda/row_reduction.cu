@@ -1,8 +1,6 @@
-// One number per row: the sum over the row of a formula of common/formulas.h. The kernels of
-// gaussian_kl, bernoulli_nll, gaussian_nll and laplace_nll.
+// The row reductions: the sum over each row of a formula of common/formulas.h.
 #include <type_traits>
 
-#include "common/formulas.h"
 #include "cuda/launch.cuh"
 #include "cuda/work_partition.cuh"
 
@@ -107,10 +105,11 @@ __global__ void __launch_bounds__(kThreads, Access::kBlocks)
   }
 }
 
-// Calls run(formula, fields): all inputs are fields, or the last F::kScalars are scalars.
+// Calls run(F{}, fields) for the formula F: all inputs are fields, or the last F::kScalars are
+// scalars.
 template <class Run>
-void with_formula(Formula formula, const RowView (&inputs)[kMaxInputs], const Run& run) {
-  const auto with_fields = [&](auto f) {
+void dispatch(int formula, const RowView (&inputs)[kMaxInputs], const Run& run) {
+  with_formula(Formulas{}, formula, [&](auto f) {
     using F = decltype(f);
     bool scalars = F::kScalars > 0;
     for (int k = F::kInputs - F::kScalars; k < F::kInputs; ++k) {
@@ -118,20 +117,14 @@ void with_formula(Formula formula, const RowView (&inputs)[kMaxInputs], const Ru
     }
     if (scalars) return run(f, std::integral_constant<int, F::kInputs - F::kScalars>{});
     run(f, std::integral_constant<int, F::kInputs>{});
-  };
-  switch (formula) {
-    case Formula::kGaussianKl: return with_fields(GaussianKl{});
-    case Formula::kBernoulliNll: return with_fields(BernoulliNll{});
-    case Formula::kGaussianNll: return with_fields(GaussianNll{});
-    case Formula::kLaplaceNll: return with_fields(LaplaceNll{});
-  }
+  });
 }
 
 }  // namespace
 
-void launch_row_reduction_forward(Formula formula, Access access, const RowReductionForward& args,
+void launch_row_reduction_forward(int formula, Access access, const RowReductionForward& args,
                                   Stream stream) {
-  with_formula(formula, args.inputs, [&](auto f, auto fields) {
+  dispatch(formula, args.inputs, [&](auto f, auto fields) {
     with_access<1>(access, [&](auto a) {
       launch("row_reduction_forward",
              row_reduction_forward<decltype(f), decltype(a), decltype(fields)::value>, args,
@@ -140,9 +133,9 @@ void launch_row_reduction_forward(Formula formula, Access access, const RowReduc
   });
 }
 
-void launch_row_reduction_backward(Formula formula, Access access, const RowReductionBackward& args,
+void launch_row_reduction_backward(int formula, Access access, const RowReductionBackward& args,
                                    Stream stream) {
-  with_formula(formula, args.inputs, [&](auto f, auto fields) {
+  dispatch(formula, args.inputs, [&](auto f, auto fields) {
     with_access<1>(access, [&](auto a) {
       launch("row_reduction_backward",
              row_reduction_backward<decltype(f), decltype(a), decltype(fields)::value>, args,

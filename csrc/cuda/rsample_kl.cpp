@@ -1,4 +1,7 @@
-#include "cuda/ops.h"
+#include <torch/csrc/stable/library.h>
+
+#include <tuple>
+
 #include "cuda/tensors.h"
 
 namespace vaekernels::cuda {
@@ -7,16 +10,13 @@ namespace {
 constexpr const char* kOp = "rsample_kl";
 
 void require_shape(const char* name, const Tensor& tensor, const Tensor& mean) {
-  require(shape_of(tensor) == shape_of(mean), kOp, name, ": expected the shape of mean, ",
-          shape_of(mean), "; got ", shape_of(tensor));
+  require(same_shape(tensor, mean), kOp, name, ": expected the shape of mean, ", shape_of(mean),
+          "; got ", shape_of(tensor));
 }
 
-}  // namespace
-
-std::tuple<Tensor, Tensor> rsample_kl_forward(const Tensor& mean, const Tensor& logvar,
-                                              const Tensor& seed, int64_t step,
-                                              const std::optional<Tensor>& sample_ids,
-                                              double logvar_min, double logvar_max) {
+std::tuple<Tensor, Tensor> forward(const Tensor& mean, const Tensor& logvar, const Tensor& seed,
+                                   int64_t step, const std::optional<Tensor>& sample_ids,
+                                   double logvar_min, double logvar_max) {
   const DeviceScope scope(kOp, mean);
   require_shape("logvar", logvar, mean);
   const DimOrder order = row_major(mean);
@@ -37,10 +37,11 @@ std::tuple<Tensor, Tensor> rsample_kl_forward(const Tensor& mean, const Tensor& 
   return {z, kl.merged(scope.stream())};
 }
 
-std::tuple<Tensor, Tensor> rsample_kl_backward(
-    const std::optional<Tensor>& grad_z, const std::optional<Tensor>& grad_kl, const Tensor& mean,
-    const Tensor& logvar, const Tensor& seed, int64_t step, const std::optional<Tensor>& sample_ids,
-    double logvar_min, double logvar_max, std::vector<bool> mask) {
+std::tuple<Tensor, Tensor> backward(const std::optional<Tensor>& grad_z,
+                                    const std::optional<Tensor>& grad_kl, const Tensor& mean,
+                                    const Tensor& logvar, const Tensor& seed, int64_t step,
+                                    const std::optional<Tensor>& sample_ids, double logvar_min,
+                                    double logvar_max, std::vector<bool> mask) {
   const DeviceScope scope(kOp, mean);
   require(mask.size() == 2, kOp, "mask: expected 2 booleans; got ", mask.size());
   require_shape("logvar", logvar, mean);
@@ -70,5 +71,12 @@ std::tuple<Tensor, Tensor> rsample_kl_backward(
   launch_rsample_kl_backward(access, args, scope.stream());
   return {grad_mean, grad_logvar};
 }
+
+STABLE_TORCH_LIBRARY_IMPL(vaekernels, CUDA, m) {
+  m.impl("rsample_kl", TORCH_BOX(&forward));
+  m.impl("rsample_kl_backward", TORCH_BOX(&backward));
+}
+
+}  // namespace
 
 }  // namespace vaekernels::cuda

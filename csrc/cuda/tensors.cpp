@@ -40,10 +40,8 @@ double host_value(DType dtype, const void* data) {
 }
 
 void require_device(const char* op, const char* name, const Tensor& tensor, int32_t device) {
-  require(
-      tensor.is_cuda() && tensor.get_device_index() == device, op, name,
-      ": expected on cuda:", device, "; got on ",
-      tensor.is_cuda() ? "cuda:" + std::to_string(tensor.get_device_index()) : "another device");
+  require(tensor.is_cuda() && tensor.get_device_index() == device, op, name,
+          ": expected on cuda:", device, "; got on ", DeviceOf{tensor});
 }
 
 // The number of bytes that the start of each row is a multiple of: 16, 8 or 1.
@@ -58,12 +56,21 @@ int16_t alignment_of(const RowView& rows, int64_t batch) {
 
 }  // namespace
 
-std::string shape_of(const Tensor& tensor) {
-  std::ostringstream text;
-  text << '(';
-  for (int64_t d = 0; d < tensor.dim(); ++d) text << (d > 0 ? ", " : "") << tensor.size(d);
-  text << (tensor.dim() == 1 ? ",)" : ")");
-  return text.str();
+bool same_shape(const Tensor& a, const Tensor& b) {
+  const auto left = a.sizes(), right = b.sizes();
+  return std::equal(left.begin(), left.end(), right.begin(), right.end());
+}
+
+std::ostream& operator<<(std::ostream& out, ShapeOf shape) {
+  const Tensor& tensor = shape.tensor;
+  out << '(';
+  for (int64_t d = 0; d < tensor.dim(); ++d) out << (d > 0 ? ", " : "") << tensor.size(d);
+  return out << (tensor.dim() == 1 ? ",)" : ")");
+}
+
+std::ostream& operator<<(std::ostream& out, DeviceOf device) {
+  if (!device.tensor.is_cuda()) return out << "another device";
+  return out << "cuda:" << device.tensor.get_device_index();
 }
 
 DimOrder row_major(const Tensor& tensor) {

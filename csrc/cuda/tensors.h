@@ -31,7 +31,18 @@ void require(bool condition, const char* op, const Parts&... parts) {
   throw std::runtime_error(message.str());
 }
 
-std::string shape_of(const Tensor& tensor);
+bool same_shape(const Tensor& a, const Tensor& b);
+
+// Formats the shape or the device of a tensor, in a message that is not built unless it is needed.
+struct ShapeOf {
+  const Tensor& tensor;
+};
+struct DeviceOf {
+  const Tensor& tensor;
+};
+std::ostream& operator<<(std::ostream& out, ShapeOf shape);
+std::ostream& operator<<(std::ostream& out, DeviceOf device);
+inline ShapeOf shape_of(const Tensor& tensor) { return {tensor}; }
 
 // The order in which a kernel iterates over the event dims. Noise is defined by row-major order;
 // sums may use the memory order of their first input.

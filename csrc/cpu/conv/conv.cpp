@@ -281,11 +281,11 @@ at::Tensor few_inputs_gradient(const ConvCall& call, const at::Tensor& x, const 
 
 }  // namespace
 
-ConvCall::ConvCall(const char* op, Form form, const at::Tensor& x, const at::Tensor& weight,
+ConvCall::ConvCall(Form form, const at::Tensor& x, const at::Tensor& weight,
                    const std::optional<at::Tensor>& bias,
                    std::optional<std::string_view> activation, double negative_slope,
                    std::string_view precision)
-    : op(op),
+    : op(op_of(form)),
       form(form),
       x(x),
       weight(weight),

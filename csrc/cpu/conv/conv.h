@@ -13,11 +13,11 @@ namespace vaekernels::cpu {
 
 // y = activation(convolution(prologue(x), weight) + bias + residual), all NHWC in memory.
 struct ConvCall {
-  ConvCall(const char* op, Form form, const at::Tensor& x, const at::Tensor& weight,
+  ConvCall(Form form, const at::Tensor& x, const at::Tensor& weight,
            const std::optional<at::Tensor>& bias, std::optional<std::string_view> activation,
            double negative_slope, std::string_view precision);
 
-  const char* op;
+  const char* op;  // for messages
   Form form;
   at::Tensor x, weight;
   at::Tensor bias, residual;  // undefined: none

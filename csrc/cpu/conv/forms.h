@@ -1,6 +1,9 @@
 // The forms of convolution that the engine computes.
 #pragma once
 
+#include <optional>
+#include <string_view>
+
 #include "cpu/conv/winograd.h"
 
 namespace vaekernels::cpu {
@@ -21,6 +24,10 @@ enum class Form {
 };
 
 enum class Precision { kHigh, kHighest };
+
+// The op that computes a form, and the form of an op; padding is an argument of downsample_conv3x3.
+const char* op_of(Form form);
+Form form_of(std::string_view op, std::optional<std::string_view> padding);
 
 Form adjoint(Form form);
 

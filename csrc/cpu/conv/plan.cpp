@@ -114,6 +114,20 @@ std::string name_of(const Plan& plan) {
   }
 }
 
+std::string reason_of(const Plan& plan) {
+  if (plan.speed > 0) {
+    char speed[16];
+    std::snprintf(speed, sizeof speed, "%.1f", plan.speed);
+    return std::string("the cost model expects ") + name_of(plan.algorithm) + " to run at " +
+           speed + "x of a direct convolution";
+  }
+  const std::string channels = " (" + std::to_string(plan.channels) + ")";
+  if (plan.method == Method::kLibrary) {
+    return "fewer than 8 channels" + channels + " do not fill the vectors of the transforms";
+  }
+  return std::string("at most 4 ") + plan.side + " channels" + channels;
+}
+
 Plan plan(Form form, Direction direction, const ImageSizes& x, const ImageSizes& y,
           Precision precision, bool filters_ready) {
   Plan result;
@@ -129,7 +143,8 @@ Plan plan(Form form, Direction direction, const ImageSizes& x, const ImageSizes&
 
   if (!gradient && is_few_outputs(computed, in, out)) {
     result.method = Method::kFewOutputs;
-    result.reason = "at most 4 output channels (" + std::to_string(out.channels) + ")";
+    result.channels = out.channels;
+    result.side = "output";
     return result;
   }
   // The filter gradient of 3x3 is symmetric in its two images.
@@ -137,25 +152,18 @@ Plan plan(Form form, Direction direction, const ImageSizes& x, const ImageSizes&
       gradient && computed == Form::kSame && is_few_inputs(computed, out, in);
   if (few_inputs_outputs || is_few_inputs(computed, in, out)) {
     result.method = Method::kFewInputs;
-    result.reason = std::string("at most 4 ") + (few_inputs_outputs ? "output" : "input") +
-                    " channels (" + std::to_string(std::min(in.channels, out.channels)) + ")";
+    result.channels = std::min(in.channels, out.channels);
+    result.side = few_inputs_outputs ? "output" : "input";
     return result;
   }
-  const int64_t fewest = std::min(in.channels, out.channels);
-  if (fewest < kFewestChannels) {
-    result.reason = "fewer than 8 channels (" + std::to_string(fewest) +
-                    ") do not fill the vectors of the transforms";
-    return result;
-  }
+  result.channels = std::min(in.channels, out.channels);
+  if (result.channels < kFewestChannels) return result;
   const bool transforms_filters = gradient || !filters_ready;
   const double ours =
       winograd_cost(computed, result.algorithm, direction, in, out, transforms_filters);
   const double direct = small_channels_cost(form, direction, x, y);
   if (ours * kMargin < direct) result.method = Method::kWinograd;
-  char expected[16];
-  std::snprintf(expected, sizeof expected, "%.1f", direct / ours);
-  result.reason = std::string("the cost model expects ") + name_of(result.algorithm) +
-                  " to run at " + expected + "x of a direct convolution";
+  result.speed = direct / ours;
   return result;
 }
 

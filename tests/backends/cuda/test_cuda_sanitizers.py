@@ -45,7 +45,7 @@ MISTAKES = {
             "  __syncthreads();  // the sums of an earlier call have been read\n",
             "",
         ),
-        *("row_reduction.cu", "gaussian_kl, fixed prior", RACES, "data race"),
+        *("row_reduction.cu", "gaussian_kl, scalars", RACES, "data race"),
     ),
     "blocks write the same partial sum": Mistake(
         *(

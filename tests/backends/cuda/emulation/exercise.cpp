@@ -2,6 +2,8 @@
 // outputs are written and nothing beside them is, and sums that are exact.
 #include <cstdio>
 #include <deque>
+#include <string>
+#include <vector>
 
 #include "emulation.h"
 #include "heap_tensor.h"
@@ -9,6 +11,7 @@
 namespace exercise {
 namespace {
 
+using namespace vaekernels;
 using namespace vaekernels::cuda;
 
 int failures = 0;
@@ -75,15 +78,16 @@ class Call {
   std::deque<HeapTensor> inputs_, outputs_;  // a deque leaves them where they are
 };
 
-// The last numbers of the inputs are one number each, in turn on the host and on the device.
-void row_reduction(Call& call, Formula formula, int inputs, int numbers) {
+// The last `scalars` inputs are scalars, alternately on the host and on the device.
+template <class F>
+void row_reduction(Call& call, int scalars) {
   const WorkPartition& partition = call.partition;
   RowReductionForward forward;
   RowReductionBackward backward;
   forward.partition = backward.partition = partition;
-  for (int k = 0; k < inputs; ++k) {
+  for (int k = 0; k < F::kInputs; ++k) {
     RowView& input = forward.inputs[k];
-    if (k < inputs - numbers) {
+    if (k < F::kInputs - scalars) {
       input = call.input();
       backward.grads[k] = call.output();
     } else {
@@ -96,9 +100,9 @@ void row_reduction(Call& call, Formula formula, int inputs, int numbers) {
   }
   forward.sums = call.sums(partition.rows, partition.segments);
   backward.grad = call.numbers(DType::kFloat32, partition.rows);
-  launch_row_reduction_forward(formula, call.access, forward, nullptr);
+  launch_row_reduction_forward(kFormulaIndex<F>, call.access, forward, nullptr);
   merge_sums(forward.sums, partition.rows, partition.segments, nullptr);
-  launch_row_reduction_backward(formula, call.access, backward, nullptr);
+  launch_row_reduction_backward(kFormulaIndex<F>, call.access, backward, nullptr);
   for (const Sums& sums : backward.scalar_grads) merge_sums(sums, 1, partition.items(), nullptr);
   call.expect_written();
 }
@@ -171,24 +175,22 @@ void exact_sums(Call& call) {
 }
 
 struct Exercise {
-  const char* name;
+  std::string name;
   void (*run)(Call& call);
 };
 
-constexpr Exercise kExercises[] = {
-    {"gaussian_kl", [](Call& call) { row_reduction(call, Formula::kGaussianKl, 4, 0); }},
-    {"gaussian_kl, fixed prior",
-     [](Call& call) { row_reduction(call, Formula::kGaussianKl, 4, 2); }},
-    {"bernoulli_nll", [](Call& call) { row_reduction(call, Formula::kBernoulliNll, 2, 0); }},
-    {"gaussian_nll", [](Call& call) { row_reduction(call, Formula::kGaussianNll, 3, 0); }},
-    {"gaussian_nll, one logvar",
-     [](Call& call) { row_reduction(call, Formula::kGaussianNll, 3, 1); }},
-    {"laplace_nll", [](Call& call) { row_reduction(call, Formula::kLaplaceNll, 3, 0); }},
-    {"laplace_nll, one scale", [](Call& call) { row_reduction(call, Formula::kLaplaceNll, 3, 1); }},
-    {"rsample_kl", rsample_kl},
-    {"randn", randn},
-    {"merge_sums", exact_sums},
-};
+std::vector<Exercise> all_exercises() {
+  std::vector<Exercise> exercises{
+      {"rsample_kl", rsample_kl}, {"randn", randn}, {"merge_sums", exact_sums}};
+  for_each_formula(Formulas{}, [&](auto f) {
+    using F = decltype(f);
+    exercises.push_back({F::kOp, [](Call& call) { row_reduction<F>(call, 0); }});
+    if (F::kScalars == 0) return;
+    exercises.push_back({std::string(F::kOp) + ", scalars",
+                         [](Call& call) { row_reduction<F>(call, F::kScalars); }});
+  });
+  return exercises;
+}
 
 // A few lanes, a warp with a tail, a warp's longest row, a block's shortest, two segments.
 constexpr int64_t kShapes[][2] = {{1, 1}, {9, 7}, {2, 33}, {3, 512}, {2, 513}, {3, 4096 + 5}};
@@ -199,12 +201,12 @@ constexpr int64_t kShapes[][2] = {{1, 1}, {9, 7}, {2, 33}, {3, 512}, {2, 513}, {
 // Those that are named, or all.
 int main(int count, char** names) {
   using namespace exercise;
-  for (const Exercise& exercise : kExercises) {
-    const auto is_this = [&](const char* name) { return std::strcmp(name, exercise.name) == 0; };
+  for (const Exercise& exercise : all_exercises()) {
+    const auto is_this = [&](const char* name) { return name == exercise.name; };
     if (count > 1 && std::none_of(names + 1, names + count, is_this)) continue;
     for (const auto& [rows, length] : kShapes) {
       for (int access = 0; access <= static_cast<int>(Access::kAnyFloat64); ++access) {
-        Call call(exercise.name, static_cast<Access>(access), rows, length);
+        Call call(exercise.name.c_str(), static_cast<Access>(access), rows, length);
         exercise.run(call);
       }
     }
