@@ -8,7 +8,9 @@
 #include <algorithm>
 #include <memory>
 #include <mutex>
+#include <string_view>
 #include <type_traits>
+#include <vector>
 
 namespace vaekernels {
 namespace {
@@ -30,9 +32,9 @@ auto make_node() {
   }
 }
 
-// An owner of the node more.
+// Takes an additional strong reference to the node.
 template <class T>
-NodePtr pointer_to(T* node) {
+NodePtr strong_reference(T* node) {
   if constexpr (std::is_same_v<NodePtr, std::shared_ptr<torch::autograd::Node>>) {
     return node->shared_from_this();
   } else {
@@ -51,7 +53,8 @@ bool has_tangent(const c10::IValue& value) {
          value.toTensor()._fw_grad(/*level=*/0).defined();
 }
 
-// Takes the op's arguments off the stack. Tangents would be lost without a word.
+// Pops the op's arguments. Forward-mode AD is unsupported: raise instead of silently dropping
+// tangents.
 Stack take_arguments(const c10::OperatorHandle& op, Stack* stack) {
   const auto first = stack->end() - static_cast<ptrdiff_t>(op.schema().arguments().size());
   Stack arguments(std::make_move_iterator(first), std::make_move_iterator(stack->end()));
@@ -67,34 +70,34 @@ bool requires_grad(const c10::IValue& value) {
   return value.isTensor() && value.toTensor().defined() && value.toTensor().requires_grad();
 }
 
-// What the autograd kernel of an op knows of it; found once, at the first call.
+size_t position_of(const std::vector<c10::Argument>& arguments, const std::string& name) {
+  const auto found = std::find_if(arguments.begin(), arguments.end(),
+                                  [&](const c10::Argument& a) { return a.name() == name; });
+  TORCH_INTERNAL_ASSERT(found != arguments.end(), "no argument or output is named ", name);
+  return found - arguments.begin();
+}
+
+// What the autograd kernel of an op reads from the schemas, at the first call.
 struct OpInfo {
   std::string name;
-  std::vector<std::string> differentiable;
-  std::vector<std::string> saved_outputs;
-  std::vector<std::string> constant_outputs;
-  std::vector<size_t> positions = {};         // of the differentiable inputs in the schema
+  size_t gradients = 0;                       // outputs that carry one
+  std::vector<size_t> positions = {};         // of the differentiable inputs
   std::vector<size_t> output_positions = {};  // of the saved outputs
-  std::vector<bool> constant = {};            // which outputs no gradient flows through
   std::optional<c10::OperatorHandle> backward = {};
 
   void resolve(const c10::OperatorHandle& op) {
-    for (const std::string& input : differentiable) {
-      positions.push_back(op.schema().argumentIndexWithName(input).value());
-    }
-    const auto& returns = op.schema().returns();
-    for (const std::string& output : saved_outputs) {
-      const auto found = std::find_if(returns.begin(), returns.end(),
-                                      [&](const c10::Argument& r) { return r.name() == output; });
-      TORCH_INTERNAL_ASSERT(found != returns.end(), name, " returns no ", output);
-      output_positions.push_back(found - returns.begin());
-    }
-    for (const c10::Argument& output : returns) {
-      constant.push_back(std::find(constant_outputs.begin(), constant_outputs.end(),
-                                   output.name()) != constant_outputs.end());
-    }
     backward = c10::Dispatcher::singleton().findSchemaOrThrow(
         ("vaekernels::" + name + "_backward").c_str(), "");
+    const auto& inputs = op.schema().arguments();
+    const auto& arguments = backward->schema().arguments();
+    gradients = position_of(arguments, inputs[0].name());
+    for (size_t k = gradients + inputs.size(); k + 1 < arguments.size(); ++k) {
+      output_positions.push_back(position_of(op.schema().returns(), arguments[k].name()));
+    }
+    constexpr size_t kPrefix = std::string_view("grad_").size();
+    for (const c10::Argument& gradient : backward->schema().returns()) {
+      positions.push_back(position_of(inputs, gradient.name().substr(kPrefix)));
+    }
   }
 };
 
@@ -129,7 +132,7 @@ struct OpBackward : torch::autograd::Node {
       stack.push_back(input.isTensor() ? c10::IValue((variable++)->unpack()) : input);
     }
     for (const SavedVariable& output : saved_outputs) {
-      stack.emplace_back(output.unpack(pointer_to(this)));
+      stack.emplace_back(output.unpack(strong_reference(this)));
     }
     c10::List<bool> mask;
     for (size_t k = 0; k < result.size(); ++k) mask.push_back(task_should_compute_output(k));
@@ -142,14 +145,11 @@ struct OpBackward : torch::autograd::Node {
   }
 };
 
-using Recorded = decltype(make_node<OpBackward>());
+using RecordedNode = decltype(make_node<OpBackward>());
 
 class AutogradKernel final : public c10::OperatorKernel {
  public:
-  AutogradKernel(std::string name, std::vector<std::string> differentiable,
-                 std::vector<std::string> saved_outputs, std::vector<std::string> constant_outputs)
-      : info_{std::move(name), std::move(differentiable), std::move(saved_outputs),
-              std::move(constant_outputs)} {}
+  explicit AutogradKernel(std::string name) : info_{std::move(name)} {}
 
   void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
     std::call_once(resolved_, [&] { info_.resolve(op); });
@@ -165,21 +165,20 @@ class AutogradKernel final : public c10::OperatorKernel {
       return;
     }
     Stack outputs = without_autograd(op, inputs);
-    const Recorded node = record(std::move(inputs));
-    for (size_t k = 0; k < outputs.size(); ++k) {
-      if (info_.constant[k]) continue;
+    const RecordedNode node = record(std::move(inputs));
+    for (size_t k = 0; k < info_.gradients; ++k) {
       Variable variable = outputs[k].toTensor();
       torch::autograd::set_history(variable, node);
     }
     for (size_t position : info_.output_positions) {
       node->saved_outputs.emplace_back(outputs[position].toTensor(),
-                                       /*is_output=*/!info_.constant[position]);
+                                       /*is_output=*/position < info_.gradients);
     }
     for (c10::IValue& output : outputs) stack->push_back(std::move(output));
   }
 
  private:
-  Recorded record(Stack inputs) const {
+  RecordedNode record(Stack inputs) const {
     auto node = make_node<OpBackward>();
     node->info = &info_;
     torch::autograd::edge_list edges;
@@ -203,8 +202,8 @@ class AutogradKernel final : public c10::OperatorKernel {
   std::once_flag resolved_;
 };
 
-// Stands where the gradient of X_backward would.
-struct Refusal : torch::autograd::Node {
+// Raises when the result of X_backward is differentiated.
+struct DoubleBackwardNode : torch::autograd::Node {
   std::string op;
 
   std::string name() const override { return op + "_backward_backward"; }
@@ -216,9 +215,9 @@ struct Refusal : torch::autograd::Node {
   }
 };
 
-class RefusalKernel final : public c10::OperatorKernel {
+class DoubleBackwardKernel final : public c10::OperatorKernel {
  public:
-  explicit RefusalKernel(std::string name) : name_(std::move(name)) {}
+  explicit DoubleBackwardKernel(std::string name) : name_(std::move(name)) {}
 
   void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
     Stack inputs = take_arguments(op, stack);
@@ -232,10 +231,10 @@ class RefusalKernel final : public c10::OperatorKernel {
     Stack outputs = without_autograd(op, std::move(inputs));
     NodePtr node;
     if (!edges.empty()) {
-      auto refusal = make_node<Refusal>();
-      refusal->op = name_;
-      refusal->set_next_edges(std::move(edges));
-      node = std::move(refusal);
+      auto double_backward = make_node<DoubleBackwardNode>();
+      double_backward->op = name_;
+      double_backward->set_next_edges(std::move(edges));
+      node = std::move(double_backward);
     }
     for (c10::IValue& output : outputs) {
       Variable variable = std::move(output).toTensor();
@@ -250,16 +249,11 @@ class RefusalKernel final : public c10::OperatorKernel {
 
 }  // namespace
 
-torch::CppFunction autograd_kernel(std::string op, std::vector<std::string> differentiable,
-                                   std::vector<std::string> saved_outputs,
-                                   std::vector<std::string> constant_outputs) {
-  return torch::CppFunction::makeFromBoxedFunctor(
-      std::make_unique<AutogradKernel>(std::move(op), std::move(differentiable),
-                                       std::move(saved_outputs), std::move(constant_outputs)));
-}
-
-torch::CppFunction refuse_double_backward(std::string op) {
-  return torch::CppFunction::makeFromBoxedFunctor(std::make_unique<RefusalKernel>(std::move(op)));
+void register_autograd(torch::Library& library, const std::string& op) {
+  using torch::CppFunction;
+  library.impl(op.c_str(), CppFunction::makeFromBoxedFunctor(std::make_unique<AutogradKernel>(op)));
+  library.impl((op + "_backward").c_str(),
+               CppFunction::makeFromBoxedFunctor(std::make_unique<DoubleBackwardKernel>(op)));
 }
 
 }  // namespace vaekernels

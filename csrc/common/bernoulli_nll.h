@@ -5,10 +5,12 @@
 namespace vaekernels {
 
 // -log p(target) for Bernoulli variables given by logits: t log(1 + e^-x) + (1 - t) log(1 + e^x).
-// With log(1 + e^-|x|) split off both, what is left of them never cancels.
+// log(1 + e^-|x|) is split off both terms; the remainders cannot cancel.
 struct BernoulliNll {
+  static constexpr const char* kOp = "bernoulli_nll";
   static constexpr int kInputs = 2;
-  static constexpr int kNumbers = 0;
+  static constexpr const char* kInputNames[kInputs] = {"logits", "target"};
+  static constexpr int kScalars = 0;
 
   template <class T>
   struct Derived {};

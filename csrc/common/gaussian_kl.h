@@ -6,8 +6,11 @@ namespace vaekernels {
 
 // KL of N(mean, e^logvar) from N(prior_mean, e^prior_logvar).
 struct GaussianKl {
+  static constexpr const char* kOp = "gaussian_kl";
   static constexpr int kInputs = 4;
-  static constexpr int kNumbers = 2;
+  static constexpr const char* kInputNames[kInputs] = {"mean", "logvar", "prior_mean",
+                                                       "prior_logvar"};
+  static constexpr int kScalars = 2;
 
   template <class T>
   struct Derived {

@@ -6,8 +6,10 @@ namespace vaekernels {
 
 // -log N(target; mean, e^logvar).
 struct GaussianNll {
+  static constexpr const char* kOp = "gaussian_nll";
   static constexpr int kInputs = 3;
-  static constexpr int kNumbers = 1;
+  static constexpr const char* kInputNames[kInputs] = {"mean", "target", "logvar"};
+  static constexpr int kScalars = 1;
 
   template <class T>
   struct Derived {

@@ -6,8 +6,10 @@ namespace vaekernels {
 
 // -log Laplace(target; mean, scale).
 struct LaplaceNll {
+  static constexpr const char* kOp = "laplace_nll";
   static constexpr int kInputs = 3;
-  static constexpr int kNumbers = 1;
+  static constexpr const char* kInputNames[kInputs] = {"mean", "target", "scale"};
+  static constexpr int kScalars = 1;
 
   template <class T>
   struct Derived {

@@ -19,8 +19,8 @@
 #define VK_INLINE inline __attribute__((always_inline))
 #endif
 
-// On a loop whose iterations do not depend on each other. With several inputs and outputs the
-// compiler would otherwise test every pair of pointers for overlap, or give up.
+// Marks a loop whose iterations are independent. With several inputs and outputs, the compiler
+// would otherwise test every pair of pointers for overlap at run time, or not vectorise at all.
 #if defined(__clang__)
 #define VK_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
 #elif defined(__GNUC__)
@@ -79,11 +79,11 @@ VK_INLINE T absolute(T x) {
 }
 
 // e^x, at most 2 units in the last place. Cody-Waite reduction; rounding to the nearest integer
-// by adding 1.5 * 2^23, whose low bits are then the integer. The power of two is applied in two
+// by adding 1.5 * 2^23; the low bits of the sum are the integer. The power of two is applied in two
 // factors so that results reach infinity above and denormals below.
 VK_INLINE float exponential(float x) {
-  // Comparisons in this form keep NaN. Clamping above too would give the same; compilers make of
-  // two nested clamps by constants four times the instructions.
+  // Comparisons in this form propagate NaN. Overflow is selected at the end instead of clamped: for
+  // two nested clamps by constants, compilers emit four times the instructions.
   const bool overflow = x > 89.0f;
   x = x < -104.0f ? -104.0f : x;
   const float shifted = fused(x, 1.44269504f, 12582912.0f);
@@ -139,8 +139,8 @@ VK_INLINE float logarithm(float x) {
   return fused(exponent, 0.693359375f, m + p);
 }
 
-// Natural logarithm of any float, as PyTorch has it: denormals, 0, infinity, NaN and negative
-// numbers included.
+// Natural logarithm of any float, as in PyTorch: including denormals, 0, infinity, NaN and negative
+// numbers.
 VK_INLINE float logarithm_of_any(float x) {
   const float infinity = float_of(0x7F800000u);
   const bool denormal = x < 0x1p-126f;  // scaled into the normal range by 2^24

@@ -17,7 +17,7 @@ constexpr uint32_t kPhiloxIncrement0 = 0x9E3779B9u;
 constexpr uint32_t kPhiloxIncrement1 = 0xBB67AE85u;
 constexpr int kPhiloxRounds = 10;
 
-// A sample's noise is a function of these and of the element's index alone.
+// A sample's noise depends only on these and on the element's index.
 struct NoiseKey {
   uint32_t seed_low;
   uint32_t seed_high;

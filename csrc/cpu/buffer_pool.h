@@ -1,25 +1,27 @@
-// Memory of large results, reused from call to call.
+// A pool that reuses the memory of large results from call to call.
 //
-// The C library gives large memory back to the system, and every new page costs a fault at its
-// first touch: for a large image as much time as a convolution. Such results come from a pool here,
-// which keeps at most kPooledBytes of what was freed last.
+// The C library returns large allocations to the system, and each new page costs a fault at its
+// first touch: for a large image, as much time as a convolution. The pool keeps at most
+// kMaxPooledBytes of the most recently freed buffers.
 #pragma once
 
 #include <ATen/ATen.h>
 
 namespace vaekernels::cpu {
 
-constexpr size_t kPooledBytes = size_t{256} << 20;
+constexpr size_t kMaxPooledBytes = size_t{256} << 20;
 
-// at::empty of a dense float32 tensor on the CPU.
+// at::empty for dense float32 tensors on the CPU.
 at::Tensor pooled_empty(at::IntArrayRef sizes, at::MemoryFormat format);
 
-// at::empty_like of a float32 tensor on the CPU.
-at::Tensor pooled_like(const at::Tensor& like);
+// at::empty_like for float32 tensors on the CPU.
+at::Tensor pooled_empty_like(const at::Tensor& like);
 
-// Frees what the pool keeps; what was freed last, until it keeps at most so many bytes; its bytes.
+// Frees all unused buffers.
 void free_pool();
+// Frees unused buffers, the most recently used first, until at most `most` bytes are left.
 void trim_pool(size_t most);
+// Bytes of the unused buffers.
 size_t pool_bytes();
 
 }  // namespace vaekernels::cpu

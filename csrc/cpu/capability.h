@@ -1,4 +1,4 @@
-// Which compilation of the kernels runs: chosen at run time by what the processor can do.
+// The CPU capability: which compilation of the kernels runs, chosen at run time.
 #pragma once
 
 #include <string>
@@ -8,21 +8,21 @@ namespace vaekernels::cpu {
 
 enum class Capability { kBaseline, kAvx2, kAvx512 };
 
-// The one in force: VAEKERNELS_CPU_CAPABILITY if set, else the best supported.
+// The capability in use: VAEKERNELS_CPU_CAPABILITY if set, otherwise the best supported one.
 Capability capability();
 
 const char* name_of(Capability capability);
 
-// Those compiled in that this processor supports, slowest first.
+// The compiled capabilities that this processor supports, slowest first.
 std::vector<std::string> supported_capabilities();
 
-// Throws std::invalid_argument when the name is unknown or unsupported here.
+// Throws std::invalid_argument if the name is unknown or this processor does not support it.
 void set_capability(const std::string& name);
 
 }  // namespace vaekernels::cpu
 
-// Calls the compilation of a kernel for the capability in force. VAEKERNELS_X86 is set by
-// CMakeLists.txt where the AVX2 and AVX-512 compilations exist.
+// Calls the compilation of a kernel for the capability in use. CMakeLists.txt defines
+// VAEKERNELS_X86 where the AVX2 and AVX-512 compilations exist.
 #ifdef VAEKERNELS_X86
 #define VK_CPU_DISPATCH(function, ...)                                       \
   (::vaekernels::cpu::capability() == ::vaekernels::cpu::Capability::kAvx512 \

@@ -1,6 +1,6 @@
-// What the ops ask of their tensors, before any memory is read. The functions in vaekernels/ops/
-// ask the same, but torch.ops.vaekernels.* and exported programs come without them. Errors name the
-// op, the argument, what was expected and what came.
+// Checks of the ops' arguments, before any memory is read. The functions in vaekernels/ops/ make
+// the same checks, but torch.ops.vaekernels.* and exported programs bypass them. An error names the
+// op, the argument, what was expected and what was passed; its text is formatted only on failure.
 #pragma once
 
 #include <ATen/ATen.h>

@@ -1,5 +1,5 @@
-// A parallel loop whose threads take the next piece when they are done with one: for units that
-// differ in cost, or cores that differ in speed. What a unit computes must not depend on its piece.
+// A dynamically scheduled parallel loop, for units of unequal cost or cores of unequal speed. The
+// result of a unit must not depend on the piece that it is part of.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -12,7 +12,7 @@ namespace vaekernels::cpu {
 // Calls body(first, last) until all of [0, units) is done.
 template <class Body>
 void dynamic_for(int64_t units, const Body& body) {
-  // Small enough that the last piece of a thread is little, large enough to be rare.
+  // Pieces are small enough to balance the load at the end, and large enough to rarely contend.
   constexpr int64_t kPieces = 16;
   const int64_t threads = at::get_num_threads();
   const int64_t piece = std::max<int64_t>(1, units / (threads * kPieces));

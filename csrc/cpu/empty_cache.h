@@ -1,10 +1,10 @@
-// What the kernels keep between calls.
+// Frees the memory that the kernels keep between calls.
 #pragma once
 
 namespace vaekernels::cpu {
 
-// Frees all transformed filters, the pool of large results, and the scratch of the calling thread
-// and of the threads that work for it. Others' scratch stays until their threads end or call this.
+// Frees all transformed filters, the pool of large results, and the scratch memory of the calling
+// thread and of its OpenMP threads. Other threads keep their scratch until they end or call this.
 void empty_cache();
 
 }  // namespace vaekernels::cpu

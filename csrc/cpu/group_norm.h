@@ -1,10 +1,11 @@
-// Group normalisation: what its kernels take, and how its work is cut.
+// Group normalisation: the arguments of its kernels, and the partition of its work.
 //
-// A tensor (N, C, ...) lies as planes, (N, C, length), or as pixels, (N, length, C), the memory
-// format channels_last. A unit is what can be normalised on its own and lies in one piece: a group
-// of planes, or an image of pixels. Units are cut into parts by their shape alone; each part is
-// reduced by one thread in a fixed order and the parts of a unit are merged in order, so results
-// depend neither on the number of threads nor on the other images.
+// A tensor (N, C, ...) is in one of two layouts: planes, (N, C, length), which is contiguous; or
+// pixels, (N, length, C), which is channels_last. A unit is the smallest contiguous piece of memory
+// that can be normalised independently: a group of planes, or an image of pixels. How a unit is
+// partitioned into parts depends on its shape only. Each part is reduced by one thread in a fixed
+// order, and the parts of a unit are merged in order: results depend neither on the number of
+// threads nor on the other images.
 #pragma once
 
 #include <cstdint>
@@ -16,31 +17,31 @@ namespace vaekernels::cpu {
 
 struct GroupNormShape {
   int64_t batch = 0, channels = 0, length = 0, groups = 1;
-  bool pixels = false;  // (N, length, C) instead of (N, C, length)
-  // The cut: parts of a unit. Planes: a part is some whole planes or a segment of one. Pixels: a
-  // part is a segment of the image.
+  bool channels_last = false;  // (N, length, C) instead of (N, C, length)
+  // Parts of a unit. Planes: a part is a number of whole planes, or a segment of one plane. Pixels:
+  // a part is a segment of the image.
   int64_t parts = 1;
   int64_t planes_per_part = 1;
   int64_t segments = 1;        // of a plane or of an image
   int64_t segment_length = 0;  // in elements of a plane, or in pixels
 
   VK_INLINE int64_t group_channels() const { return channels / groups; }
-  VK_INLINE int64_t units() const { return pixels ? batch : batch * groups; }
-  VK_INLINE int64_t unit_channels() const { return pixels ? channels : group_channels(); }
+  VK_INLINE int64_t units() const { return channels_last ? batch : batch * groups; }
+  VK_INLINE int64_t unit_channels() const { return channels_last ? channels : group_channels(); }
   VK_INLINE int64_t unit_size() const { return unit_channels() * length; }
 };
 
-// Mean and squares about it: of a part where planes are, of each channel of a part where pixels
-// are.
+// Means and sums of squared deviations. Planes: one pair per part. Pixels: one per part and
+// channel.
 struct GroupNormStatistics {
   GroupNormShape shape;
   const float* x = nullptr;
   double eps = 0;
-  double* moments = nullptr;  // (units, parts, 2, 1 or C): means, sums of squares about them
+  double* moments = nullptr;  // (units, parts, 2, 1 or C): means, sums of squared deviations
   float *mean = nullptr, *rstd = nullptr;  // (N, groups)
 };
 
-// What makes weight * (x - mean) * rstd + bias of x: x * scale + shift.
+// The affine map x * scale + shift that equals (x - mean) * rstd * weight + bias.
 struct GroupNormAffine {
   float scale, shift;
 };
@@ -58,9 +59,9 @@ struct GroupNormApply {
   float* y = nullptr;
 };
 
-// With n = (x - mean) * rstd and g = grad * activation'(n * weight + bias): per image and channel
-// the sums of g and of g * n, which are all that the gradients need besides g; then grad_x, which
-// holds g between the two passes.
+// Let n = (x - mean) * rstd and g = grad * activation'(n * weight + bias). The first pass computes
+// g and, per image and channel, the sums of g and of g * n; the second computes grad_x from them.
+// In between, g is stored in grad_x.
 struct GroupNormBackward {
   GroupNormShape shape;
   const float *grad = nullptr, *x = nullptr, *weight = nullptr, *mean = nullptr, *rstd = nullptr;
@@ -72,7 +73,7 @@ struct GroupNormBackward {
   float* grad_x = nullptr;        // nullptr: not wanted
 };
 
-// Each runs the parts or the units [first, last), counted over the whole batch.
+// Each kernel computes the parts or units [first, last), numbered over the whole batch.
 VK_CPU_DECLARE(void group_norm_moments(const GroupNormStatistics&, int64_t first, int64_t last))
 VK_CPU_DECLARE(void group_norm_merge(const GroupNormStatistics&, int64_t first, int64_t last))
 VK_CPU_DECLARE(void group_norm_apply(const GroupNormApply&, int64_t first, int64_t last))

@@ -1,5 +1,5 @@
-// The inner loops of group normalisation. Sums are taken in float32 over short runs, in an order
-// that the source fixes, so that every capability gives the same bits; runs are merged in float64.
+// The inner loops of group normalisation. Short runs are summed in float32, in an order that the
+// source fixes: every capability gives the same bits. Runs are merged in float64.
 #pragma once
 
 #include "common/silu.h"
@@ -14,7 +14,7 @@ constexpr int64_t kMaxRows = 64;   // pixels that are summed in float32
 
 VK_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// Sums of up to kLanes runs side by side, which is what the compiler makes vectors of.
+// Partial sums in kLanes lanes, which the compiler maps to vector registers.
 constexpr int kLanes = 32;
 struct Lanes {
   float lanes[kLanes] = {};
@@ -67,7 +67,8 @@ inline void sum_gradients(const float* g, const float* x, int64_t n, float cente
   out[1] = second.total();
 }
 
-// The same for kRows pixels at once: rows of n channels, stride apart, added to a sum per channel.
+// As above for kRows pixels at once: rows of n channels, stride apart, are added to one sum per
+// channel.
 template <int kRows>
 void add_rows(const float* x, int64_t stride, int64_t n, float* sum) {
   VK_INDEPENDENT
@@ -110,8 +111,8 @@ void add_gradients(const float* g, int64_t g_stride, const float* x, int64_t str
   }
 }
 
-// A factor of each element: one number along a plane, an array along the channels of a pixel.
-struct Same {
+// A factor that is the same for all elements of a plane; for pixels, factors are arrays.
+struct Broadcast {
   float value;
   VK_INLINE float operator[](int64_t) const { return value; }
 };
@@ -125,7 +126,7 @@ void normalise(const float* x, Factor scale, Factor shift, int64_t n, float* y) 
   }
 }
 
-// The gradient of the normalised x from that of its SiLU.
+// g = grad * silu'(x * scale + shift).
 template <class Factor>
 void silu_gradient(const float* grad, const float* x, Factor scale, Factor shift, int64_t n,
                    float* g) {
@@ -142,8 +143,8 @@ void combine(const float* g, const float* x, Factor c0, Factor c1, Factor c2, in
   for (int64_t i = 0; i < n; ++i) out[i] = fused(c0[i], g[i], fused(c1[i], x[i], c2[i]));
 }
 
-// Factors of n <= kColumns channels, repeated so that a loop runs over several pixels where the
-// channels are few.
+// Factors of n <= kColumns channels, repeated so that, with few channels, one vectorised loop
+// covers several pixels.
 template <int kFactors>
 class Tiled {
  public:

@@ -1,6 +1,5 @@
-// Group normalisation with SiLU on the CPU, and its steps for the ops that normalise on the way.
-// Tensors are float32, (N, C, ...); planes (contiguous) and pixels (channels_last) are read in
-// place.
+// group_norm_silu on the CPU, and its steps for the ops with a normalisation prologue. Tensors are
+// float32, (N, C, ...); contiguous and channels_last ones are read in place.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -14,29 +13,29 @@
 
 namespace vaekernels::cpu {
 
-// x, a float32 tensor, has channels that the groups divide; weight and bias have a number for each.
+// Checks that groups divides the channels of x, and that weight and bias are float32 of shape (C,).
 void check_group_norm(const at::Tensor& x, const Argument& weight, const Argument& bias,
                       int64_t groups);
 
-// mean and rstd, (N, groups), of the groups of x.
+// Returns mean and rstd, (N, groups).
 std::tuple<at::Tensor, at::Tensor> group_norm_statistics(const at::Tensor& x, int64_t groups,
                                                          double eps);
 
-// scale and shift, (N, C): the normalised x is x * scale + shift.
+// Returns scale and shift, (N, C), of the affine map that normalises x: x * scale + shift.
 std::tuple<at::Tensor, at::Tensor> group_norm_affine(const at::Tensor& mean, const at::Tensor& rstd,
                                                      const at::Tensor& weight,
                                                      const at::Tensor& bias);
 
-// silu(x * scale + shift), as x lies in memory; x lies in one piece, planes or pixels.
+// Returns silu(x * scale + shift) in the strides of x, which is contiguous or channels_last.
 at::Tensor group_norm_apply_silu(const at::Tensor& x, const at::Tensor& scale,
                                  const at::Tensor& shift);
 
-// y, mean and rstd; y lies in memory as x does.
+// Returns y, mean and rstd; y has the strides of x.
 std::tuple<at::Tensor, at::Tensor, at::Tensor> group_norm_silu_forward(
     const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, int64_t groups,
     double eps, const std::optional<std::string>& activation);
 
-// The gradients of x, weight and bias that the mask wants, the others empty.
+// Returns the gradients of x, weight and bias; those that the mask excludes are empty.
 std::tuple<at::Tensor, at::Tensor, at::Tensor> group_norm_silu_backward(
     const std::optional<at::Tensor>& grad, const at::Tensor& x, const at::Tensor& weight,
     const at::Tensor& bias, int64_t groups, double eps,

@@ -1,11 +1,13 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <torch/library.h>
 
 #include <algorithm>
 #include <cmath>
 #include <initializer_list>
 #include <vector>
 
+#include "autograd.h"
 #include "cpu/buffer_pool.h"
 #include "cpu/group_norm.h"
 #include "cpu/group_norm_ops.h"
@@ -13,28 +15,29 @@
 namespace vaekernels::cpu {
 namespace {
 
-constexpr int64_t kPart = 65536;  // elements of a part, about
-constexpr int64_t kEven = 8;      // parts come in multiples of it, for threads to share evenly
-constexpr int64_t kGrain = 4096;  // elements below which waking another thread costs more
+constexpr int64_t kPart = 65536;      // approximate number of elements of a part
+constexpr int64_t kPartMultiple = 8;  // of the number of parts, to balance the threads' load
+constexpr int64_t kGrain = 4096;      // elements; waking a thread costs about as much
 
 int64_t quotient_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// The shape of x and how it is cut.
-GroupNormShape shape_of(const at::Tensor& x, int64_t groups, bool pixels) {
+// The shape of x and its partition.
+GroupNormShape shape_of(const at::Tensor& x, int64_t groups, bool channels_last) {
   GroupNormShape shape;
   shape.batch = x.size(0);
   shape.channels = x.size(1);
   shape.length = 1;
   for (int64_t d = 2; d < x.dim(); ++d) shape.length *= x.size(d);
   shape.groups = groups;
-  shape.pixels = pixels;
-  const int64_t most = std::max<int64_t>(1, pixels ? kPart / shape.channels : kPart);
-  const int64_t wanted = quotient_up(quotient_up(shape.length, most), kEven) * kEven;
+  shape.channels_last = channels_last;
+  const int64_t most = std::max<int64_t>(1, channels_last ? kPart / shape.channels : kPart);
+  const int64_t wanted =
+      quotient_up(quotient_up(shape.length, most), kPartMultiple) * kPartMultiple;
   const bool whole = shape.length <= most;
   shape.segment_length =
       std::max<int64_t>(1, whole ? shape.length : quotient_up(shape.length, wanted));
   shape.segments = std::max<int64_t>(1, quotient_up(shape.length, shape.segment_length));
-  if (pixels) {
+  if (channels_last) {
     shape.planes_per_part = shape.channels;
   } else if (shape.segments == 1) {
     shape.planes_per_part = std::max<int64_t>(1, kPart / std::max<int64_t>(1, shape.length));
@@ -43,16 +46,17 @@ GroupNormShape shape_of(const at::Tensor& x, int64_t groups, bool pixels) {
   return shape;
 }
 
-// (N, ..., C) in one piece: channels_last in any number of dims.
-bool lies_as_pixels(const at::Tensor& x) { return x.movedim(1, -1).is_contiguous(); }
+// channels_last in any number of dims: (N, ..., C) is contiguous.
+bool is_channels_last(const at::Tensor& x) { return x.movedim(1, -1).is_contiguous(); }
 
-bool lies_in_one_piece(const at::Tensor& x) { return x.is_contiguous() || lies_as_pixels(x); }
+bool is_dense(const at::Tensor& x) { return x.is_contiguous() || is_channels_last(x); }
 
-// How to read what lies in one piece. A tensor that is both has one channel, or one element of it.
-bool reads_as_pixels(const at::Tensor& x) { return lies_as_pixels(x) && x.size(1) > 1; }
+// The layout to read a dense tensor in. A tensor in both layouts has one channel, or one element
+// per channel.
+bool reads_channels_last(const at::Tensor& x) { return is_channels_last(x) && x.size(1) > 1; }
 
-at::Tensor laid_out(const at::Tensor& x, bool pixels) {
-  return pixels ? x.movedim(1, -1).contiguous().movedim(-1, 1) : x.contiguous();
+at::Tensor to_layout(const at::Tensor& x, bool channels_last) {
+  return channels_last ? x.movedim(1, -1).contiguous().movedim(-1, 1) : x.contiguous();
 }
 
 constexpr const char* kOp = "group_norm_silu";
@@ -69,9 +73,9 @@ bool is_silu(const std::optional<std::string>& activation) {
   return activation.has_value();
 }
 
-// Runs first over all parts, then merge over their units, then second over all parts. Units are
-// taken whole, so that second finds the data in the cache, where they are enough for the threads;
-// else their parts are shared.
+// Runs `first` over all parts, then `merge` over their units, then `second` over all parts. If
+// there are enough units for the threads, each thread computes whole units, so that `second` finds
+// the data in the cache; otherwise the threads share the parts of a unit.
 template <class First, class Merge, class Second>
 void run(const GroupNormShape& shape, const First& first, const Merge& merge,
          const Second& second) {
@@ -114,7 +118,7 @@ at::Tensor float64s(std::initializer_list<int64_t> sizes, const at::Tensor& like
   return at::empty(sizes, like.options().dtype(at::kDouble));
 }
 
-// The statistics' arguments, and the memory that they point to.
+// Arguments of the statistics kernels, and the memory that these point to.
 struct Statistics {
   GroupNormStatistics args;
   at::Tensor mean, rstd, moments;
@@ -122,7 +126,8 @@ struct Statistics {
   Statistics(const at::Tensor& x, const GroupNormShape& shape, double eps)
       : mean(at::empty({shape.batch, shape.groups}, x.options())),
         rstd(at::empty_like(mean)),
-        moments(float64s({shape.units() * shape.parts, 2, shape.pixels ? shape.channels : 1}, x)) {
+        moments(float64s({shape.units() * shape.parts, 2, shape.channels_last ? shape.channels : 1},
+                         x)) {
     args.shape = shape;
     args.x = x.const_data_ptr<float>();
     args.eps = eps;
@@ -132,7 +137,7 @@ struct Statistics {
   }
 };
 
-// The sums of each channel over the batch.
+// Sums the gradients of weight and bias over the batch.
 void sum_images(const GroupNormShape& shape, const double* sums, at::Tensor& grad_weight,
                 at::Tensor& grad_bias) {
   const int64_t channels = shape.channels;
@@ -164,8 +169,8 @@ void check_group_norm(const at::Tensor& x, const Argument& weight, const Argumen
 
 std::tuple<at::Tensor, at::Tensor> group_norm_statistics(const at::Tensor& x, int64_t groups,
                                                          double eps) {
-  const at::Tensor in = lies_in_one_piece(x) ? x : x.contiguous();
-  Statistics statistics(in, shape_of(in, groups, reads_as_pixels(in)), eps);
+  const at::Tensor in = is_dense(x) ? x : x.contiguous();
+  Statistics statistics(in, shape_of(in, groups, reads_channels_last(in)), eps);
   run(statistics.args.shape, [&](int64_t first, int64_t last) {
     VK_CPU_DISPATCH(group_norm_moments, statistics.args, first, last);
   }, [&](int64_t first, int64_t last) {
@@ -192,8 +197,8 @@ std::tuple<at::Tensor, at::Tensor> group_norm_affine(const at::Tensor& mean, con
 
 at::Tensor group_norm_apply_silu(const at::Tensor& x, const at::Tensor& scale,
                                  const at::Tensor& shift) {
-  at::Tensor y = pooled_like(x);
-  const GroupNormShape shape = shape_of(x, 1, reads_as_pixels(x));
+  at::Tensor y = pooled_empty_like(x);
+  const GroupNormShape shape = shape_of(x, 1, reads_channels_last(x));
   const GroupNormApply args{shape,
                             x.const_data_ptr<float>(),
                             scale.const_data_ptr<float>(),
@@ -210,26 +215,26 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> group_norm_silu_forward(
     const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, int64_t groups,
     double eps, const std::optional<std::string>& activation) {
   check(x, weight, bias, groups);
-  at::Tensor y = pooled_like(x);
-  if (x.numel() == 0) {  // what PyTorch makes of it
+  at::Tensor y = pooled_empty_like(x);
+  if (x.numel() == 0) {  // as in PyTorch
     const at::Tensor mean = at::zeros({x.size(0), groups}, x.options());
     return {y, mean, at::full_like(mean, NAN)};
   }
-  if (!lies_in_one_piece(y)) {  // its dims are in another order
+  if (!is_dense(y)) {  // a permuted memory format
     auto [result, mean, rstd] =
         group_norm_silu_forward(x.contiguous(), weight, bias, groups, eps, activation);
     return {y.copy_(result), mean, rstd};
   }
-  const bool pixels = reads_as_pixels(y);
-  const at::Tensor in = laid_out(x, pixels), w = weight.contiguous(), b = bias.contiguous();
-  Statistics statistics(in, shape_of(in, groups, pixels), eps);
+  const bool channels_last = reads_channels_last(y);
+  const at::Tensor in = to_layout(x, channels_last), w = weight.contiguous(), b = bias.contiguous();
+  Statistics statistics(in, shape_of(in, groups, channels_last), eps);
   const GroupNormShape& shape = statistics.args.shape;
   at::Tensor factors = at::empty({2, shape.batch, shape.channels}, x.options());
   float* scale = factors.mutable_data_ptr<float>();
   float* shift = scale + shape.batch * shape.channels;
   const GroupNormApply args{shape, statistics.args.x,   scale,
                             shift, is_silu(activation), y.mutable_data_ptr<float>()};
-  const int64_t unit_groups = pixels ? groups : 1;
+  const int64_t unit_groups = channels_last ? groups : 1;
   run(shape, [&](int64_t first, int64_t last) {
     VK_CPU_DISPATCH(group_norm_moments, statistics.args, first, last);
   }, [&](int64_t first, int64_t last) {
@@ -254,20 +259,20 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> group_norm_silu_backward(
     check_shape(statistics, {x.size(0), groups});
   }
   const auto empty = [&](bool wanted, const at::Tensor& like) {
-    return wanted ? pooled_like(like) : at::empty({0}, x.options());
+    return wanted ? pooled_empty_like(like) : at::empty({0}, x.options());
   };
   at::Tensor grad_x = empty(mask[0], x), grad_weight = empty(mask[1], weight),
              grad_bias = empty(mask[2], bias);
   if (x.numel() == 0) return {grad_x, grad_weight.zero_(), grad_bias.zero_()};
-  const bool other_order = mask[0] && !lies_in_one_piece(grad_x);
+  const bool other_order = mask[0] && !is_dense(grad_x);
   const at::Tensor target = other_order ? at::empty_like(x, at::MemoryFormat::Contiguous) : grad_x;
-  const bool pixels = mask[0] ? reads_as_pixels(target) : reads_as_pixels(x);
-  const at::Tensor in = laid_out(x, pixels), upstream = laid_out(*grad, pixels);
+  const bool channels_last = mask[0] ? reads_channels_last(target) : reads_channels_last(x);
+  const at::Tensor in = to_layout(x, channels_last), upstream = to_layout(*grad, channels_last);
   const at::Tensor w = weight.contiguous(), m = mean.contiguous(), r = rstd.contiguous();
   const auto [scale, shift] = group_norm_affine(m, r, w, bias);
 
   GroupNormBackward args;
-  const GroupNormShape shape = args.shape = shape_of(in, groups, pixels);
+  const GroupNormShape shape = args.shape = shape_of(in, groups, channels_last);
   at::Tensor part_sums = float64s({shape.batch, shape.segments, 2, shape.channels}, x);
   at::Tensor sums = float64s({shape.batch, 2, shape.channels}, x);
   at::Tensor coefficients = at::empty({shape.batch, 3, shape.channels}, x.options());
@@ -294,5 +299,12 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> group_norm_silu_backward(
   if (other_order) grad_x.copy_(target);
   return {grad_x, grad_weight, grad_bias};
 }
+
+TORCH_LIBRARY_IMPL(vaekernels, CPU, m) {
+  m.impl("group_norm_silu", &group_norm_silu_forward);
+  m.impl("group_norm_silu_backward", &group_norm_silu_backward);
+}
+
+TORCH_LIBRARY_IMPL(vaekernels, Autograd, m) { register_autograd(m, kOp); }
 
 }  // namespace vaekernels::cpu

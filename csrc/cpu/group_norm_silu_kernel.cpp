@@ -7,8 +7,8 @@
 namespace vaekernels::cpu {
 namespace {
 
-// Of planes: the planes [plane, plane + planes) of the unit, and of each the elements [begin, end).
-// Of pixels: those at [begin, end).
+// Planes: the elements [begin, end) of the planes [plane, plane + planes) of the unit. Pixels: the
+// pixels [begin, end).
 struct Part {
   int64_t unit, plane, planes, segment, begin, end;
 
@@ -27,27 +27,28 @@ Part part_of(const GroupNormShape& shape, int64_t index) {
   return part;
 }
 
-// Where the part starts. It is one run of memory, of planes and of pixels.
+// The offset of a part, which is contiguous in both layouts.
 int64_t start_of(const GroupNormShape& shape, const Part& part) {
-  return part.unit * shape.unit_size() +
-         (shape.pixels ? part.begin * shape.channels : part.plane * shape.length + part.begin);
+  return part.unit * shape.unit_size() + (shape.channels_last
+                                              ? part.begin * shape.channels
+                                              : part.plane * shape.length + part.begin);
 }
 
-// Calls body(c, n) for the blocks of at most kColumns channels: n from c.
+// Calls body(c, n) for blocks of n <= kColumns channels from c on.
 template <class Body>
 VK_INLINE void for_each_columns(int64_t channels, Body body) {
   for (int64_t c = 0; c < channels; c += kColumns) body(c, smaller(kColumns, channels - c));
 }
 
-// Calls body(row, rows) for so few pixels at a time that float32 sums over them are exact enough,
-// and that n channels of them stay in the cache.
+// Calls body(row, rows) for blocks of pixels that are small enough for accurate float32 sums and
+// for their n channels to stay in the cache.
 template <class Body>
 VK_INLINE void for_each_block(int64_t n, int64_t pixels, Body body) {
   const int64_t most = smaller(kMaxRows, kBlock / n / 4 * 4);
   for (int64_t row = 0; row < pixels; row += most) body(row, smaller(most, pixels - row));
 }
 
-// Calls body<k>(row) for k rows at a time.
+// Calls body<k>(row) for groups of k rows.
 template <class Body>
 VK_INLINE void for_each_rows(int64_t rows, Body body) {
   int64_t row = 0;
@@ -57,8 +58,8 @@ VK_INLINE void for_each_rows(int64_t rows, Body body) {
 
 // --- mean and variance
 
-// Merges the mean and the squares about it of count more elements into those of `before` (Chan,
-// Golub, LeVeque); loops over n sets of the same counts.
+// Merges the mean and squared deviations of `count` elements into those of `before` elements (Chan,
+// Golub, LeVeque), for n channels with the same counts.
 void merge_moments(double before, double count, const double* mean, const double* squares,
                    int64_t n, double* mean_out, double* squares_out) {
   const double share = count / (before + count);
@@ -86,7 +87,7 @@ void moments_of_planes(const float* x, int64_t n, double* moments) {
   }
 }
 
-// The mean of each of n channels over the rows, and the squares about it.
+// The mean and the sum of squared deviations of each of n channels over the rows.
 void moments_of_block(const float* x, int64_t channels, int64_t n, int64_t rows, double* mean,
                       double* squares) {
   alignas(64) float center[kColumns] = {}, first[kColumns] = {}, second[kColumns] = {};
@@ -171,7 +172,7 @@ void apply(const GroupNormApply& args, const Part& part) {
   const float *scale = args.scale + channel, *shift = args.shift + channel;
   const float* x = args.x + start_of(shape, part);
   float* y = args.y + start_of(shape, part);
-  if (shape.pixels) {
+  if (shape.channels_last) {
     for_each_columns(shape.channels, [&](int64_t c, int64_t n) {
       const Tiled<2> tiled({scale + c, shift + c}, n);
       tiled.for_each_stretch(shape.channels, part.length(),
@@ -184,7 +185,7 @@ void apply(const GroupNormApply& args, const Part& part) {
   }
   for (int64_t k = 0; k < part.planes; ++k) {
     const int64_t at = k * shape.length;
-    normalise<kSilu>(x + at, Same{scale[k]}, Same{shift[k]}, part.length(), y + at);
+    normalise<kSilu>(x + at, Broadcast{scale[k]}, Broadcast{shift[k]}, part.length(), y + at);
   }
 }
 
@@ -202,7 +203,7 @@ void sums_of_planes(const GroupNormBackward& args, const Part& part) {
   alignas(64) float scratch[kRun];
   for (int64_t k = 0; k < part.planes; ++k) {
     const int64_t start = start_of(shape, part) + k * shape.length;
-    const Same scale{args.scale[first + k]}, shift{args.shift[first + k]};
+    const Broadcast scale{args.scale[first + k]}, shift{args.shift[first + k]};
     double plain = 0.0, with_x = 0.0;
     for (int64_t i = 0; i < part.length(); i += kRun) {
       const int64_t n = smaller(kRun, part.length() - i);
@@ -261,7 +262,7 @@ void sums_of_pixels(const GroupNormBackward& args, const Part& part) {
   for (int64_t c = 0; c < channels; ++c) sums[channels + c] *= rstd[c / width];
 }
 
-// The sums over all segments for the n channels of an image from `first`.
+// Sums the segments of an image, for n channels from `first` on.
 void sum_segments(const GroupNormBackward& args, int64_t image, int64_t first, int64_t n) {
   const int64_t channels = args.shape.channels;
   double *plain = args.sums + image * 2 * channels + first, *with_x = plain + channels;
@@ -276,7 +277,7 @@ void sum_segments(const GroupNormBackward& args, int64_t image, int64_t first, i
   }
 }
 
-// The factors of grad_x for the channels of one group.
+// The coefficients of grad_x for the channels of one group.
 void coefficients_of(const GroupNormBackward& args, int64_t group) {
   const GroupNormShape& shape = args.shape;
   const int64_t channels = shape.channels, width = shape.group_channels();
@@ -307,7 +308,7 @@ void gradient(const GroupNormBackward& args, const Part& part) {
   const float* c0 = args.coefficients + channel / channels * 3 * channels + channel % channels;
   const float *c1 = c0 + channels, *c2 = c1 + channels;
   float* out = args.grad_x + start;
-  if (shape.pixels) {
+  if (shape.channels_last) {
     for_each_columns(channels, [&](int64_t c, int64_t n) {
       const Tiled<3> tiled({c0 + c, c1 + c, c2 + c}, n);
       tiled.for_each_stretch(channels, part.length(), [&](int64_t row, int64_t i, int64_t count) {
@@ -319,7 +320,8 @@ void gradient(const GroupNormBackward& args, const Part& part) {
   }
   for (int64_t k = 0; k < part.planes; ++k) {
     const int64_t at = k * shape.length;
-    combine(g + at, x + at, Same{c0[k]}, Same{c1[k]}, Same{c2[k]}, part.length(), out + at);
+    combine(g + at, x + at, Broadcast{c0[k]}, Broadcast{c1[k]}, Broadcast{c2[k]}, part.length(),
+            out + at);
   }
 }
 
@@ -332,7 +334,7 @@ void group_norm_moments(const GroupNormStatistics& args, int64_t first, int64_t 
   for (int64_t p = first; p < last; ++p) {
     const Part part = part_of(shape, p);
     const float* x = args.x + start_of(shape, part);
-    if (shape.pixels) {
+    if (shape.channels_last) {
       moments_of_pixels(x, shape.channels, part.length(), args.moments + p * 2 * shape.channels);
     } else {
       moments_of_planes(x, part.planes * part.length(), args.moments + p * 2);
@@ -342,7 +344,7 @@ void group_norm_moments(const GroupNormStatistics& args, int64_t first, int64_t 
 
 void group_norm_merge(const GroupNormStatistics& args, int64_t first, int64_t last) {
   for (int64_t unit = first; unit < last; ++unit) {
-    args.shape.pixels ? merge_pixels(args, unit) : merge_planes(args, unit);
+    args.shape.channels_last ? merge_pixels(args, unit) : merge_planes(args, unit);
   }
 }
 
@@ -356,13 +358,13 @@ void group_norm_apply(const GroupNormApply& args, int64_t first, int64_t last) {
 void group_norm_sums(const GroupNormBackward& args, int64_t first, int64_t last) {
   for (int64_t p = first; p < last; ++p) {
     const Part part = part_of(args.shape, p);
-    args.shape.pixels ? sums_of_pixels(args, part) : sums_of_planes(args, part);
+    args.shape.channels_last ? sums_of_pixels(args, part) : sums_of_planes(args, part);
   }
 }
 
 void group_norm_coefficients(const GroupNormBackward& args, int64_t first, int64_t last) {
   const GroupNormShape& shape = args.shape;
-  const int64_t groups = shape.pixels ? shape.groups : 1;  // of a unit
+  const int64_t groups = shape.channels_last ? shape.groups : 1;  // of a unit
   for (int64_t unit = first; unit < last; ++unit) {
     const int64_t channel = unit * shape.unit_channels();
     sum_segments(args, channel / shape.channels, channel % shape.channels, shape.unit_channels());

@@ -1,86 +1,84 @@
 // The kernels that are compiled once per CPU capability, with their arguments.
 //
-// Work is cut into items: (row, segment of kSegment elements). Each item is computed by one thread
-// in a fixed order and leaves one partial sum, so results do not depend on the number of threads
-// or on the other rows of the batch.
+// The work is partitioned into items: (row, segment of kSegment elements). One thread computes an
+// item, in a fixed order, and writes one partial sum: results do not depend on the number of
+// threads or on the other rows of the batch.
 #pragma once
 
 #include <cstdint>
 
+#include "common/formulas.h"
 #include "cpu/capability.h"
 #include "cpu/row_view.h"
 
 namespace vaekernels::cpu {
 
 constexpr int64_t kSegment = 8192;
-constexpr int kMaxInputs = 4;
 
-enum class Formula { kGaussianKl, kBernoulliNll, kGaussianNll, kLaplaceNll };
-
-struct Partition {
+struct WorkPartition {
   int64_t rows = 0;
-  int64_t length = 0;    // elements a row
-  int64_t segments = 0;  // items a row
+  int64_t length = 0;    // elements per row
+  int64_t segments = 0;  // items per row
 
   int64_t items() const { return rows * segments; }
 };
 
 // sums[item] = sum of formula(inputs) over the item.
 struct RowReductionForward {
-  Formula formula;
-  Partition partition;
-  Rows inputs[kMaxInputs];
+  int formula = 0;  // kFormulaIndex
+  WorkPartition partition;
+  RowView inputs[kMaxInputs];
   bool in_float64 = false;
   double* sums = nullptr;
 };
 
-// grads[k] = grad * d formula / d inputs[k], where present; scalar_sums[k][item] its sum over the
-// item, where not null (the gradient of an input that is one number).
+// grads[k] = grad * d formula / d inputs[k], where present. For an input that is a scalar,
+// scalar_sums[k][item] = the sum of these over the item, where not null.
 struct RowReductionBackward {
-  Formula formula;
-  Partition partition;
-  Rows inputs[kMaxInputs];
-  Rows grad;  // one number a row
+  int formula = 0;  // kFormulaIndex
+  WorkPartition partition;
+  RowView inputs[kMaxInputs];
+  RowView grad;  // (rows,)
   bool in_float64 = false;
-  Rows grads[kMaxInputs];
+  RowView grads[kMaxInputs];
   double* scalar_sums[kMaxInputs] = {};
 };
 
-// What the noise of a batch is a function of.
+// Everything that the noise of a batch depends on.
 struct NoiseStream {
   uint64_t seed = 0;
   uint32_t step = 0;
-  const int64_t* sample_ids = nullptr;  // nullptr: the row's number
+  const int64_t* sample_ids = nullptr;  // nullptr: row indices
   int64_t sample_ids_stride = 1;
 };
 
 struct RsampleKlForward {
-  Partition partition;
-  Rows mean, logvar;
+  WorkPartition partition;
+  RowView mean, logvar;
   NoiseStream noise;
   double logvar_min = 0, logvar_max = 0;
   bool in_float64 = false;
-  Rows z;
-  double* sums = nullptr;  // zero at first
+  RowView z;
+  double* sums = nullptr;  // initialised to 0
 };
 
 struct RsampleKlBackward {
-  Partition partition;
-  Rows grad_z, grad_kl;  // either may be absent; grad_kl is one number a row
-  Rows mean, logvar;
+  WorkPartition partition;
+  RowView grad_z, grad_kl;  // either may be absent; grad_kl is (rows,)
+  RowView mean, logvar;
   NoiseStream noise;
   double logvar_min = 0, logvar_max = 0;
   bool in_float64 = false;
-  Rows grad_mean, grad_logvar;  // either may be absent
+  RowView grad_mean, grad_logvar;  // either may be absent
 };
 
 struct Randn {
-  Partition partition;
+  WorkPartition partition;
   NoiseStream noise;
-  Rows out;
+  RowView out;
 };
 
-// Each runs the items [first, last).
+// Each kernel computes the items [first, last).
 VK_CPU_DECLARE(void row_reduction_forward(const RowReductionForward&, int64_t first, int64_t last))
 VK_CPU_DECLARE(void row_reduction_backward(const RowReductionBackward&, int64_t first,
                                            int64_t last))

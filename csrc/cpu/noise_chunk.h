@@ -13,14 +13,14 @@ namespace {
 
 constexpr int kBlocks = kChunk / 4;
 
-// The counters of Philox blocks, but for the step, which all share.
+// Counters of Philox blocks, except for the step, which is common to all.
 struct Counters {
   uint32_t block[kBlocks] = {};
   uint32_t id_low[kBlocks] = {};
   uint32_t id_high[kBlocks] = {};
 };
 
-// Sets the counters of a tile; returns how many blocks it has.
+// Sets the counters of a tile; returns its number of blocks.
 inline int64_t set_counters(const NoiseStream& stream, const Tile& tile, Counters& counters) {
   const int64_t blocks = (tile.length + 3) / 4;  // of a row
   for (int64_t r = 0; r < tile.rows; ++r) {
@@ -40,8 +40,8 @@ inline int64_t set_counters(const NoiseStream& stream, const Tile& tile, Counter
 
 // words[w][b] = word w of block b, for b < blocks, a multiple of 8.
 #ifdef __AVX2__
-// Compilers do not find the 32x32 -> 64 bit multiply in the portable loop, which costs three
-// times the instructions. Lanes are 64 bits wide: the multiply ignores their upper halves, so
+// Compilers do not recognise the 32x32 -> 64 bit multiply in the portable loop, which takes three
+// times the instructions. Lanes are 64 bits wide; since the multiply ignores their upper halves,
 // words need no masking between rounds.
 inline void philox_blocks(const Counters& counters, int64_t blocks, const NoiseStream& stream,
                           uint32_t (&words)[4][kBlocks]) {
@@ -49,7 +49,7 @@ inline void philox_blocks(const Counters& counters, int64_t blocks, const NoiseS
   const __m256i multiplier1 = _mm256_set1_epi64x(kPhiloxMultiplier1);
   const __m256i zero = _mm256_setzero_si256();
   for (int64_t b = 0; b < blocks; b += 8) {
-    // Two vectors of four blocks each, in the order that packing their low halves restores.
+    // Two vectors of four blocks each; packing their low halves in store() restores the order.
     __m256i c0[2], c1[2], c2[2], c3[2];
     const auto load = [&](const uint32_t* from, __m256i(&lanes)[2]) {
       const __m256i eight = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + b));
@@ -98,12 +98,12 @@ inline void philox_blocks(const Counters& counters, int64_t blocks, const NoiseS
 }
 #endif
 
-// The normals of a tile's elements, row after row; a tile of several rows has whole blocks only.
-// May write up to the end of normals.
+// The normals of a tile's elements, row by row; a tile of several rows has only whole blocks. May
+// write beyond the tile's size, up to the end of `normals`.
 inline void tile_normals(const NoiseStream& stream, const Tile& tile, Counters& counters,
                          float (&normals)[kChunk]) {
   alignas(64) uint32_t words[4][kBlocks];
-  // Whole vectors: the words of a few blocks more cost less than a scalar remainder.
+  // Rounded up to whole vectors: a few superfluous blocks cost less than a scalar remainder.
   const int64_t blocks = (set_counters(stream, tile, counters) + 7) / 8 * 8;
   philox_blocks(counters, blocks, stream, words);
   VK_INDEPENDENT

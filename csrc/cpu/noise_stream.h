@@ -1,4 +1,4 @@
-// The noise stream of an op's arguments.
+// Checks the arguments of an op's noise and makes its NoiseStream.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -10,7 +10,7 @@ namespace vaekernels::cpu {
 
 inline NoiseStream noise_stream(const char* op, const at::Tensor& seed, int64_t step,
                                 const std::optional<at::Tensor>& sample_ids,
-                                const Partition& partition) {
+                                const WorkPartition& partition) {
   check_dtype({op, "seed", seed}, {at::kLong});
   TORCH_CHECK_VALUE(seed.numel() == 1, op, ": seed must have one element; got shape ",
                     seed.sizes());

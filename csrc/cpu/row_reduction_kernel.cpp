@@ -1,43 +1,44 @@
-// One number per row: sum over the row of a formula of common/formulas.h. Compiled once per
+// Row reductions: the sum over each row of a formula of common/formulas.h. Compiled once per
 // capability; VK_CAPABILITY is its namespace.
-#include "common/formulas.h"
+#include <type_traits>
+
 #include "cpu/work_partition.h"
 
 namespace vaekernels::cpu {
 namespace {
 
-// Sets the inputs of element i that vary along the row: the first kFields. The others are numbers
-// that the caller has put into place.
+// Sets the first kFields inputs of element i, which vary along the row. The others are scalars that
+// the caller has already set.
 template <int kFields, int kInputs, class T>
 VK_INLINE void gather_element(const T* const (&fields)[kInputs], int64_t i, T (&element)[kInputs]) {
   for (int k = 0; k < kFields; ++k) element[k] = fields[k][i];
 }
 
-// The two inner loops are functions of their own so that nothing but their arguments is in sight of
-// the vectoriser. What derives from numbers is computed once.
+// The two inner loops are separate functions, which helps the vectoriser. What is derived from
+// scalars alone is computed once.
 template <class F, class T, int kFields>
-void values(const T* const (&fields)[F::kInputs], const T (&numbers)[F::kInputs], int64_t n,
+void values(const T* const (&fields)[F::kInputs], const T (&scalars)[F::kInputs], int64_t n,
             T* terms) {
-  constexpr bool kDeriveOnce = kFields + F::kNumbers == F::kInputs;
-  const auto once = F::derive(numbers);
+  constexpr bool kDeriveOnce = kFields + F::kScalars == F::kInputs;
+  const auto once = F::derive(scalars);
   VK_INDEPENDENT
   for (int64_t i = 0; i < n; ++i) {
     T element[F::kInputs];
-    std::memcpy(element, numbers, sizeof element);
+    std::memcpy(element, scalars, sizeof element);
     gather_element<kFields>(fields, i, element);
     terms[i] = F::value(element, kDeriveOnce ? once : F::derive(element));
   }
 }
 
 template <class F, class T, int kFields>
-void gradients(const T* const (&fields)[F::kInputs], const T (&numbers)[F::kInputs], T grad,
+void gradients(const T* const (&fields)[F::kInputs], const T (&scalars)[F::kInputs], T grad,
                int64_t n, T* const (&out)[F::kInputs]) {
-  constexpr bool kDeriveOnce = kFields + F::kNumbers == F::kInputs;
-  const auto once = F::derive(numbers);
+  constexpr bool kDeriveOnce = kFields + F::kScalars == F::kInputs;
+  const auto once = F::derive(scalars);
   VK_INDEPENDENT
   for (int64_t i = 0; i < n; ++i) {
     T element[F::kInputs], gradient[F::kInputs];
-    std::memcpy(element, numbers, sizeof element);
+    std::memcpy(element, scalars, sizeof element);
     gather_element<kFields>(fields, i, element);
     F::gradient(element, kDeriveOnce ? once : F::derive(element), grad, gradient);
     for (int k = 0; k < F::kInputs; ++k) out[k][i] = gradient[k];
@@ -50,8 +51,8 @@ void forward(const RowReductionForward& args, int64_t first, int64_t last) {
   alignas(64) T scratch[kInputs][kChunk];
   alignas(64) T terms[kChunk];
   const T* fields[kInputs] = {};
-  T numbers[kInputs] = {};
-  for (int k = kFields; k < kInputs; ++k) numbers[k] = number<T>(args.inputs[k]);
+  T scalars[kInputs] = {};
+  for (int k = kFields; k < kInputs; ++k) scalars[k] = read_scalar<T>(args.inputs[k]);
   for_each_item(args.partition, first, last,
                 [&](int64_t row, int64_t begin, int64_t end, int64_t item) {
     double sum = 0.0;
@@ -59,7 +60,7 @@ void forward(const RowReductionForward& args, int64_t first, int64_t last) {
       for (int k = 0; k < kFields; ++k) {
         fields[k] = read(args.inputs[k], row, chunk, n, scratch[k]);
       }
-      values<F, T, kFields>(fields, numbers, n, terms);
+      values<F, T, kFields>(fields, scalars, n, terms);
       sum += sum_chunk(terms, n);
     });
     args.sums[item] = sum;
@@ -72,8 +73,8 @@ void backward(const RowReductionBackward& args, int64_t first, int64_t last) {
   alignas(64) T scratch[kInputs][kChunk];
   alignas(64) T out_scratch[kInputs][kChunk];
   const T* fields[kInputs] = {};
-  T numbers[kInputs] = {};
-  for (int k = kFields; k < kInputs; ++k) numbers[k] = number<T>(args.inputs[k]);
+  T scalars[kInputs] = {};
+  for (int k = kFields; k < kInputs; ++k) scalars[k] = read_scalar<T>(args.inputs[k]);
   for_each_item(args.partition, first, last,
                 [&](int64_t row, int64_t begin, int64_t end, int64_t item) {
     double sums[kInputs] = {};
@@ -88,7 +89,7 @@ void backward(const RowReductionBackward& args, int64_t first, int64_t last) {
         out[k] = args.grads[k].present() ? target(args.grads[k], row, chunk, out_scratch[k])
                                          : out_scratch[k];
       }
-      gradients<F, T, kFields>(fields, numbers, grad, n, out);
+      gradients<F, T, kFields>(fields, scalars, grad, n, out);
       for (int k = 0; k < kInputs; ++k) {
         if (args.grads[k].present()) write(args.grads[k], row, chunk, n, out[k]);
         if (args.scalar_sums[k] != nullptr) sums[k] += sum_chunk(out[k], n);
@@ -100,32 +101,30 @@ void backward(const RowReductionBackward& args, int64_t first, int64_t last) {
   });
 }
 
-// Compiled for each formula, each type, and for the last inputs (up to F::kNumbers) being tensors
-// or numbers. A tensor where another is a number is still right: it is read as a field.
-#define VK_RUN(run, F)                                                 \
-  do {                                                                 \
-    constexpr int all = F::kInputs, some = F::kInputs - F::kNumbers;   \
-    if (numbers_from(args.inputs, some, all)) {                        \
-      return args.in_float64 ? run<F, double, some>(args, first, last) \
-                             : run<F, float, some>(args, first, last); \
-    }                                                                  \
-    return args.in_float64 ? run<F, double, all>(args, first, last)    \
-                           : run<F, float, all>(args, first, last);    \
-  } while (false)
-
-#define VK_RUN_FORMULA(run)                                 \
-  switch (args.formula) {                                   \
-    case Formula::kGaussianKl: VK_RUN(run, GaussianKl);     \
-    case Formula::kBernoulliNll: VK_RUN(run, BernoulliNll); \
-    case Formula::kGaussianNll: VK_RUN(run, GaussianNll);   \
-    case Formula::kLaplaceNll: VK_RUN(run, LaplaceNll);     \
-  }
-
-bool numbers_from(const Rows* inputs, int from, int to) {
+bool all_scalars(const RowView* inputs, int from, int to) {
   for (int k = from; k < to; ++k) {
-    if (!inputs[k].is_number()) return false;
+    if (!inputs[k].is_scalar()) return false;
   }
   return true;
+}
+
+// Calls run(F{}, type, fields) for the formula F of the call: each formula is instantiated for
+// float and double, with the last F::kScalars inputs either all scalars or all fields. A mix of the
+// two runs as fields: a scalar is then read like any other field.
+template <class Args, class Run>
+void dispatch(const Args& args, const Run& run) {
+  with_formula(Formulas{}, args.formula, [&](auto f) {
+    using F = decltype(f);
+    constexpr int kFewest = F::kInputs - F::kScalars;
+    const auto with_fields = [&](auto fields) {
+      args.in_float64 ? run(f, double{}, fields) : run(f, float{}, fields);
+    };
+    if (all_scalars(args.inputs, kFewest, F::kInputs)) {
+      with_fields(std::integral_constant<int, kFewest>{});
+    } else {
+      with_fields(std::integral_constant<int, F::kInputs>{});
+    }
+  });
 }
 
 }  // namespace
@@ -133,11 +132,15 @@ bool numbers_from(const Rows* inputs, int from, int to) {
 namespace VK_CAPABILITY {
 
 void row_reduction_forward(const RowReductionForward& args, int64_t first, int64_t last) {
-  VK_RUN_FORMULA(forward)
+  dispatch(args, [&](auto f, auto type, auto fields) {
+    forward<decltype(f), decltype(type), fields.value>(args, first, last);
+  });
 }
 
 void row_reduction_backward(const RowReductionBackward& args, int64_t first, int64_t last) {
-  VK_RUN_FORMULA(backward)
+  dispatch(args, [&](auto f, auto type, auto fields) {
+    backward<decltype(f), decltype(type), fields.value>(args, first, last);
+  });
 }
 
 }  // namespace VK_CAPABILITY

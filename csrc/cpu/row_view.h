@@ -1,30 +1,30 @@
-// A tensor seen as rows (dim 0) of elements in row-major logical order, whatever its strides and
-// dtype. Kernels read and write it in chunks of the type they compute in; where the memory already
-// is such a chunk they get it in place.
+// A view of a tensor of any strides and dtype as rows (dim 0) of elements. Kernels read and write
+// chunks in their compute type; where the memory already has that type and is dense, they do so in
+// place.
 //
-// No torch header here: this file is compiled once per CPU capability, and inline functions shared
-// with code compiled for another capability would be merged by the linker.
+// Includes no torch header: this file is compiled once per CPU capability, and the linker would
+// merge inline functions of different capabilities.
 #pragma once
 
 #include <cstdint>
 
 #include "common/half.h"
-#include "common/rows.h"
+#include "common/row_layout.h"
 
 namespace vaekernels::cpu {
 
-constexpr int kChunk = 256;  // elements; a few chunks of float fit into the L1 cache
+constexpr int kChunk = 256;  // elements; several chunks of float fit into the L1 cache
 
-struct Rows {
+struct RowView {
   char* data = nullptr;  // nullptr: absent
-  Kind kind = Kind::kFloat32;
+  DType dtype = DType::kFloat32;
   int64_t row_stride = 0;  // in elements, as all strides
-  int dims = 0;            // event dims after merging those that are contiguous
+  int dims = 0;            // event dims, after merging contiguous ones
   int64_t sizes[kMaxEventDims] = {};
   int64_t strides[kMaxEventDims] = {};
 
   bool present() const { return data != nullptr; }
-  bool is_number() const { return dims == 0 && row_stride == 0; }
+  bool is_scalar() const { return dims == 0 && row_stride == 0; }
   bool dense() const { return dims == 0 || (dims == 1 && strides[0] == 1); }
 };
 
@@ -32,51 +32,51 @@ struct Rows {
 namespace {
 
 template <class T>
-struct KindOf;
+struct DTypeOf;
 template <>
-struct KindOf<float> {
-  static constexpr Kind value = Kind::kFloat32;
+struct DTypeOf<float> {
+  static constexpr DType value = DType::kFloat32;
 };
 template <>
-struct KindOf<double> {
-  static constexpr Kind value = Kind::kFloat64;
+struct DTypeOf<double> {
+  static constexpr DType value = DType::kFloat64;
 };
 
 // Calls body(offset, stride, count, done) for each run along the innermost dim that covers the
 // elements [begin, begin + n) of a row; offsets count from the row's start.
 template <class Body>
-VK_INLINE void for_each_run(const Rows& rows, int64_t begin, int64_t n, Body body) {
-  if (rows.dims <= 1) {
-    const int64_t stride = rows.dims == 0 ? 0 : rows.strides[0];
+VK_INLINE void for_each_run(const RowView& view, int64_t begin, int64_t n, Body body) {
+  if (view.dims <= 1) {
+    const int64_t stride = view.dims == 0 ? 0 : view.strides[0];
     body(begin * stride, stride, n, int64_t(0));
     return;
   }
-  const int inner = rows.dims - 1;
+  const int inner = view.dims - 1;
   int64_t index[kMaxEventDims];
   int64_t rest = begin;
   for (int d = inner; d >= 0; --d) {
-    index[d] = rest % rows.sizes[d];
-    rest /= rows.sizes[d];
+    index[d] = rest % view.sizes[d];
+    rest /= view.sizes[d];
   }
   for (int64_t done = 0; done < n;) {
     int64_t offset = 0;
-    for (int d = 0; d <= inner; ++d) offset += index[d] * rows.strides[d];
-    const int64_t left = rows.sizes[inner] - index[inner];
+    for (int d = 0; d <= inner; ++d) offset += index[d] * view.strides[d];
+    const int64_t left = view.sizes[inner] - index[inner];
     const int64_t count = left < n - done ? left : n - done;
-    body(offset, rows.strides[inner], count, done);
+    body(offset, view.strides[inner], count, done);
     done += count;
     index[inner] = 0;
     for (int d = inner - 1; d >= 0; --d) {
-      if (++index[d] < rows.sizes[d]) break;
+      if (++index[d] < view.sizes[d]) break;
       index[d] = 0;
     }
   }
 }
 
 template <class Element, class T>
-VK_INLINE void gather(const Rows& rows, int64_t row, int64_t begin, int64_t n, T* out) {
-  const Element* base = reinterpret_cast<const Element*>(rows.data) + row * rows.row_stride;
-  for_each_run(rows, begin, n, [&](int64_t offset, int64_t stride, int64_t count, int64_t done) {
+VK_INLINE void gather(const RowView& view, int64_t row, int64_t begin, int64_t n, T* out) {
+  const Element* base = reinterpret_cast<const Element*>(view.data) + row * view.row_stride;
+  for_each_run(view, begin, n, [&](int64_t offset, int64_t stride, int64_t count, int64_t done) {
     const Element* from = base + offset;
     T* to = out + done;
     if (stride == 1) {
@@ -89,9 +89,9 @@ VK_INLINE void gather(const Rows& rows, int64_t row, int64_t begin, int64_t n, T
 }
 
 template <class Element, class T>
-VK_INLINE void scatter(const Rows& rows, int64_t row, int64_t begin, int64_t n, const T* in) {
-  Element* base = reinterpret_cast<Element*>(rows.data) + row * rows.row_stride;
-  for_each_run(rows, begin, n, [&](int64_t offset, int64_t stride, int64_t count, int64_t done) {
+VK_INLINE void scatter(const RowView& view, int64_t row, int64_t begin, int64_t n, const T* in) {
+  Element* base = reinterpret_cast<Element*>(view.data) + row * view.row_stride;
+  for_each_run(view, begin, n, [&](int64_t offset, int64_t stride, int64_t count, int64_t done) {
     Element* to = base + offset;
     const T* from = in + done;
     if (stride == 1) {
@@ -104,54 +104,54 @@ VK_INLINE void scatter(const Rows& rows, int64_t row, int64_t begin, int64_t n, 
 }
 
 template <class T>
-VK_INLINE bool in_place(const Rows& rows) {
-  return rows.dense() && rows.kind == KindOf<T>::value;
+VK_INLINE bool in_place(const RowView& view) {
+  return view.dense() && view.dtype == DTypeOf<T>::value;
 }
 
 template <class T>
-VK_INLINE T* address(const Rows& rows, int64_t row, int64_t begin) {
-  return reinterpret_cast<T*>(rows.data) + row * rows.row_stride + (rows.dims == 0 ? 0 : begin);
+VK_INLINE T* address(const RowView& view, int64_t row, int64_t begin) {
+  return reinterpret_cast<T*>(view.data) + row * view.row_stride + (view.dims == 0 ? 0 : begin);
 }
 
-// The elements [begin, begin + n) of a row as T: in place, or converted into scratch.
+// Returns the elements [begin, begin + n) of a row as T: in place, or converted into scratch.
 template <class T>
-const T* read(const Rows& rows, int64_t row, int64_t begin, int64_t n, T* scratch) {
-  if (in_place<T>(rows) && rows.dims == 1) return address<T>(rows, row, begin);
-  switch (rows.kind) {
-    case Kind::kFloat64: gather<double>(rows, row, begin, n, scratch); break;
-    case Kind::kFloat32: gather<float>(rows, row, begin, n, scratch); break;
-    case Kind::kBFloat16: gather<BFloat16>(rows, row, begin, n, scratch); break;
-    case Kind::kFloat16: gather<Float16>(rows, row, begin, n, scratch); break;
+const T* read(const RowView& view, int64_t row, int64_t begin, int64_t n, T* scratch) {
+  if (in_place<T>(view) && view.dims == 1) return address<T>(view, row, begin);
+  switch (view.dtype) {
+    case DType::kFloat64: gather<double>(view, row, begin, n, scratch); break;
+    case DType::kFloat32: gather<float>(view, row, begin, n, scratch); break;
+    case DType::kBFloat16: gather<BFloat16>(view, row, begin, n, scratch); break;
+    case DType::kFloat16: gather<Float16>(view, row, begin, n, scratch); break;
   }
   return scratch;
 }
 
-// The one element of a tensor that is a number.
+// The value of a scalar.
 template <class T>
-T number(const Rows& rows) {
+T read_scalar(const RowView& view) {
   T scratch;
-  return *read(rows, 0, 0, 1, &scratch);
+  return *read(view, 0, 0, 1, &scratch);
 }
 
-// Where a kernel puts the elements that it then hands to write(): in place, or scratch.
+// Where a kernel stores elements before it calls write(): in place, or in scratch.
 template <class T>
-T* target(const Rows& rows, int64_t row, int64_t begin, T* scratch) {
-  return in_place<T>(rows) ? address<T>(rows, row, begin) : scratch;
+T* target(const RowView& view, int64_t row, int64_t begin, T* scratch) {
+  return in_place<T>(view) ? address<T>(view, row, begin) : scratch;
 }
 
 template <class T>
-void write(const Rows& rows, int64_t row, int64_t begin, int64_t n, const T* computed) {
-  if (in_place<T>(rows)) return;
-  switch (rows.kind) {
-    case Kind::kFloat64: scatter<double>(rows, row, begin, n, computed); break;
-    case Kind::kFloat32: scatter<float>(rows, row, begin, n, computed); break;
-    case Kind::kBFloat16: scatter<BFloat16>(rows, row, begin, n, computed); break;
-    case Kind::kFloat16: scatter<Float16>(rows, row, begin, n, computed); break;
+void write(const RowView& view, int64_t row, int64_t begin, int64_t n, const T* computed) {
+  if (in_place<T>(view)) return;
+  switch (view.dtype) {
+    case DType::kFloat64: scatter<double>(view, row, begin, n, computed); break;
+    case DType::kFloat32: scatter<float>(view, row, begin, n, computed); break;
+    case DType::kBFloat16: scatter<BFloat16>(view, row, begin, n, computed); break;
+    case DType::kFloat16: scatter<Float16>(view, row, begin, n, computed); break;
   }
 }
 
-// Sum of n <= kChunk terms by halving, in an order that depends on n alone: every capability gives
-// the same bits. Clobbers terms, which has room for kChunk.
+// Pairwise sum of n <= kChunk terms, in an order that depends only on n: every capability gives the
+// same bits. Overwrites terms, an array of kChunk elements.
 template <class T>
 double sum_chunk(T* terms, int64_t n) {
   int64_t padded = n == kChunk ? kChunk : 1;

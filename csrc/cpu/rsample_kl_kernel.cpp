@@ -47,7 +47,7 @@ void backward(const RsampleKlBackward& args, int64_t first, int64_t last) {
   for_each_tile(args.partition, together, first, last, [&](const Tile& tile) {
     const int64_t n = tile.size();
     const T* mean = read(args.mean, tile.row, tile.begin, n, mean_scratch);
-    // Without a gradient of z the scratch of zeros stands in for it, and no noise is needed.
+    // Without a gradient of z, its scratch of zeros is read instead, and no noise is needed.
     const T* grad_z = grad_z_scratch;
     if (args.grad_z.present()) {
       grad_z = read(args.grad_z, tile.row, tile.begin, n, grad_z_scratch);

@@ -1,4 +1,4 @@
-// From tensors to what the kernels take. Included by the op files, which are compiled once.
+// Converts tensors to kernel arguments. Included by files that are compiled once only.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -12,28 +12,28 @@
 
 namespace vaekernels::cpu {
 
-inline Kind kind_of(const at::Tensor& tensor) {
+inline DType dtype_of(const at::Tensor& tensor) {
   switch (tensor.scalar_type()) {
-    case at::kDouble: return Kind::kFloat64;
-    case at::kFloat: return Kind::kFloat32;
-    case at::kBFloat16: return Kind::kBFloat16;
-    case at::kHalf: return Kind::kFloat16;
+    case at::kDouble: return DType::kFloat64;
+    case at::kFloat: return DType::kFloat32;
+    case at::kBFloat16: return DType::kBFloat16;
+    case at::kHalf: return DType::kFloat16;
     default: TORCH_INTERNAL_ASSERT(false, "check_floating() comes before");
   }
 }
 
-// Event dims, outermost first.
+// An order of the event dims, outermost first.
 using DimOrder = c10::SmallVector<int64_t, 6>;
 
-// The order that says which element of a row is which: needed where there is noise.
+// The logical order, by which noise is defined.
 inline DimOrder row_major(const at::Tensor& tensor) {
   DimOrder order;
   for (int64_t d = 1; d < tensor.dim(); ++d) order.push_back(d);
   return order;
 }
 
-// The order in which the elements lie: for sums, which may take them in any. A channels_last tensor
-// is then read as fast as a contiguous one.
+// The order of the strides. Sums may use any order; with this one, channels_last tensors are read
+// as fast as contiguous ones.
 inline DimOrder memory_order(const at::Tensor& tensor) {
   DimOrder order = row_major(tensor);
   std::stable_sort(order.begin(), order.end(),
@@ -41,12 +41,11 @@ inline DimOrder memory_order(const at::Tensor& tensor) {
   return order;
 }
 
-// (B, ...) as rows; a tensor with one element as that number in every row. The view borrows the
-// tensor's memory.
-inline Rows rows_of(const at::Tensor& tensor, const DimOrder& order) {
-  Rows rows;
-  rows.kind = kind_of(tensor);
-  // An empty tensor may have no memory; nothing of it is read, but it is there.
+// Views (B, ...) as rows, and a 0-dim tensor as a scalar. The view does not own the memory.
+inline RowView row_view_of(const at::Tensor& tensor, const DimOrder& order) {
+  RowView rows;
+  rows.dtype = dtype_of(tensor);
+  // An empty tensor may have a null pointer, which would mean an absent view.
   static char nothing;
   const void* data = tensor.numel() == 0 ? &nothing : tensor.const_data_ptr();
   rows.data = const_cast<char*>(static_cast<const char*>(data));
@@ -60,18 +59,20 @@ inline Rows rows_of(const at::Tensor& tensor, const DimOrder& order) {
   return rows;
 }
 
-inline Rows rows_of(const at::Tensor& tensor) { return rows_of(tensor, row_major(tensor)); }
-
-inline Rows rows_of(const std::optional<at::Tensor>& tensor) {
-  return tensor.has_value() && tensor->defined() ? rows_of(*tensor) : Rows{};
+inline RowView row_view_of(const at::Tensor& tensor) {
+  return row_view_of(tensor, row_major(tensor));
 }
 
-inline Partition partition_of(const Argument& argument) {
+inline RowView row_view_of(const std::optional<at::Tensor>& tensor) {
+  return tensor.has_value() && tensor->defined() ? row_view_of(*tensor) : RowView{};
+}
+
+inline WorkPartition partition_of(const Argument& argument) {
   check_floating(argument);
   const at::Tensor& tensor = argument.tensor;
   TORCH_CHECK_VALUE(tensor.dim() >= 1, argument.op, ": ", argument.name,
                     " must have a batch dim, shape (B, ...); got a scalar");
-  Partition partition;
+  WorkPartition partition;
   partition.rows = tensor.size(0);
   partition.length = 1;
   for (int64_t d = 1; d < tensor.dim(); ++d) partition.length *= tensor.size(d);
@@ -79,10 +80,10 @@ inline Partition partition_of(const Argument& argument) {
   return partition;
 }
 
-// Runs body(first, last) over the items in ATen's thread pool. The grain keeps small work on the
-// calling thread: waking another costs about what 4,096 elements do.
+// Runs body(first, last) over the items in parallel. The grain keeps small work on the calling
+// thread: waking another one costs as much as about 4,096 elements.
 template <class Body>
-void parallel_items(const Partition& partition, const Body& body) {
+void parallel_for_items(const WorkPartition& partition, const Body& body) {
   const int64_t length = std::max<int64_t>(1, std::min(partition.length, kSegment));
   at::parallel_for(0, partition.items(), std::max<int64_t>(1, 4096 / length), body);
 }
@@ -93,7 +94,7 @@ inline bool any_float64(at::TensorList tensors) {
 }
 
 // Sums the items of each row in order.
-inline at::Tensor sum_items(const Partition& partition, const double* sums,
+inline at::Tensor sum_items(const WorkPartition& partition, const double* sums,
                             const at::TensorOptions& options) {
   at::Tensor out = at::empty({partition.rows}, options);
   AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "sum_items", [&] {

@@ -1,4 +1,4 @@
-// A register of floats, as wide as the capability that is being compiled has them.
+// A vector register of floats, as wide as the capability that is being compiled provides.
 #pragma once
 
 #include <cstdint>
@@ -49,7 +49,7 @@ VK_INLINE Vec broadcast(float x) {
 #endif
 }
 
-// max(0, x), but NaN of NaN: a register's maximum returns its second operand if one is NaN.
+// max(0, x) that propagates NaN; the maximum instruction returns its second operand if one is NaN.
 VK_INLINE Vec relu(Vec x) { return Vec{} > x ? Vec{} : x; }
 
 VK_INLINE Vec if_positive(Vec condition, Vec a, Vec b) { return condition > Vec{} ? a : b; }
@@ -96,7 +96,7 @@ VK_INLINE Vec if_positive(Vec condition, Vec a, Vec b) {
 
 #endif
 
-// a * b + c, rounded once where the capability can.
+// a * b + c, rounded once where the capability has the instruction.
 VK_INLINE Vec fma(Vec a, Vec b, Vec c) {
 #if defined(__AVX512F__)
   return _mm512_fmadd_ps(a, b, c);
@@ -111,7 +111,7 @@ VK_INLINE Vec fma(Vec a, Vec b, Vec c) {
 
 VK_INLINE Vec fma(float a, Vec b, Vec c) { return fma(broadcast(a), b, c); }
 
-// Asks for floats that will be read soon, though not at once.
+// Prefetches floats into the second-level cache.
 VK_INLINE void prefetch(const float* from, int64_t floats) {
 #if defined(__GNUC__)
   constexpr int64_t kLine = 16, kSecondLevel = 2;
@@ -119,15 +119,15 @@ VK_INLINE void prefetch(const float* from, int64_t floats) {
 #endif
 }
 
-// Asks for a line that will be written: more lines are in flight than the stores alone would have.
+// Prefetches a cache line for writing, which keeps more lines in flight than the stores alone.
 VK_INLINE void prefetch_for_write(const float* line) {
 #if defined(__GNUC__)
   __builtin_prefetch(line, 1);
 #endif
 }
 
-// Past the caches, for what is not read again soon: to must be aligned to the register.
-// fence_streams() before another thread reads it.
+// A non-temporal store, for memory that is not read again soon; `to` must be aligned to the
+// register. Call fence_streams() before another thread reads it.
 VK_INLINE void stream(float* to, Vec x) {
 #if defined(__AVX512F__)
   _mm512_stream_ps(to, x);
@@ -145,7 +145,7 @@ VK_INLINE void fence_streams() {
 }
 
 #if defined(__AVX2__) && !defined(__AVX512F__)
-// All bits of the first n lanes.
+// A mask of the first n lanes.
 VK_INLINE __m256i first_lanes(int64_t n) {
   const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), lane);
@@ -158,7 +158,7 @@ VK_INLINE __mmask16 first_lanes(int64_t n) {
 }
 #endif
 
-// The first n floats, at most kLanes; the rest is zero, and its memory is not touched.
+// Loads the first n <= kLanes floats; the other lanes are 0, and their memory is not accessed.
 VK_INLINE Vec load_first(const float* from, int64_t n) {
 #if defined(__AVX512F__)
   return _mm512_maskz_loadu_ps(first_lanes(n), from);
@@ -171,7 +171,7 @@ VK_INLINE Vec load_first(const float* from, int64_t n) {
 #endif
 }
 
-// Stores the first n lanes, at most kLanes; no other memory is touched.
+// Stores the first n <= kLanes lanes; no other memory is accessed.
 VK_INLINE void store_first(float* to, Vec x, int64_t n) {
 #if defined(__AVX512F__)
   _mm512_mask_storeu_ps(to, first_lanes(n), x);

@@ -1,4 +1,4 @@
-// Iteration shared by the kernels: items, and the chunks of an item.
+// Loops over the items of a partition, the chunks of an item, and tiles.
 #pragma once
 
 #include <initializer_list>
@@ -10,7 +10,8 @@ namespace {
 
 // Calls body(row, begin, end, item) for the items [first, last).
 template <class Body>
-VK_INLINE void for_each_item(const Partition& partition, int64_t first, int64_t last, Body body) {
+VK_INLINE void for_each_item(const WorkPartition& partition, int64_t first, int64_t last,
+                             Body body) {
   for (int64_t item = first; item < last; ++item) {
     const int64_t row = item / partition.segments;
     const int64_t begin = item % partition.segments * kSegment;
@@ -27,8 +28,8 @@ VK_INLINE void for_each_chunk(int64_t begin, int64_t end, Body body) {
   }
 }
 
-// Elements that a kernel with noise takes at once: a chunk of one row, or several short rows that
-// lie one behind the other.
+// The elements that a kernel with noise computes at once: a chunk of one row, or several short rows
+// that are adjacent in memory.
 struct Tile {
   int64_t item;  // of the first row
   int64_t row;
@@ -39,11 +40,12 @@ struct Tile {
   int64_t size() const { return rows * length; }
 };
 
-// Rows are taken together where they are whole Philox blocks and the views allow it: for short
-// rows, starting and ending loops would cost more than the elements.
-inline int64_t rows_per_tile(const Partition& partition, std::initializer_list<const Rows*> views) {
+// Several rows form a tile if they are whole Philox blocks and adjacent in every view: with short
+// rows, the loop overhead would exceed the cost of the elements.
+inline int64_t rows_per_tile(const WorkPartition& partition,
+                             std::initializer_list<const RowView*> views) {
   if (partition.length == 0 || partition.length % 4 != 0) return 1;
-  for (const Rows* view : views) {
+  for (const RowView* view : views) {
     if (view->present() && !(view->dense() && view->row_stride == partition.length)) return 1;
   }
   return partition.length < kChunk ? kChunk / partition.length : 1;
@@ -51,7 +53,7 @@ inline int64_t rows_per_tile(const Partition& partition, std::initializer_list<c
 
 // Calls body(tile) for the items [first, last), at most rows_per_tile rows at a time.
 template <class Body>
-VK_INLINE void for_each_tile(const Partition& partition, int64_t rows_per_tile, int64_t first,
+VK_INLINE void for_each_tile(const WorkPartition& partition, int64_t rows_per_tile, int64_t first,
                              int64_t last, Body body) {
   if (rows_per_tile > 1) {
     for (int64_t row = first; row < last; row += rows_per_tile) {

@@ -1,13 +1,15 @@
-// The kernels' arguments and the functions that launch them, between the host files (torch, no
-// CUDA) and the device files (CUDA, no torch).
+// The kernels' arguments and launch functions: the interface between host files (torch, no CUDA)
+// and device files (CUDA, no torch).
 //
-// Work is cut into items: (row, segment of kSegment elements). One block computes an item; one
-// warp where rows are short. How a row is cut depends on its length alone, and partial sums are
-// merged in a fixed order, so a row's results are the same bits in every run and every batch.
+// The work is partitioned into items: (row, segment of kSegment elements). An item is computed by
+// one block, or by one warp where rows are short. The partition of a row depends on its length
+// only, and partial sums are merged in a fixed order: the results of a row are the same bits in
+// every run and every batch.
 #pragma once
 
 #include <cstdint>
 
+#include "common/formulas.h"
 #include "cuda/row_view.h"
 
 struct CUstream_st;
@@ -18,105 +20,103 @@ using Stream = CUstream_st*;  // cudaStream_t, without the header
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
-constexpr int64_t kSegment = 4096;  // 16 elements a thread
-constexpr int64_t kShortRow = 512;  // 16 elements a thread of one warp
-constexpr int kMaxInputs = 4;
+constexpr int64_t kSegment = 4096;  // 16 elements per thread of a block
+constexpr int64_t kShortRow = 512;  // 16 elements per thread of a warp
 
-enum class Formula { kGaussianKl, kBernoulliNll, kGaussianNll, kLaplaceNll };
-
-// How a kernel reaches its tensors: as aligned 16-byte vectors of one dtype, as packs of four of
-// mixed dtypes, or in any layout and mix of dtypes, computing in float32 or float64.
+// How a kernel accesses its tensors: as aligned 16-byte vectors of one dtype, as packs of four
+// elements of mixed dtypes, or in any layout and dtype, computing in float32 or float64.
 enum class Access { kFloat32, kBFloat16, kFloat16, kPacks, kAnyFloat32, kAnyFloat64 };
 
-struct Partition {
+struct WorkPartition {
   int64_t rows = 0;
-  int64_t length = 0;    // elements a row
-  int64_t segments = 1;  // items a row
-  int32_t warps = 1;     // that share an item: 1 or kWarps
+  int64_t length = 0;    // elements per row
+  int64_t segments = 1;  // items per row
+  int32_t warps = 1;     // per item: 1 or kWarps
 
   VK_INLINE int64_t items() const { return rows * segments; }
 };
 
-// Where the sums of items go. Groups of one item are stored to the totals at once; others leave
-// partial sums that merge_sums() adds up.
+// The destination of the items' sums. A group of one item is stored to the totals directly; other
+// groups store partial sums, which merge_sums() adds up.
 struct Sums {
-  double* partials = nullptr;  // (groups, items of a group), or null: one item a group
-  char* totals = nullptr;      // (groups,), or null: absent
-  Kind kind = Kind::kFloat32;  // of totals
+  double* partials = nullptr;     // (groups, items of a group), or null: one item a group
+  char* totals = nullptr;         // (groups,), or null: absent
+  DType dtype = DType::kFloat32;  // of totals
 
   VK_INLINE bool present() const { return totals != nullptr; }
 };
 
-// What the noise of a batch is a function of.
+// Everything that the noise of a batch depends on.
 struct NoiseStream {
   uint64_t seed = 0;
   const int64_t* device_seed = nullptr;  // (1,), read by the kernel in place of seed; or null
   uint32_t step = 0;
-  const int64_t* sample_ids = nullptr;  // (rows,), or null: the row's number
+  const int64_t* sample_ids = nullptr;  // (rows,), or null: row indices
   int64_t sample_ids_stride = 1;
 };
 
 struct RowReductionForward {
-  Partition partition;
-  Rows inputs[kMaxInputs];  // (rows, length) each, or a number
-  Sums sums;                // (rows,)
+  WorkPartition partition;
+  RowView inputs[kMaxInputs];  // (rows, length) each, or scalars
+  Sums sums;                   // (rows,)
 };
 
 struct RowReductionBackward {
-  Partition partition;
-  Rows inputs[kMaxInputs];        // (rows, length) each, or a number
-  Rows grad;                      // (rows,), of the row sums
-  Rows grads[kMaxInputs];         // (rows, length) each, of the inputs, or absent
-  Sums number_grads[kMaxInputs];  // (1,) each, of the inputs that are numbers, or absent
+  WorkPartition partition;
+  RowView inputs[kMaxInputs];     // (rows, length) each, or scalars
+  RowView grad;                   // (rows,), of the row sums
+  RowView grads[kMaxInputs];      // (rows, length) each, of the inputs, or absent
+  Sums scalar_grads[kMaxInputs];  // () each, of the inputs that are scalars, or absent
 };
 
 struct RsampleKlForward {
-  Partition partition;
-  Rows mean;    // (rows, length)
-  Rows logvar;  // (rows, length)
+  WorkPartition partition;
+  RowView mean;    // (rows, length)
+  RowView logvar;  // (rows, length)
   NoiseStream noise;
   double logvar_min = 0.0;
   double logvar_max = 0.0;
-  Rows z;   // (rows, length)
-  Sums kl;  // (rows,)
+  RowView z;  // (rows, length)
+  Sums kl;    // (rows,)
 };
 
 struct RsampleKlBackward {
-  Partition partition;
-  Rows grad_z;   // (rows, length), or absent
-  Rows grad_kl;  // (rows,), or absent
-  Rows mean;     // (rows, length)
-  Rows logvar;   // (rows, length)
+  WorkPartition partition;
+  RowView grad_z;   // (rows, length), or absent
+  RowView grad_kl;  // (rows,), or absent
+  RowView mean;     // (rows, length)
+  RowView logvar;   // (rows, length)
   NoiseStream noise;
   double logvar_min = 0.0;
   double logvar_max = 0.0;
-  Rows grad_mean;    // (rows, length), or absent
-  Rows grad_logvar;  // (rows, length), or absent
+  RowView grad_mean;    // (rows, length), or absent
+  RowView grad_logvar;  // (rows, length), or absent
 };
 
 struct Randn {
-  Partition partition;
+  WorkPartition partition;
   NoiseStream noise;
-  Rows out;  // (rows, length)
+  RowView out;  // (rows, length)
 };
 
-// Makes the device current for the launches of this thread.
+// Makes the device current for this thread's launches.
 void select_device(int32_t index);
 
-void launch_row_reduction_forward(Formula formula, Access access, const RowReductionForward& args,
+// formula: kFormulaIndex.
+void launch_row_reduction_forward(int formula, Access access, const RowReductionForward& args,
                                   Stream stream);
-void launch_row_reduction_backward(Formula formula, Access access, const RowReductionBackward& args,
+void launch_row_reduction_backward(int formula, Access access, const RowReductionBackward& args,
                                    Stream stream);
 void launch_rsample_kl_forward(Access access, const RsampleKlForward& args, Stream stream);
 void launch_rsample_kl_backward(Access access, const RsampleKlBackward& args, Stream stream);
 void launch_randn(Access access, const Randn& args, Stream stream);
 
-// totals[g] = sum of the partials of group g; does nothing where there are none to merge.
+// totals[g] = the sum of the partials of group g. Does nothing if there are no partials.
 void merge_sums(const Sums& sums, int64_t groups, int64_t items, Stream stream);
 
-// A row of a partition is cut into segments, and an item shared by warps, by its length alone.
-inline Partition make_partition(int64_t rows, int64_t length, int64_t segment) {
-  Partition partition;
+// The segments of a row and the warps per item depend on the length only.
+inline WorkPartition make_partition(int64_t rows, int64_t length, int64_t segment) {
+  WorkPartition partition;
   partition.rows = rows;
   partition.length = length;
   partition.segments = length <= segment ? 1 : (length + segment - 1) / segment;

@@ -1,4 +1,4 @@
-// Launching a kernel over the items of a partition.
+// Launches a kernel over the items of a partition.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -13,14 +13,14 @@ namespace vaekernels::cuda {
 
 inline void check(cudaError_t code, const char* what) {
   if (code == cudaSuccess) return;
-  cudaGetLastError();  // the report is ours: later calls must not see this error again
+  cudaGetLastError();  // clears the error, which later calls would report again
   throw std::runtime_error(std::string(what) + ": " + cudaGetErrorName(code) + ": " +
                            cudaGetErrorString(code));
 }
 
 template <class Args>
 void launch(const char* name, void (*kernel)(Args), const Args& args, Stream stream) {
-  const Partition& partition = args.partition;
+  const WorkPartition& partition = args.partition;
   const int64_t per_block = kWarps / partition.warps;
   const int64_t blocks = (partition.items() + per_block - 1) / per_block;
   if (blocks == 0) return;
@@ -35,7 +35,7 @@ void launch(const char* name, void (*kernel)(Args), const Args& args, Stream str
   check(cudaLaunchKernelEx(&config, kernel, args), name);
 }
 
-// Calls run(access policy) for the one that was chosen. kUnit is that of AnyLayout.
+// Calls run(policy) with the policy of `access`. kUnit: the unit of AnyLayout.
 template <int kUnit, class Run>
 void with_access(Access access, const Run& run) {
   switch (access) {

@@ -15,8 +15,8 @@ template <class Access>
 __global__ void __launch_bounds__(kThreads, Access::kBlocks)
     randn_kernel(const __grid_constant__ Randn args) {
   using T = typename Access::Compute;
-  Item item;
-  if (!find_item(args.partition, kSegment, item)) return;
+  WorkItem item;
+  if (!find_work_item(args.partition, kSegment, item)) return;
   const NoiseKey key = noise_key(args.noise, item.row);
   for_each_unit<Access::kUnit>(item, [&](int64_t begin, int n) {
     T eps[Access::kUnit];

@@ -1,25 +1,23 @@
-// One number per row: the sum over the row of a formula of common/formulas.h. The kernels of
-// gaussian_kl, bernoulli_nll, gaussian_nll and laplace_nll.
+// The row reductions: the sum over each row of a formula of common/formulas.h.
 #include <type_traits>
 
-#include "common/formulas.h"
 #include "cuda/launch.cuh"
 #include "cuda/work_partition.cuh"
 
 namespace vaekernels::cuda {
 namespace {
 
-// The inputs of one element. The first kFields vary along the row; the others are numbers, and what
-// derives from them is computed once, where F knows of it.
+// The inputs of one element. The first kFields vary along the row; the others are scalars. Where
+// these are the last F::kScalars inputs, F::derive runs only once.
 template <class F, class T, int kFields>
 struct Element {
-  static constexpr bool kDeriveOnce = kFields + F::kNumbers == F::kInputs;
+  static constexpr bool kDeriveOnce = kFields + F::kScalars == F::kInputs;
   T in[F::kInputs] = {};
   typename F::template Derived<T> derived = {};
 
-  __device__ __forceinline__ explicit Element(const Rows (&inputs)[kMaxInputs]) {
+  __device__ __forceinline__ explicit Element(const RowView (&inputs)[kMaxInputs]) {
 #pragma unroll
-    for (int k = kFields; k < F::kInputs; ++k) in[k] = read_number<T>(inputs[k]);
+    for (int k = kFields; k < F::kInputs; ++k) in[k] = read_scalar<T>(inputs[k]);
     if constexpr (kDeriveOnce) derived = F::derive(in);
   }
 
@@ -42,8 +40,8 @@ __global__ void __launch_bounds__(kThreads, Access::kBlocks)
     row_reduction_forward(const __grid_constant__ RowReductionForward args) {
   using T = typename Access::Compute;
   constexpr int kUnit = Access::kUnit;
-  Item item;
-  if (!find_item(args.partition, kSegment, item)) return;
+  WorkItem item;
+  if (!find_work_item(args.partition, kSegment, item)) return;
   Element<F, T, kFields> element(args.inputs);
   T sum = T(0);
   for_each_unit<kUnit>(item, [&](int64_t begin, int n) {
@@ -62,7 +60,7 @@ __global__ void __launch_bounds__(kThreads, Access::kBlocks)
   store_sum(args.partition, item, static_cast<double>(sum), args.sums);
 }
 
-// Equation:  grads[k][b, i] = grad[b] * dF / d inputs[k][b, i]; for an input that is one number
+// Equation:  grads[k][b, i] = grad[b] * dF / d inputs[k][b, i]; for an input that is a scalar,
 //            the sum of these over b and i.
 // Grid:      as forward.
 // Numerics:  as forward.
@@ -73,8 +71,8 @@ __global__ void __launch_bounds__(kThreads, Access::kBlocks)
     row_reduction_backward(const __grid_constant__ RowReductionBackward args) {
   using T = typename Access::Compute;
   constexpr int kUnit = Access::kUnit;
-  Item item;
-  if (!find_item(args.partition, kSegment, item)) return;
+  WorkItem item;
+  if (!find_work_item(args.partition, kSegment, item)) return;
   const T grad = read_row<T>(args.grad, item.row);
   Element<F, T, kFields> element(args.inputs);
   T sums[F::kInputs] = {};
@@ -102,36 +100,31 @@ __global__ void __launch_bounds__(kThreads, Access::kBlocks)
   });
 #pragma unroll
   for (int k = 0; k < F::kInputs; ++k) {
-    if (!args.number_grads[k].present()) continue;
-    store_sum(args.partition, item, static_cast<double>(sums[k]), args.number_grads[k]);
+    if (!args.scalar_grads[k].present()) continue;
+    store_sum(args.partition, item, static_cast<double>(sums[k]), args.scalar_grads[k]);
   }
 }
 
-// Calls run(formula, fields): all inputs are fields, or the last F::kNumbers are numbers.
+// Calls run(F{}, fields) for the formula F: all inputs are fields, or the last F::kScalars are
+// scalars.
 template <class Run>
-void with_formula(Formula formula, const Rows (&inputs)[kMaxInputs], const Run& run) {
-  const auto with_fields = [&](auto f) {
+void dispatch(int formula, const RowView (&inputs)[kMaxInputs], const Run& run) {
+  with_formula(Formulas{}, formula, [&](auto f) {
     using F = decltype(f);
-    bool numbers = F::kNumbers > 0;
-    for (int k = F::kInputs - F::kNumbers; k < F::kInputs; ++k) {
-      numbers = numbers && inputs[k].is_number();
+    bool scalars = F::kScalars > 0;
+    for (int k = F::kInputs - F::kScalars; k < F::kInputs; ++k) {
+      scalars = scalars && inputs[k].is_scalar();
     }
-    if (numbers) return run(f, std::integral_constant<int, F::kInputs - F::kNumbers>{});
+    if (scalars) return run(f, std::integral_constant<int, F::kInputs - F::kScalars>{});
     run(f, std::integral_constant<int, F::kInputs>{});
-  };
-  switch (formula) {
-    case Formula::kGaussianKl: return with_fields(GaussianKl{});
-    case Formula::kBernoulliNll: return with_fields(BernoulliNll{});
-    case Formula::kGaussianNll: return with_fields(GaussianNll{});
-    case Formula::kLaplaceNll: return with_fields(LaplaceNll{});
-  }
+  });
 }
 
 }  // namespace
 
-void launch_row_reduction_forward(Formula formula, Access access, const RowReductionForward& args,
+void launch_row_reduction_forward(int formula, Access access, const RowReductionForward& args,
                                   Stream stream) {
-  with_formula(formula, args.inputs, [&](auto f, auto fields) {
+  dispatch(formula, args.inputs, [&](auto f, auto fields) {
     with_access<1>(access, [&](auto a) {
       launch("row_reduction_forward",
              row_reduction_forward<decltype(f), decltype(a), decltype(fields)::value>, args,
@@ -140,9 +133,9 @@ void launch_row_reduction_forward(Formula formula, Access access, const RowReduc
   });
 }
 
-void launch_row_reduction_backward(Formula formula, Access access, const RowReductionBackward& args,
+void launch_row_reduction_backward(int formula, Access access, const RowReductionBackward& args,
                                    Stream stream) {
-  with_formula(formula, args.inputs, [&](auto f, auto fields) {
+  dispatch(formula, args.inputs, [&](auto f, auto fields) {
     with_access<1>(access, [&](auto a) {
       launch("row_reduction_backward",
              row_reduction_backward<decltype(f), decltype(a), decltype(fields)::value>, args,

@@ -19,8 +19,8 @@ __global__ void __launch_bounds__(kThreads, Access::kBlocks)
     rsample_kl_forward(const __grid_constant__ RsampleKlForward args) {
   using T = typename Access::Compute;
   constexpr int kUnit = Access::kUnit;
-  Item item;
-  if (!find_item(args.partition, kSegment, item)) return;
+  WorkItem item;
+  if (!find_work_item(args.partition, kSegment, item)) return;
   const NoiseKey key = noise_key(args.noise, item.row);
   const RsampleKl<T> formula{static_cast<T>(args.logvar_min), static_cast<T>(args.logvar_max)};
   T sum = T(0);
@@ -41,19 +41,19 @@ __global__ void __launch_bounds__(kThreads, Access::kBlocks)
 
 // Equation:  grad_mean = grad_z + grad_kl mean;
 //            grad_logvar = 1/2 (grad_z eps e^(logvar / 2) + grad_kl (e^logvar - 1)), 0 where
-//            logvar was clamped; a gradient that is absent has no term.
+//            logvar was clamped; an absent gradient has no term.
 // Grid:      as forward.
 // Numerics:  as forward; one rounding.
-// Saved:     nothing but the inputs of forward; the noise is computed again, and only where both
-//            grad_z and grad_logvar are there.
+// Saved:     nothing but the inputs of forward; the noise is computed again, and only if both
+//            grad_z and grad_logvar are present.
 // Paper:     as forward.
 template <class Access>
 __global__ void __launch_bounds__(kThreads, Access::kBlocks)
     rsample_kl_backward(const __grid_constant__ RsampleKlBackward args) {
   using T = typename Access::Compute;
   constexpr int kUnit = Access::kUnit;
-  Item item;
-  if (!find_item(args.partition, kSegment, item)) return;
+  WorkItem item;
+  if (!find_work_item(args.partition, kSegment, item)) return;
   const NoiseKey key = noise_key(args.noise, item.row);
   const RsampleKlGradient<T> gradient(args.logvar_min, args.logvar_max, args.grad_z.present(),
                                       args.grad_kl.present());

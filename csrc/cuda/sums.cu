@@ -1,4 +1,4 @@
-// The second, tiny kernel of the reductions, and the choice of device.
+// The kernel that merges partial sums, and the selection of the device.
 #include "cuda/launch.cuh"
 #include "cuda/work_partition.cuh"
 
@@ -6,7 +6,7 @@ namespace vaekernels::cuda {
 namespace {
 
 struct MergeSums {
-  Partition partition;  // rows are groups, elements are their items
+  WorkPartition partition;  // rows are groups, elements are their items
   Sums sums;
 };
 
@@ -18,15 +18,15 @@ struct MergeSums {
 // Paper:     none; the order is fixed for repeatability, hence no atomics.
 __global__ void __launch_bounds__(kThreads)
     merge_sums_kernel(const __grid_constant__ MergeSums args) {
-  const Partition& partition = args.partition;
-  Item item;
-  if (!find_item(partition, partition.length, item)) return;
+  const WorkPartition& partition = args.partition;
+  WorkItem item;
+  if (!find_work_item(partition, partition.length, item)) return;
   const double* partials = args.sums.partials + item.row * partition.length;
   double sum = 0.0;
 #pragma unroll 4
   for (int64_t i = item.thread; i < partition.length; i += item.threads) sum += partials[i];
   const double total = item_sum(partition, sum);
-  if (item.thread == 0) write_at(args.sums.totals, args.sums.kind, item.row, total);
+  if (item.thread == 0) write_at(args.sums.totals, args.sums.dtype, item.row, total);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// From tensors to what the kernels take. Host code on PyTorch's stable ABI: one binary serves torch
-// 2.10 and newer, and compiles beside a torch without CUDA.
+// Converts tensors to kernel arguments. Host code on PyTorch's stable ABI: one binary serves torch
+// 2.10 and newer, and it can be built with a torch without CUDA.
 #pragma once
 
 #include <torch/csrc/stable/accelerator.h>
@@ -31,35 +31,46 @@ void require(bool condition, const char* op, const Parts&... parts) {
   throw std::runtime_error(message.str());
 }
 
-std::string shape_of(const Tensor& tensor);
+bool same_shape(const Tensor& a, const Tensor& b);
 
-// The event dims of a tensor in the order in which the kernel walks them. Row-major order is what
-// the noise is defined by; a plain sum may follow the memory of its first input.
+// Formats the shape or the device of a tensor, in a message that is not built unless it is needed.
+struct ShapeOf {
+  const Tensor& tensor;
+};
+struct DeviceOf {
+  const Tensor& tensor;
+};
+std::ostream& operator<<(std::ostream& out, ShapeOf shape);
+std::ostream& operator<<(std::ostream& out, DeviceOf device);
+inline ShapeOf shape_of(const Tensor& tensor) { return {tensor}; }
+
+// The order in which a kernel iterates over the event dims. Noise is defined by row-major order;
+// sums may use the memory order of their first input.
 using DimOrder = std::vector<int64_t>;
 DimOrder row_major(const Tensor& tensor);
 DimOrder memory_order(const Tensor& tensor);
 
-// (B, ...) as rows, a 0-dim tensor as a number. Checks dtype and device; the view borrows the
-// tensor's memory.
-Rows rows_of(const char* op, const char* name, const Tensor& tensor, const DimOrder& order,
-             int32_t device);
+// Views (B, ...) as rows, and a 0-dim tensor as a scalar. Checks dtype and device. The view does
+// not own the memory.
+RowView row_view_of(const char* op, const char* name, const Tensor& tensor, const DimOrder& order,
+                    int32_t device);
 
-// (B,), one number a row, as the gradients of row sums are.
-Rows row_numbers(const char* op, const char* name, const Tensor& tensor, int64_t rows,
-                 int32_t device);
+// Views (B,) as one number per row, as the gradients of row sums are.
+RowView per_row_view(const char* op, const char* name, const Tensor& tensor, int64_t rows,
+                     int32_t device);
 
-Partition partition_of(const char* op, const char* name, const Tensor& tensor);
+WorkPartition partition_of(const char* op, const char* name, const Tensor& tensor);
 
-bool any_float64(std::initializer_list<Rows> rows);
+bool any_float64(std::initializer_list<RowView> rows);
 
-// The fastest access that every one of the present rows allows.
-Access choose_access(bool in_float64, const std::vector<Rows>& rows);
+// The fastest access that all present views allow.
+Access choose_access(bool in_float64, const std::vector<RowView>& rows);
 
 NoiseStream noise_stream(const char* op, const Tensor& seed, int64_t step,
-                         const std::optional<Tensor>& sample_ids, const Partition& partition,
+                         const std::optional<Tensor>& sample_ids, const WorkPartition& partition,
                          int32_t device);
 
-// The tensor that sums end in, and the workspace that holds the partial ones until merge().
+// The tensor of the sums, and the workspace of partial sums that merged() adds up.
 class SumBuffers {
  public:
   // shape: (groups,), or () for one group.
@@ -76,7 +87,7 @@ class SumBuffers {
   int64_t items_;
 };
 
-// Makes the device of a tensor current for a scope; knows its current stream.
+// Makes the device of a tensor current in a scope, and provides its current stream.
 class DeviceScope {
  public:
   explicit DeviceScope(const char* op, const Tensor& tensor);

@@ -1,4 +1,4 @@
-// Iteration and summation shared by the kernels.
+// Loops over the items of a partition, and sums over the threads of an item.
 #pragma once
 
 #include "cuda/access.cuh"
@@ -6,18 +6,20 @@
 
 namespace vaekernels::cuda {
 
-// What one thread has to do.
-struct Item {
+// The item of a thread.
+struct WorkItem {
   int64_t index;  // row * segments + segment
   int64_t row;
   int64_t begin;  // first element of the segment
-  int count;      // elements of the segment, or of the row where segments are not cut
-  int thread;     // this thread's place among those that share the item
+  int count;      // elements of the segment
+  int thread;     // index of this thread among those of the item
   int threads;
 };
 
-// False for a warp beyond the last item. In blocks that share an item, all threads have one.
-__device__ __forceinline__ bool find_item(const Partition& partition, int64_t segment, Item& item) {
+// Returns false for a warp beyond the last item. Where a block shares an item, all threads have
+// one.
+__device__ __forceinline__ bool find_work_item(const WorkPartition& partition, int64_t segment,
+                                               WorkItem& item) {
   const bool by_warp = partition.warps == 1;
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
@@ -34,16 +36,16 @@ __device__ __forceinline__ bool find_item(const Partition& partition, int64_t se
 
 // Calls body(begin, n) for this thread's units of kUnit elements; the last may be shorter.
 template <int kUnit, class Body>
-__device__ __forceinline__ void for_each_unit(const Item& item, Body body) {
+__device__ __forceinline__ void for_each_unit(const WorkItem& item, Body body) {
   for (int at = item.thread * kUnit; at < item.count; at += item.threads * kUnit) {
     const int left = item.count - at;
     body(item.begin + at, left < kUnit ? left : kUnit);
   }
 }
 
-// The sum over the threads that share an item, in all of them. The order is fixed: lanes by
-// butterfly, then warps by number.
-__device__ __forceinline__ double item_sum(const Partition& partition, double x) {
+// Returns, in all threads, the sum over the threads of an item. The order is fixed: a butterfly
+// over the lanes, then the warps in order.
+__device__ __forceinline__ double item_sum(const WorkPartition& partition, double x) {
 #pragma unroll
   for (int distance = 16; distance >= 1; distance /= 2) {
     x += __shfl_xor_sync(0xFFFFFFFFu, x, distance);
@@ -60,14 +62,14 @@ __device__ __forceinline__ double item_sum(const Partition& partition, double x)
 }
 
 // Called by all threads of an item.
-__device__ __forceinline__ void store_sum(const Partition& partition, const Item& item, double x,
-                                          const Sums& sums) {
+__device__ __forceinline__ void store_sum(const WorkPartition& partition, const WorkItem& item,
+                                          double x, const Sums& sums) {
   const double total = item_sum(partition, x);
   if (item.thread != 0) return;
   if (sums.partials != nullptr) {
     sums.partials[item.index] = total;
   } else {
-    write_at(sums.totals, sums.kind, item.index, total);
+    write_at(sums.totals, sums.dtype, item.index, total);
   }
 }
 

@@ -101,20 +101,20 @@ class Mistake:
     report: str
 
 
-NARROW = "vk.conv3x3(torch.randn(1, 16, 16, 1), torch.randn(3, 16, 3, 3))"
-WIDE = "vk.conv3x3(torch.randn(1, 16, 80, 80), torch.randn(3, 16, 3, 3))"
-SHALLOW = "vk.conv3x3(torch.randn(1, 3, 16, 16), torch.randn(13, 3, 3, 3))"
+FEW_OUTPUTS = "vk.conv3x3(torch.randn(1, 16, 16, 1), torch.randn(3, 16, 3, 3))"
+FEW_OUTPUTS_WIDE = "vk.conv3x3(torch.randn(1, 16, 80, 80), torch.randn(3, 16, 3, 3))"
+FEW_INPUTS = "vk.conv3x3(torch.randn(1, 3, 16, 16), torch.randn(13, 3, 3, 3))"
 MISTAKES = {
     "a group of pixels is taken for a whole one": Mistake(
         *("cpu/conv/few_outputs_kernel.cpp", "multiply_pixels(conv, x, products, rest)"),
         *("multiply_pixels(conv, x, products, kRows)", "cpu/conv/few_outputs_kernel.cpp"),
-        *(NARROW, MEMORY, "heap-buffer-overflow"),
+        *(FEW_OUTPUTS, MEMORY, "heap-buffer-overflow"),
     ),
     "a group of pixels starts before the first": Mistake(
         *("cpu/conv/few_outputs_kernel.cpp", "multiply_pixels(conv, x, products, rest)"),
         "multiply_pixels(conv, x + (rest - kRows) * conv.in_channels,"
-        " products + (rest - kRows) * row_of(conv), kRows)",
-        *("cpu/conv/few_outputs_kernel.cpp", NARROW, MEMORY, "heap-buffer-overflow"),
+        " products + (rest - kRows) * pixel_stride(conv), kRows)",
+        *("cpu/conv/few_outputs_kernel.cpp", FEW_OUTPUTS, MEMORY, "heap-buffer-overflow"),
     ),
     "more lanes are stored than a register has": Mistake(
         *(
@@ -122,15 +122,15 @@ MISTAKES = {
             "k < kLanes && k < n; ++k) to[k] = lanes[k]",
             "k < n; ++k) to[k] = lanes[k]",
         ),
-        *("cpu/conv/few_inputs_kernel.cpp", SHALLOW, MEMORY, "runtime error: index"),
+        *("cpu/conv/few_inputs_kernel.cpp", FEW_INPUTS, MEMORY, "runtime error: index"),
     ),
     "a whole register is stored for a part": Mistake(
         *("cpu/conv/few_inputs_kernel.cpp", "store_first(to.y + at, y, n)", "store(to.y + at, y)"),
-        *("cpu/conv/few_inputs_kernel.cpp", SHALLOW, MEMORY, "heap-buffer-overflow"),
+        *("cpu/conv/few_inputs_kernel.cpp", FEW_INPUTS, MEMORY, "heap-buffer-overflow"),
     ),
     "scratch is a row too small": Mistake(
         *("cpu/conv/few_outputs_kernel.cpp", "/ conv.stride + 2;", "/ conv.stride - 1;"),
-        *("cpu/conv/few_outputs_kernel.cpp", WIDE, MEMORY, "heap-buffer-overflow"),
+        *("cpu/conv/few_outputs_kernel.cpp", FEW_OUTPUTS_WIDE, MEMORY, "heap-buffer-overflow"),
     ),
     "threads share a buffer": Mistake(
         *(
@@ -138,12 +138,12 @@ MISTAKES = {
             "float* products = scratch",
             "static float* products = scratch",
         ),
-        *("cpu/conv/small_channels_run.cpp", WIDE, RACES, "data race"),
+        *("cpu/conv/small_channels_run.cpp", FEW_OUTPUTS_WIDE, RACES, "data race"),
     ),
     "a counter of units is not atomic": Mistake(
         *("cpu/dynamic_for.h", "std::atomic<int64_t> next{0};"),
         "struct { int64_t at = 0; int64_t fetch_add(int64_t n) { return (at += n) - n; } } next;",
-        *("cpu/conv/small_channels_run.cpp", WIDE, RACES, "data race"),
+        *("cpu/conv/small_channels_run.cpp", FEW_OUTPUTS_WIDE, RACES, "data race"),
     ),
 }
 PROGRAM = """

@@ -7,7 +7,7 @@ tensor per differentiable input, an empty one where the mask is false. That conv
 piece of code register autograd for all of them.
 
 Two namespaces hold the same ops: ``vaekernels`` (the C++ and CUDA kernels; their autograd is
-in C++, csrc/bindings.cpp) and ``vaekernels_triton`` (registered from Python).
+in C++, csrc/autograd.cpp) and ``vaekernels_triton`` (registered from Python).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
 namespace vaekernels::cpu {
 namespace {
 
-// The epilogue of one output.
+// Applies the activation to one register of outputs.
 struct ActivationEpilogue {
   Activation activation;
   Vec slope;

@@ -1,4 +1,4 @@
-// From the name of an algorithm to its transforms.
+// Dispatches from an Algorithm to the class of its transforms.
 #pragma once
 
 #include "cpu/conv/transforms.h"
@@ -20,8 +20,8 @@ VK_INLINE auto with_algorithm(Algorithm algorithm, Body body) {
   }
 }
 
-// Whether the filters of a phase are zero for a product. The last product, at infinity, sees only
-// the last tap, which one phase of a 3-wide filter with stride 2 does not have.
+// Whether a product is zero for the filters of a phase. The last product, at infinity, involves
+// only the last tap, which one phase of a 3-wide filter with stride 2 lacks.
 template <class F>
 VK_INLINE bool vanishes(const Geometry& g, int64_t phase, int64_t product) {
   constexpr int kLast = F::kProducts - 1;

@@ -75,7 +75,7 @@ ImageSizes output_sizes(const ConvCall& call) {
   return {call.x.size(0), out_channels(call), size(call.x.size(2)), size(call.x.size(3))};
 }
 
-// A tensor that is like the result.
+// Checks a tensor that has the shape of the result.
 void check_image(const ConvCall& call, const char* name, const at::Tensor& image) {
   const ImageSizes y = output_sizes(call);
   check_float32({call.op, name, image});
@@ -97,7 +97,7 @@ void set_sizes(Problem& conv, const ImageSizes& in, const ImageSizes& out) {
   conv.out_width = out.width;
 }
 
-// A form from `in` to `out` as a problem of the engine.
+// The Winograd problem of a form from `in` to `out`.
 Convolution problem(Form form, Precision precision, const ImageSizes& in, const ImageSizes& out) {
   Convolution conv;
   conv.geometry = geometry(form);
@@ -107,7 +107,7 @@ Convolution problem(Form form, Precision precision, const ImageSizes& in, const 
   return conv;
 }
 
-// The weight's filters from its inputs to its outputs, or (backwards) the reverse.
+// The filters of a contiguous weight whose first dim is the output's, or the input's.
 Filters filters_of(const at::Tensor& weight, bool out_first) {
   Filters filters;
   filters.w = weight.const_data_ptr<float>();
@@ -116,7 +116,7 @@ Filters filters_of(const at::Tensor& weight, bool out_first) {
   return filters;
 }
 
-// Runs conv with the filters of the weight: kept ones where they may be.
+// Runs conv with the transformed filters of the weight, from the cache where that is allowed.
 void run(Convolution& conv, const at::Tensor& weight, bool out_first) {
   const at::Tensor contiguous = weight.contiguous();
   const Filters filters = filters_of(contiguous, out_first);
@@ -138,7 +138,7 @@ void set_prologue(Convolution& conv, const ConvCall& call) {
   conv.shift = call.shift.const_data_ptr<float>();
 }
 
-// The prologue's result, for those who need it whole.
+// The whole result of the prologue, where it cannot be fused.
 at::Tensor prologue(const ConvCall& call, const at::Tensor& x) {
   return call.scale.defined() ? group_norm_apply_silu(x, call.scale, call.shift) : x;
 }
@@ -160,7 +160,7 @@ at::Tensor forward_by_library(const ConvCall& call, const at::Tensor& x) {
   }
 }
 
-// The gradient before the activation, and of the bias if it is wanted.
+// Returns the gradient before the activation; sets that of the bias if wants_bias.
 at::Tensor epilogue_gradient(const ConvCall& call, const at::Tensor& dy, const at::Tensor& y,
                              bool wants_bias, at::Tensor& bias_gradient) {
   TORCH_CHECK_NOT_IMPLEMENTED(call.activation != Activation::kSilu, call.op,
@@ -197,7 +197,7 @@ at::Tensor epilogue_gradient(const ConvCall& call, const at::Tensor& dy, const a
   return g;
 }
 
-// A form to few channels or from few, its sizes and filters set.
+// The problem of a form to or from few channels, with its sizes and filters set.
 SmallChannelsConvolution small_channels_problem(Method method, Form form, const ImageSizes& in,
                                                 const ImageSizes& out, const Filters& filters) {
   const bool few_outputs = method == Method::kFewOutputs;
@@ -207,7 +207,7 @@ SmallChannelsConvolution small_channels_problem(Method method, Form form, const 
   conv.stride = few_outputs ? g.out_stride : g.in_stride;
   conv.padding = -std::min(g.start[0], g.start[1]);
   conv.kernel = g.kernel;
-  // The taps of one with few outputs are those of a transposed convolution.
+  // A convolution to few outputs is computed in its transposed form.
   conv.flipped = form == (few_outputs ? Form::kSame : Form::kSameAdjoint);
   conv.w = filters.w;
   conv.out_stride = filters.out_stride;
@@ -242,15 +242,15 @@ at::Tensor input_gradient(const ConvCall& call, Method method, const at::Tensor&
   return dx;
 }
 
-// A gradient of the weight as the weight lies in memory: what its fake says, and PyTorch does.
-at::Tensor laid_out_as_weight(const ConvCall& call, const at::Tensor& gradient) {
+// The weight's gradient in the strides of the weight, as its fake declares and as in PyTorch.
+at::Tensor to_layout_of_weight(const ConvCall& call, const at::Tensor& gradient) {
   if (gradient.strides() == call.weight.strides()) return gradient;
   return at::empty_like(call.weight).copy_(gradient);
 }
 
 at::Tensor filter_gradient(const ConvCall& call, const at::Tensor& x, const at::Tensor& g) {
   const at::Tensor dw = at::empty(call.weight.sizes(), call.weight.options());
-  // The filters of a transposed convolution are those of the convolution from y to x.
+  // A transposed convolution has the filters of the convolution from y to x.
   const bool transposed = is_transposed(call.form);
   const at::Tensor& in = transposed ? g : x;
   const at::Tensor& out = transposed ? x : g;
@@ -263,7 +263,7 @@ at::Tensor filter_gradient(const ConvCall& call, const at::Tensor& x, const at::
   return dw;
 }
 
-// The same where x or g has few channels: the one that has is the input of the computation.
+// As above where x or g has few channels; that one becomes the input of the computation.
 at::Tensor few_inputs_gradient(const ConvCall& call, const at::Tensor& x, const at::Tensor& g) {
   const at::Tensor dw = at::empty(call.weight.sizes(), call.weight.options());
   const at::Tensor normalised = prologue(call, x);
@@ -281,11 +281,11 @@ at::Tensor few_inputs_gradient(const ConvCall& call, const at::Tensor& x, const 
 
 }  // namespace
 
-ConvCall::ConvCall(const char* op, Form form, const at::Tensor& x, const at::Tensor& weight,
+ConvCall::ConvCall(Form form, const at::Tensor& x, const at::Tensor& weight,
                    const std::optional<at::Tensor>& bias,
                    std::optional<std::string_view> activation, double negative_slope,
                    std::string_view precision)
-    : op(op),
+    : op(op_of(form)),
       form(form),
       x(x),
       weight(weight),
@@ -373,7 +373,7 @@ ConvGradients conv_backward(const ConvCall& call, const std::optional<at::Tensor
     const bool few_inputs = method_w == Method::kFewInputs;
     grads.weight = few_inputs ? few_inputs_gradient(call, x, g) : filter_gradient(call, x, g);
   }
-  if (mask[1]) grads.weight = laid_out_as_weight(call, grads.weight);
+  if (mask[1]) grads.weight = to_layout_of_weight(call, grads.weight);
   return grads;
 }
 

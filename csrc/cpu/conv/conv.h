@@ -1,4 +1,4 @@
-// What the convolution ops share: forward and backward of a form with its prologue and epilogue.
+// Forward and backward of a convolution form with its prologue and epilogue, for all ops.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -13,11 +13,11 @@ namespace vaekernels::cpu {
 
 // y = activation(convolution(prologue(x), weight) + bias + residual), all NHWC in memory.
 struct ConvCall {
-  ConvCall(const char* op, Form form, const at::Tensor& x, const at::Tensor& weight,
+  ConvCall(Form form, const at::Tensor& x, const at::Tensor& weight,
            const std::optional<at::Tensor>& bias, std::optional<std::string_view> activation,
            double negative_slope, std::string_view precision);
 
-  const char* op;
+  const char* op;  // for messages
   Form form;
   at::Tensor x, weight;
   at::Tensor bias, residual;  // undefined: none
@@ -28,19 +28,19 @@ struct ConvCall {
 };
 
 struct ConvGradients {
-  at::Tensor x, weight, bias, residual;  // x: of the prologue's result
+  at::Tensor x, weight, bias, residual;  // x: with respect to the prologue's result
 };
 
 at::Tensor conv_forward(const ConvCall& call);
 
-// The gradients that the mask wants: x, weight, bias, residual; the others are empty.
+// The mask selects the gradients of x, weight, bias and residual; the others are empty.
 ConvGradients conv_backward(const ConvCall& call, const std::optional<at::Tensor>& dy,
                             const at::Tensor& y, std::array<bool, 4> mask);
 
-// The plan of a direction, as conv_forward and conv_backward take it.
+// The plan that conv_forward and conv_backward follow.
 Plan plan_of(const ConvCall& call, Direction direction);
 
-// The same where it is known whether the filters are at hand; reads sizes alone.
+// As above for a given filters_ready. Only the sizes of tensors are read.
 Plan plan_of(const ConvCall& call, Direction direction, bool filters_ready);
 
 }  // namespace vaekernels::cpu

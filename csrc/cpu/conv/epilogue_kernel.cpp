@@ -1,4 +1,4 @@
-// Backward of a convolution's epilogue: through the activation, and the sums for the bias.
+// Backward of a convolution's epilogue: the activation, and the sums of the bias gradient.
 #include "cpu/conv/epilogue.h"
 #include "cpu/vector.h"
 
@@ -7,8 +7,8 @@ namespace {
 
 constexpr int64_t kWidth = 4096;  // channels, or pixels * channels, that are summed side by side
 
-// g = dy * activation'(y), from the sign of y; sums += g. Where y is NaN, and where dy is not
-// finite, g is that of PyTorch.
+// g = dy * activation'(y), from the sign of y; sums += g. For NaN in y and non-finite dy, g is as
+// in PyTorch.
 template <bool kLeaky>
 void mask_and_sum(const float* dy, const float* y, float slope, int64_t n, float* g, float* sums) {
   VK_INDEPENDENT

@@ -7,34 +7,27 @@
 namespace vaekernels::cpu {
 namespace {
 
-Form form_of(const std::string& op, std::optional<std::string_view> padding) {
-  if (op == "conv3x3") return Form::kSame;
-  if (op == "upsample_conv3x3") return Form::kUpsample;
-  if (op == "downsample_conv4x4") return Form::kDown4x4;
-  if (op == "conv_transpose4x4") return Form::kUp4x4;
-  TORCH_CHECK_VALUE(op == "downsample_conv3x3", "explain: ", op, " is not a convolution");
-  return padding == "symmetric" ? Form::kDown3x3Symmetric : Form::kDown3x3;
-}
-
-Way way_of(const ConvCall& call, Direction direction, bool kept) {
+AlgorithmChoice choice_of(const ConvCall& call, Direction direction, bool filters_ready) {
   if (call.x.numel() == 0) return {"library", "the batch is empty"};
-  const Plan plan = plan_of(call, direction, kept);
-  return {name_of(plan), plan.reason};
+  const Plan plan = plan_of(call, direction, filters_ready);
+  return {name_of(plan), reason_of(plan)};
 }
 
 }  // namespace
 
-std::array<Way, 3> explain_conv(const std::string& op, const Sizes& x, const Sizes& weight,
-                                std::optional<std::string_view> padding, std::string_view precision,
-                                std::array<bool, 2> kept) {
+std::array<AlgorithmChoice, 3> explain_conv(const std::string& op, const Sizes& x,
+                                            const Sizes& weight,
+                                            std::optional<std::string_view> padding,
+                                            std::string_view precision,
+                                            std::array<bool, 2> filters_ready) {
   const auto sizes_only = [](const Sizes& sizes) {
     return at::empty(sizes, at::device(at::kMeta).dtype(at::kFloat));
   };
-  const ConvCall call{op.c_str(),   form_of(op, padding), sizes_only(x), sizes_only(weight),
-                      std::nullopt, std::nullopt,         0.0,           precision};
-  return {way_of(call, Direction::kForward, kept[0]),
-          way_of(call, Direction::kInputGradient, kept[1]),
-          way_of(call, Direction::kFilterGradient, false)};
+  const ConvCall call{form_of(op, padding), sizes_only(x), sizes_only(weight), std::nullopt,
+                      std::nullopt,         0.0,           precision};
+  return {choice_of(call, Direction::kForward, filters_ready[0]),
+          choice_of(call, Direction::kInputGradient, filters_ready[1]),
+          choice_of(call, Direction::kFilterGradient, false)};
 }
 
 }  // namespace vaekernels::cpu

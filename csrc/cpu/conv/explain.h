@@ -1,4 +1,4 @@
-// How a convolution would be computed, from its sizes alone: what vk.explain says.
+// How a convolution of given sizes would be computed: the data of vk.explain.
 #pragma once
 
 #include <array>
@@ -13,13 +13,16 @@ namespace vaekernels::cpu {
 
 using Sizes = std::array<int64_t, 4>;
 
-// The name of the way and the reason for it.
-using Way = std::pair<std::string, std::string>;
+// The name of the algorithm and the reason for the choice.
+using AlgorithmChoice = std::pair<std::string, std::string>;
 
-// Of forward, the gradient of x and the gradient of the weight. padding: of downsample_conv3x3.
-// kept: whether the transformed filters are kept from call to call, forward and in backward.
-std::array<Way, 3> explain_conv(const std::string& op, const Sizes& x, const Sizes& weight,
-                                std::optional<std::string_view> padding, std::string_view precision,
-                                std::array<bool, 2> kept);
+// Returns the choices for forward, the gradient of x and the gradient of the weight.
+//   padding: of downsample_conv3x3; ignored for the other ops.
+//   filters_ready: whether transformed filters are cached, in forward and in backward.
+std::array<AlgorithmChoice, 3> explain_conv(const std::string& op, const Sizes& x,
+                                            const Sizes& weight,
+                                            std::optional<std::string_view> padding,
+                                            std::string_view precision,
+                                            std::array<bool, 2> filters_ready);
 
 }  // namespace vaekernels::cpu

@@ -1,16 +1,16 @@
-// Convolutions from few channels. The samples under a row of the filter lie side by side in NHWC,
-// so a row of output pixels is a matrix product for each row of the filter, with the image itself
-// as the matrix. Only a strip of the image, with its padding, is copied. Output o takes tap k of
-// input i where i = stride * o - padding + k.
+// Convolutions from few channels. In NHWC, the samples under a row of the filter are contiguous:
+// for each row of the filter, a row of output pixels is a matrix product with the image itself as
+// the matrix. Only a strip of the image, with its padding, is copied. Output o takes tap k of input
+// i where i = stride * o - padding + k.
 #pragma once
 
 #include "cpu/conv/small_channels.h"
 
 namespace vaekernels::cpu {
 
-// The gradient of the filters: sums of parts of the batch, then the sum of those.
+// The gradient of the filters: partial sums over parts of the batch, then their sum.
 struct FewInputsGradient {
-  SmallChannelsConvolution conv;  // x, but neither y nor filters
+  SmallChannelsConvolution conv;  // with x; y and the filters are not used
   const float* dy = nullptr;
   float* dw = nullptr;    // like w
   float* sums = nullptr;  // [part][sample under the filter][out channels, padded]
@@ -25,7 +25,7 @@ constexpr int64_t few_inputs_depth(const SmallChannelsConvolution& conv) {
 // Floats of b: [panel][sample][panel width], then the bias, padded.
 VK_CPU_DECLARE(int64_t few_inputs_filter_floats(const SmallChannelsConvolution&))
 VK_CPU_DECLARE(void pack_few_inputs_filters(const SmallChannelsConvolution&))
-// Floats of a strip, which each thread needs.
+// Floats of a thread's strip.
 VK_CPU_DECLARE(int64_t few_inputs_strip_floats(const SmallChannelsConvolution&))
 // Units: (image, strip).
 VK_CPU_DECLARE(void few_inputs_convolution(const SmallChannelsConvolution&, float* strip,

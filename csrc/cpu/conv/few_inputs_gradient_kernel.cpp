@@ -8,14 +8,14 @@ int64_t sum_row(const SmallChannelsConvolution& conv) {
   return round_up(conv.out_channels, kPanel);
 }
 
-// sums[r][0 .. columns) += sum over the strip's pixels of a[r] * dy[0 .. columns). a: where the
-// samples r lie for the first pixel.
+// sums[r][0 .. columns) += sum over the strip's pixels of a[r] * dy[0 .. columns). a:
+// the samples r of the first pixel.
 template <int kVectors, bool kWhole>
 void add_strip(const SmallChannelsConvolution& conv, const float* const (&a)[kRows],
                const float* dy, int64_t rows, int64_t columns, float* sums, int64_t samples) {
   Vec sum[kRows][kVectors];
   clear(sum);
-  const int64_t row = conv.stride * row_of(conv), pixel = conv.stride * conv.in_channels;
+  const int64_t row = conv.stride * strip_row_floats(conv), pixel = conv.stride * conv.in_channels;
   for (int64_t oy = 0; oy < rows; ++oy) {
     const float* from[kRows];
 #pragma GCC unroll 16
@@ -57,7 +57,7 @@ void add_unit(const FewInputsGradient& args, const float* strip, const Strip& ro
       const float* a[kRows];
       for (int r = 0; r < kRows; ++r) {
         const int64_t sample = k + r < depth ? k + r : depth - 1;  // past the last: not stored
-        a[r] = strip + sample / line * row_of(conv) + sample % line;
+        a[r] = strip + sample / line * strip_row_floats(conv) + sample % line;
       }
       auto* add = n >= kPanel  ? add_strip<2, true>
                   : n > kLanes ? add_strip<2, false>

@@ -20,13 +20,13 @@ void compute_group(const SmallChannelsConvolution& conv, const float* const (&a)
                    const float* b, const float* bias, const ActivationEpilogue& finish,
                    const Target& to) {
   if constexpr (kStore == Store::kWhole) {
-    // The lines of y come from memory while the sums are computed.
+    // Fetches the lines of y from memory while the sums are computed.
     for (int r = 0; r < kRows; ++r) prefetch_for_write(to.y + r * conv.out_channels);
   }
   Vec sum[kRows][kVectors];
   clear(sum);
   const int64_t depth = kDepth > 0 ? kDepth : conv.kernel * conv.in_channels;
-  const int64_t row = row_of(conv);
+  const int64_t row = strip_row_floats(conv);
   for (int64_t i = 0; i < conv.kernel; ++i, b += depth * kPanel) {
     const float* from[kRows];
 #pragma GCC unroll 16
@@ -56,7 +56,7 @@ void compute_group(const SmallChannelsConvolution& conv, const float* const (&a)
   }
 }
 
-// The first samples of output pixels, one after the other, row after row.
+// Iterates over the first samples of the output pixels, row by row.
 struct Cursor {
   const SmallChannelsConvolution& conv;
   const float* at;
@@ -67,12 +67,12 @@ struct Cursor {
     at += step;
     if (++column == conv.out_width) {
       column = 0;
-      at += conv.stride * row_of(conv) - conv.out_width * step;
+      at += conv.stride * strip_row_floats(conv) - conv.out_width * step;
     }
   }
 };
 
-// pixel: the number of the strip's first one.
+// pixel: the index of the strip's first pixel.
 template <int kDepth>
 void compute_strip(const SmallChannelsConvolution& conv, const float* strip, int64_t pixel,
                    int64_t pixels) {
@@ -123,12 +123,12 @@ void pack_few_inputs_filters(const SmallChannelsConvolution& conv) {
 }
 
 int64_t few_inputs_strip_floats(const SmallChannelsConvolution& conv) {
-  return rows_of(conv, conv.strip_rows) * row_of(conv);
+  return strip_input_rows(conv, conv.strip_rows) * strip_row_floats(conv);
 }
 
 void few_inputs_convolution(const SmallChannelsConvolution& conv, float* strip, int64_t first,
                             int64_t last) {
-  // The colours of an image under 3 and 4 taps have loops of their own.
+  // Three colour channels with 3 or 4 taps have specialised loops.
   const int64_t depth = conv.kernel * conv.in_channels;
   auto* compute = depth == 9    ? compute_strip<9>
                   : depth == 12 ? compute_strip<12>

@@ -20,23 +20,23 @@ VK_INLINE Strip strip_of(const SmallChannelsConvolution& conv, int64_t unit) {
   return {unit / conv.strips(), top, bottom < conv.out_height ? bottom : conv.out_height};
 }
 
-// Floats between the rows of a strip.
-VK_INLINE int64_t row_of(const SmallChannelsConvolution& conv) {
+// Floats per row of a strip.
+VK_INLINE int64_t strip_row_floats(const SmallChannelsConvolution& conv) {
   return ((conv.out_width - 1) * conv.stride + conv.kernel) * conv.in_channels;
 }
 
-VK_INLINE int64_t rows_of(const SmallChannelsConvolution& conv, int64_t out_rows) {
+VK_INLINE int64_t strip_input_rows(const SmallChannelsConvolution& conv, int64_t out_rows) {
   return (out_rows - 1) * conv.stride + conv.kernel;
 }
 
 // The input rows under the strip; zero outside of the image.
 inline void copy_strip(const SmallChannelsConvolution& conv, const Strip& strip, float* to) {
-  const int64_t channels = conv.in_channels, row = row_of(conv);
+  const int64_t channels = conv.in_channels, row = strip_row_floats(conv);
   const int64_t left = conv.padding * channels;
   const int64_t right =
       left + conv.in_width * channels < row ? left + conv.in_width * channels : row;
   const int64_t first = strip.top * conv.stride - conv.padding;
-  const int64_t rows = rows_of(conv, strip.bottom - strip.top);
+  const int64_t rows = strip_input_rows(conv, strip.bottom - strip.top);
   for (int64_t i = 0; i < rows; ++i, to += row) {
     const int64_t y = first + i;
     if (y < 0 || y >= conv.in_height) {

@@ -7,22 +7,22 @@
 namespace vaekernels::cpu::VK_CAPABILITY {
 namespace {
 
-// Products of a pixel.
+// The number of products per pixel.
 int64_t columns_of(const SmallChannelsConvolution& conv) { return conv.taps() * conv.out_channels; }
 
 int64_t panels_of(const SmallChannelsConvolution& conv) {
   return round_up(columns_of(conv), kPanel) / kPanel;
 }
 
-// Floats between the products of neighbouring pixels; a register may be read past the last.
-int64_t row_of(const SmallChannelsConvolution& conv) { return panels_of(conv) * kPanel; }
+// Floats between the products of adjacent pixels. A whole register may be read at the last product.
+int64_t pixel_stride(const SmallChannelsConvolution& conv) { return panels_of(conv) * kPanel; }
 
-// Input rows that the output rows [top, bottom) take from.
-struct Rows {
+// The input rows that the output rows [top, bottom) depend on.
+struct RowRange {
   int64_t first, last;
 };
 
-Rows rows_for(const SmallChannelsConvolution& conv, int64_t top, int64_t bottom) {
+RowRange input_rows_of(const SmallChannelsConvolution& conv, int64_t top, int64_t bottom) {
   // o = stride * i - padding + k, 0 <= k < kernel
   const int64_t first = (top + conv.padding - (conv.kernel - 1) + conv.stride - 1) / conv.stride;
   const int64_t last = (bottom - 1 + conv.padding) / conv.stride + 1;
@@ -34,12 +34,13 @@ VK_INLINE void multiply_pixels(const SmallChannelsConvolution& conv, const float
                                float* products, int pixels) {
   for (int64_t panel = 0; panel < panels_of(conv); ++panel) {
     multiply_group<2>(x, conv.in_channels, conv.b + panel * conv.in_channels * kPanel,
-                      products + panel * kPanel, row_of(conv), conv.in_channels, false, pixels);
+                      products + panel * kPanel, pixel_stride(conv), conv.in_channels, false,
+                      pixels);
   }
 }
 
 // products[pixel][column] of the input rows.
-void multiply_rows(const SmallChannelsConvolution& conv, int64_t image, Rows rows,
+void multiply_rows(const SmallChannelsConvolution& conv, int64_t image, RowRange rows,
                    float* products) {
   const int64_t pixels = (rows.last - rows.first) * conv.in_width;
   const float* x =
@@ -49,13 +50,13 @@ void multiply_rows(const SmallChannelsConvolution& conv, int64_t image, Rows row
     prefetch(x + step, step);
     multiply_pixels(conv, x, products, kRows);
     x += step;
-    products += kRows * row_of(conv);
+    products += kRows * pixel_stride(conv);
   }
   const int rest = static_cast<int>(pixels % kRows);
   if (rest > 0) multiply_pixels(conv, x, products, rest);
 }
 
-// The taps of one direction that reach output o: their numbers, and the inputs that they take.
+// The taps along one dimension that contribute to output o, and the inputs that they multiply.
 struct Taps {
   int64_t count = 0;
   int64_t tap[3], input[3];
@@ -70,12 +71,12 @@ struct Taps {
   }
 };
 
-// The outputs phase, phase + stride, ... of a row, whose first pixel has number `row`: away from
-// the borders all take the same taps of neighbouring inputs.
-void add_row(const SmallChannelsConvolution& conv, const float* products, Rows rows, int64_t oy,
+// Computes the outputs phase, phase + stride, ... of a row, whose first pixel has the index `row`.
+// Away from the borders, all of them use the same taps of adjacent inputs.
+void add_row(const SmallChannelsConvolution& conv, const float* products, RowRange rows, int64_t oy,
              int64_t phase, int64_t row, Vec bias) {
   const ActivationEpilogue finish{conv.activation, broadcast(conv.negative_slope)};
-  const int64_t channels = conv.out_channels, pixel = row_of(conv);
+  const int64_t channels = conv.out_channels, pixel = pixel_stride(conv);
   const Taps vertical(conv, oy, conv.in_height);
   const float* beyond = conv.b + panels_of(conv) * conv.in_channels * kPanel;
   for (int64_t ox = phase; ox < conv.out_width;) {
@@ -112,11 +113,11 @@ int64_t few_outputs_filter_floats(const SmallChannelsConvolution& conv) {
 
 int64_t few_outputs_product_floats(const SmallChannelsConvolution& conv) {
   const int64_t rows = (conv.strip_rows + conv.kernel - 1) / conv.stride + 2;
-  return rows * conv.in_width * row_of(conv) + kLanes;
+  return rows * conv.in_width * pixel_stride(conv) + kLanes;
 }
 
 void pack_few_outputs_filters(const SmallChannelsConvolution& conv) {
-  for (int64_t column = 0; column < row_of(conv); ++column) {
+  for (int64_t column = 0; column < pixel_stride(conv); ++column) {
     float* b = conv.b + column / kPanel * conv.in_channels * kPanel + column % kPanel;
     const int64_t tap = column / conv.out_channels;
     const float* w = conv.w + column % conv.out_channels * conv.out_stride +
@@ -125,8 +126,8 @@ void pack_few_outputs_filters(const SmallChannelsConvolution& conv) {
       b[in * kPanel] = column < columns_of(conv) ? w[in * conv.in_stride] : 0.0f;
     }
   }
-  // What the zeros around an image give, of which no products are made: NaN where filters are not
-  // finite.
+  // The contribution of the zeros around an image, for which no products are computed: NaN where
+  // filters are not finite.
   float* beyond = conv.b + panels_of(conv) * conv.in_channels * kPanel;
   for (int64_t out = 0; out < kLanes; ++out) {
     beyond[out] = 0.0f;
@@ -144,7 +145,7 @@ void few_outputs_convolution(const SmallChannelsConvolution& conv, float* produc
     const int64_t image = unit / conv.strips();
     const int64_t top = unit % conv.strips() * conv.strip_rows;
     const int64_t bottom = std::min(top + conv.strip_rows, conv.out_height);
-    const Rows rows = rows_for(conv, top, bottom);
+    const RowRange rows = input_rows_of(conv, top, bottom);
     multiply_rows(conv, image, rows, products);
     for (int64_t oy = top; oy < bottom; ++oy) {
       const int64_t row = (image * conv.out_height + oy) * conv.out_width;

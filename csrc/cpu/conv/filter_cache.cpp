@@ -15,14 +15,14 @@
 namespace vaekernels::cpu {
 namespace {
 
-// Where the weight is, and all but its values that u depends on: the algorithm, which taps it takes
-// in which order, which dimension of the weight is the input's, the numbers of channels.
+// The address of the weight, and everything but its values that u depends on: the algorithm, the
+// order of the taps, the strides of the weight's dims, the numbers of channels, the capability.
 using Key = std::tuple<const void*, const void*, Algorithm, uint64_t, int64_t, int64_t, int64_t,
                        int64_t, Capability>;
 
 struct Entry {
-  // Tells whether the memory still is anybody's. Not of the tensor: torch.utils.swap_tensors
-  // refuses tensors with references of others.
+  // Expires when the memory is freed. A reference to the tensor itself would make
+  // torch.utils.swap_tensors fail.
   c10::weak_intrusive_ptr<c10::StorageImpl> storage;
   at::Tensor weight;  // a copy
   at::Tensor u;
@@ -31,7 +31,7 @@ struct Entry {
 std::mutex mutex;
 std::map<Key, Entry> entries;
 
-// What of a geometry is seen in the filters: all but where the windows lie.
+// Encodes the part of a geometry that transformed filters depend on: all but the windows' starts.
 uint64_t taps_of(const Geometry& g) {
   uint64_t code = static_cast<uint64_t>(g.kernel) << 1 | (g.merged ? 1 : 0);
   for (const int part : {g.in_phases, g.out_phases}) code = code << 3 | static_cast<uint64_t>(part);
@@ -67,10 +67,10 @@ bool same_bits(const at::Tensor& a, const at::Tensor& b) {
   return same;
 }
 
-// What make() returns for the contiguous weight; kept under the key.
+// Returns the cached u of the key if the weight has not changed; otherwise caches make(weight).
 template <class Make>
-at::Tensor kept(const at::Tensor& weight, const at::Tensor& contiguous, const Key& key,
-                const Make& make) {
+at::Tensor find_or_compute(const at::Tensor& weight, const at::Tensor& contiguous, const Key& key,
+                           const Make& make) {
   at::Tensor u, before;
   {
     std::lock_guard<std::mutex> lock(mutex);
@@ -81,7 +81,8 @@ at::Tensor kept(const at::Tensor& weight, const at::Tensor& contiguous, const Ke
     }
   }
   if (u.defined() && same_bits(contiguous, before)) return u;
-  // A write by another thread while u is made is seen by the next call: the copy is older.
+  // u is made from a copy: if another thread writes to the weight meanwhile, the next call detects
+  // the difference.
   at::Tensor copy = contiguous.is_alias_of(weight) ? contiguous.clone() : contiguous;
   u = make(copy);
   Entry entry{weight.storage().getWeakStorageImpl(), std::move(copy), u};
@@ -95,7 +96,8 @@ at::Tensor kept(const at::Tensor& weight, const at::Tensor& contiguous, const Ke
 
 at::Tensor cached_filters(const at::Tensor& weight, const at::Tensor& contiguous,
                           const Convolution& conv, const Filters& filters) {
-  return kept(weight, contiguous, key_of(weight, conv, filters), [&](const at::Tensor& copy) {
+  return find_or_compute(weight, contiguous, key_of(weight, conv, filters),
+                         [&](const at::Tensor& copy) {
     at::Tensor u = at::empty({filter_floats(conv)}, weight.options());
     Filters of_copy = filters;
     of_copy.w = copy.const_data_ptr<float>();
@@ -114,7 +116,7 @@ at::Tensor cached_channels_last(const at::Tensor& weight) {
                 weight.size(1),
                 weight.size(0),
                 {}};
-  return kept(weight, weight, key, [](const at::Tensor& copy) {
+  return find_or_compute(weight, weight, key, [](const at::Tensor& copy) {
     return copy.contiguous(at::MemoryFormat::ChannelsLast);
   });
 }

@@ -1,4 +1,4 @@
-// Transformed filters, kept between calls for weights that are not being trained.
+// A cache of transformed filters, for weights that are not being trained.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -8,29 +8,27 @@
 
 namespace vaekernels::cpu {
 
-// Whether filters of this weight are kept. Those of a weight that requires a gradient are not: it
-// changes at every training step. Where no gradient is recorded, vaekernels/ops/_conv.py passes
-// such a weight detached. A compiled training step, which runs with gradients switched off, does
-// not.
+// Whether the filters of this weight are cached. A weight that requires a gradient changes at every
+// training step, and is excluded. Where no gradient is recorded, vaekernels/ops/_conv.py passes
+// such a weight detached; a compiled training step, which runs with gradients disabled, does not.
 inline bool cacheable(const at::Tensor& weight) { return !weight.requires_grad(); }
 
-// u for conv, transformed now or in an earlier call. Kept filters are used only where every value
-// of the weight is bit for bit what it was: no route by which it may have been written matters.
-//   contiguous: the weight, or a contiguous copy of it; the filters' strides are those of this one.
+// Returns u for conv, transformed now or in an earlier call. Cached filters are used only if all
+// values of the weight are the same bits as before, however it may have been written in between.
+//   contiguous: the weight or a contiguous copy of it, to which the strides of `filters` refer.
 at::Tensor cached_filters(const at::Tensor& weight, const at::Tensor& contiguous,
                           const Convolution& conv, const Filters& filters);
 
-// The contiguous weight in channels_last, as the library wants it: kept in the same way.
+// The contiguous weight in channels_last, for PyTorch's convolution; cached in the same way.
 at::Tensor cached_channels_last(const at::Tensor& weight);
 
-// Drops what is kept of weights in the StorageImpl at this address. vaekernels/ops/_filters.py
-// calls it when the storage dies; what is not watched from there goes when the next filters are
-// kept.
+// Evicts the weights in the StorageImpl at this address. vaekernels/ops/_filters.py calls it when
+// the storage is freed. Storages that it does not track are evicted at the next insertion.
 void forget_filters(const void* storage);
 
 void forget_all_filters();
 
-// What is kept, in bytes.
+// Bytes of all entries.
 int64_t cached_filter_bytes();
 
 }  // namespace vaekernels::cpu

@@ -8,7 +8,7 @@
 namespace vaekernels::cpu::VK_CAPABILITY {
 namespace {
 
-// Where channel k of a panel layout starts.
+// The offset of channel k in a panel layout.
 VK_INLINE int64_t in_panels(int64_t k, int64_t panel) {
   return k / kGradientPanel * panel + k % kGradientPanel;
 }
@@ -75,8 +75,8 @@ void transform_gradient_inputs_of(const FilterGradient& args, int64_t first, int
 
 constexpr int64_t kBlock = kGradientPanel * kGradientPanel;  // sums of a panel by a panel
 constexpr int64_t kInPanel = kGradientPanel / kLanes;        // registers
-// Panels of the depth whose sums are computed at once: two registers a row make twice the products
-// of each number that is read.
+// Panels of the depth that are summed at once: with two registers per row, each number that is read
+// is used in twice as many products.
 constexpr int64_t kTogether = kInPanel > 1 ? 1 : 2;
 
 // c[r][register q] (+)= sum over tiles of a[tile][r] * b[tile][register q]. The steps are between
@@ -115,7 +115,7 @@ VK_INLINE void accumulate_rows(const float* a, const float* b, int64_t b_step, f
   }
 }
 
-// A panel of output channels, of which so many rows are wanted.
+// A panel of output channels, of which the first `rows` are computed.
 template <int kVectors>
 void accumulate_panel(const float* a, const float* b, int64_t b_step, float* c, int64_t c_step,
                       int64_t rows, int64_t tiles, bool first) {
@@ -138,7 +138,7 @@ void accumulate_panel(const float* a, const float* b, int64_t b_step, float* c, 
   run(std::integral_constant<int, kThird>{}, kRows + kSecond);
 }
 
-// The sums of one product for the registers of the depth from a panel on.
+// Sums one product over the tiles, for registers of the depth from a panel on.
 template <class F>
 void accumulate_product(const FilterGradient& args, int64_t product, int64_t panel,
                         int64_t registers) {

@@ -41,8 +41,8 @@ VK_INLINE void merge(float (&taps)[kMaxTaps][kPanel]) {
   }
 }
 
-// All columns of a panel for one input channel: u[i][j] at u + (i * products + j) * point. The two
-// registers of a point are written together: streaming stores must fill whole lines.
+// Transforms all columns of a panel for one input channel; u[i][j] is at u + (i * products + j) *
+// point. The two registers of a point are stored together: streaming stores must fill whole lines.
 template <class F>
 VK_INLINE void transform_filter(const float (&taps)[kMaxTaps][kPanel], int kernel,
                                 const int* taps_y, const int* taps_x, float* u, int64_t point,

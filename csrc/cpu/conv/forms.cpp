@@ -1,6 +1,30 @@
 #include "cpu/conv/forms.h"
 
+#include <c10/util/Exception.h>
+
 namespace vaekernels::cpu {
+
+const char* op_of(Form form) {
+  switch (form) {
+    case Form::kUpsample: return "upsample_conv3x3";
+    case Form::kDown4x4: return "downsample_conv4x4";
+    case Form::kUp4x4: return "conv_transpose4x4";
+    case Form::kDown3x3:
+    case Form::kDown3x3Symmetric: return "downsample_conv3x3";
+    default: return "conv3x3";
+  }
+}
+
+Form form_of(std::string_view op, std::optional<std::string_view> padding) {
+  for (const Form form : {Form::kSame, Form::kUpsample, Form::kDown4x4, Form::kUp4x4}) {
+    if (op == op_of(form)) return form;
+  }
+  TORCH_CHECK_VALUE(op == op_of(Form::kDown3x3), op, " is not a convolution");
+  if (padding == "symmetric") return Form::kDown3x3Symmetric;
+  TORCH_CHECK_VALUE(padding == "asymmetric", op, ": padding must be asymmetric or symmetric; got ",
+                    padding.value_or("None"));
+  return Form::kDown3x3;
+}
 
 Form adjoint(Form form) {
   switch (form) {
@@ -17,9 +41,9 @@ Form adjoint(Form form) {
   }
 }
 
-// With stride s and padding p, output o takes tap k of sample s * o - p + k. The samples of one
-// parity, and the taps that meet them, are a phase; so are, transposed, the outputs of one parity.
-// -1 in taps: the phase has one tap less than the algorithm, which takes zero for it.
+// With stride s and padding p, output o takes tap k of sample s * o - p + k. A phase consists of
+// the samples of one parity and of the taps that multiply them; in a transposed convolution, of the
+// outputs of one parity. -1 in taps: the phase has one tap fewer than the algorithm, padded by 0.
 Geometry geometry(Form form) {
   Geometry g;
   const auto phases = [&](int start0, int a0, int b0, int start1, int a1, int b1) {

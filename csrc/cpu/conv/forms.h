@@ -1,12 +1,15 @@
-// The convolutions of the ops, as the engine sees them.
+// The forms of convolution that the engine computes.
 #pragma once
+
+#include <optional>
+#include <string_view>
 
 #include "cpu/conv/winograd.h"
 
 namespace vaekernels::cpu {
 
-// Each names a linear map from images to images. The adjoint of a form, its input gradient, is a
-// form too, with the channels exchanged.
+// A form is a linear map from images to images. Its adjoint, which computes the input gradient, is
+// a form too, with the channels exchanged.
 enum class Form {
   kSame,                    // 3x3, stride 1, padding 1
   kSameAdjoint,             //
@@ -22,11 +25,15 @@ enum class Form {
 
 enum class Precision { kHigh, kHighest };
 
+// The op that computes a form, and the form of an op; padding is an argument of downsample_conv3x3.
+const char* op_of(Form form);
+Form form_of(std::string_view op, std::optional<std::string_view> padding);
+
 Form adjoint(Form form);
 
 Geometry geometry(Form form);
 
-// The algorithm of a form: the fastest within the precision's promise.
+// The fastest algorithm of a form within the error bound of the precision.
 Algorithm algorithm(Form form, Precision precision);
 
 }  // namespace vaekernels::cpu

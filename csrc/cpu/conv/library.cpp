@@ -18,8 +18,8 @@ Settings settings_of(Form form) {
   }
 }
 
-// The tensor in channels_last, also to those who ask its strides: where there is one channel or one
-// pixel they allow both layouts, and PyTorch's convolution would take the other and copy.
+// The tensor in unambiguous channels_last strides. With one channel or one pixel, strides can match
+// both layouts, and PyTorch's convolution would choose the other one and copy.
 at::Tensor channels_last(const at::Tensor& tensor) {
   const at::Tensor nhwc = tensor.contiguous(at::MemoryFormat::ChannelsLast);
   if (nhwc.suggest_memory_format() == at::MemoryFormat::ChannelsLast) return nhwc;
@@ -27,7 +27,7 @@ at::Tensor channels_last(const at::Tensor& tensor) {
   return nhwc.as_strided(nhwc.sizes(), {nhwc.size(2) * row, 1, row, channels});
 }
 
-// What is done to x before the convolution proper.
+// Upsamples or pads x as the form requires.
 at::Tensor prepared(Form form, const at::Tensor& x) {
   if (form == Form::kUpsample) {
     return at::upsample_nearest2d(x, at::IntArrayRef{2 * x.size(2), 2 * x.size(3)});

@@ -1,5 +1,5 @@
-// The convolutions of the ops by PyTorch's own, which is oneDNN on most machines: for the shapes
-// where nothing of ours is faster (plan.h).
+// The forms computed by PyTorch's convolution (oneDNN on most machines), for the shapes where it is
+// expected to be faster than the engine (plan.h).
 #pragma once
 
 #include <ATen/ATen.h>
@@ -13,7 +13,7 @@ namespace vaekernels::cpu {
 at::Tensor library_forward(Form form, const at::Tensor& x, const at::Tensor& weight,
                            const std::optional<at::Tensor>& bias);
 
-// The gradients of x and weight that the mask wants; undefined otherwise.
+// Returns the gradients of x and weight that the mask selects; the others are undefined.
 std::array<at::Tensor, 2> library_backward(Form form, const at::Tensor& dy, const at::Tensor& x,
                                            const at::Tensor& weight, std::array<bool, 2> mask);
 

@@ -1,4 +1,4 @@
-// The matrix product in the middle of the convolutions.
+// The register-tiled matrix product of the convolutions.
 #pragma once
 
 #include "cpu/vector.h"
@@ -15,7 +15,7 @@ constexpr int kRows = 12;
 constexpr int kRows = 6;
 #endif
 constexpr int64_t kPanel = 2 * kLanes;
-// Depth whose filters stay in the first-level cache while the tiles of a block pass.
+// The depth for which the filters stay in the first-level cache across the tiles of a block.
 constexpr int64_t kDepth = 256;
 
 template <int kVectors>
@@ -45,8 +45,8 @@ VK_INLINE void add_products(Vec (&sum)[kRows][kVectors], const float* const (&a)
   }
 }
 
-// c[r][0 .. kPanel) (+)= sum over k of a[r][k] * b[k][0 .. kPanel), for r < rows <= kRows: no other
-// row of a is read, none of c is written. Sums of parts are added at the end, not carried on: the
+// c[r][0 .. kPanel) (+)= sum over k of a[r][k] * b[k][0 .. kPanel), for r < rows <= kRows; no other
+// rows of a and c are accessed. Partial sums are added at the end instead of continued, since the
 // error grows with the longest chain of additions.
 template <int kVectors>
 VK_INLINE void multiply_group(const float* a, int64_t a_row, const float* b, float* c,

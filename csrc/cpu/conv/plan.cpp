@@ -10,22 +10,22 @@
 namespace vaekernels::cpu {
 namespace {
 
-// Costs are in multiplications of whole vectors at their peak rate.
+// The unit of cost is one vector multiplication at peak rate.
 //
-// A transform costs kTransform of them for each number that it reads or writes; an inner product
-// kStart more than its length. Both were found by measuring on AVX2;
-// benchmarks/results/cpu/conv.json holds what follows from them.
+// A transform costs kTransform for each number that it reads or writes; an inner product costs its
+// length plus kStart. Both constants were fitted to measurements on AVX2; the resulting speeds are
+// in benchmarks/results/cpu/conv.json.
 constexpr double kTransform = 10.0;
 constexpr double kStart = 12.0;
-// A filter costs kRead each time that a block reads it.
+// The cost of reading a filter, once per block.
 constexpr double kRead = 4.0;
-// Tiles of a block, as the driver cuts most convolutions.
+// The typical number of tiles per block (winograd_run.cpp).
 constexpr double kBlockTiles = 24.0;
-// Of the peak, what direct convolutions reach, transposed ones, and the filters' gradients.
+// The fractions of peak that direct and transposed convolutions and filter gradients reach.
 constexpr double kSmallChannelsRate = 0.85;
 constexpr double kTransposedRate = 0.65;
 constexpr double kGradientRate = 0.65;
-// What the model may err by: less gain than that is none.
+// The error margin of the model: a smaller predicted gain is ignored.
 constexpr double kMargin = 1.2;
 constexpr int64_t kFewestChannels = 8;
 
@@ -43,7 +43,7 @@ double small_channels_cost(Form form, Direction direction, const ImageSizes& x,
   return taps * x.batch * x.channels * padded(y.channels, lanes) / rate;
 }
 
-// The part of the products of all phases that do not vanish: see vanishes() in algorithm.h.
+// The share of the products of all phases that are not zero: see vanishes() in algorithm.h.
 double share_of_products(const Geometry& g, const AlgorithmSizes& sizes) {
   const int phases = std::max(g.in_phases, g.out_phases);
   int products = 0;
@@ -114,13 +114,27 @@ std::string name_of(const Plan& plan) {
   }
 }
 
+std::string reason_of(const Plan& plan) {
+  if (plan.speed > 0) {
+    char speed[16];
+    std::snprintf(speed, sizeof speed, "%.1f", plan.speed);
+    return std::string("the cost model expects ") + name_of(plan.algorithm) + " to run at " +
+           speed + "x of a direct convolution";
+  }
+  const std::string channels = " (" + std::to_string(plan.channels) + ")";
+  if (plan.method == Method::kLibrary) {
+    return "fewer than 8 channels" + channels + " do not fill the vectors of the transforms";
+  }
+  return std::string("at most 4 ") + plan.side + " channels" + channels;
+}
+
 Plan plan(Form form, Direction direction, const ImageSizes& x, const ImageSizes& y,
           Precision precision, bool filters_ready) {
   Plan result;
   const bool gradient = direction == Direction::kFilterGradient;
   const bool backwards = direction == Direction::kInputGradient;
-  // What the engine computes. The filters' gradient of a transposed convolution is that of its
-  // adjoint, with x and y exchanged.
+  // The form that the engine computes. The filter gradient of a transposed convolution is computed
+  // as that of its adjoint, with x and y exchanged.
   const bool exchanged = backwards || (gradient && form == Form::kUp4x4);
   const Form computed = exchanged ? adjoint(form) : form;
   const ImageSizes& in = exchanged ? y : x;
@@ -129,33 +143,27 @@ Plan plan(Form form, Direction direction, const ImageSizes& x, const ImageSizes&
 
   if (!gradient && is_few_outputs(computed, in, out)) {
     result.method = Method::kFewOutputs;
-    result.reason = "at most 4 output channels (" + std::to_string(out.channels) + ")";
+    result.channels = out.channels;
+    result.side = "output";
     return result;
   }
-  // The gradient of the filters of 3x3 sees its two images alike.
+  // The filter gradient of 3x3 is symmetric in its two images.
   const bool few_inputs_outputs =
       gradient && computed == Form::kSame && is_few_inputs(computed, out, in);
   if (few_inputs_outputs || is_few_inputs(computed, in, out)) {
     result.method = Method::kFewInputs;
-    result.reason = std::string("at most 4 ") + (few_inputs_outputs ? "output" : "input") +
-                    " channels (" + std::to_string(std::min(in.channels, out.channels)) + ")";
+    result.channels = std::min(in.channels, out.channels);
+    result.side = few_inputs_outputs ? "output" : "input";
     return result;
   }
-  const int64_t fewest = std::min(in.channels, out.channels);
-  if (fewest < kFewestChannels) {
-    result.reason = "fewer than 8 channels (" + std::to_string(fewest) +
-                    ") do not fill the vectors of the transforms";
-    return result;
-  }
+  result.channels = std::min(in.channels, out.channels);
+  if (result.channels < kFewestChannels) return result;
   const bool transforms_filters = gradient || !filters_ready;
   const double ours =
       winograd_cost(computed, result.algorithm, direction, in, out, transforms_filters);
   const double direct = small_channels_cost(form, direction, x, y);
   if (ours * kMargin < direct) result.method = Method::kWinograd;
-  char expected[16];
-  std::snprintf(expected, sizeof expected, "%.1f", direct / ours);
-  result.reason = std::string("the cost model expects ") + name_of(result.algorithm) +
-                  " to run at " + expected + "x of a direct convolution";
+  result.speed = direct / ours;
   return result;
 }
 

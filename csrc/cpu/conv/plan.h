@@ -1,4 +1,4 @@
-// Which way a convolution is computed: a documented model of the cost, never a timing.
+// Chooses the method of a convolution by a documented cost model, never by timing.
 #pragma once
 
 #include <cstdint>
@@ -19,14 +19,20 @@ enum class Method { kWinograd, kFewOutputs, kFewInputs, kLibrary };
 struct Plan {
   Method method = Method::kLibrary;
   Algorithm algorithm = Algorithm::kF43;
-  std::string reason;
+  // The reason: the speed that the cost model expects, relative to a direct convolution; or, where
+  // that is 0, that there are few channels on one side.
+  double speed = 0;
+  int64_t channels = 0;
+  const char* side = nullptr;
 };
 
-// What runs: the algorithm, "few_outputs", "few_inputs" or "library".
+// The name of the Winograd algorithm, "few_outputs", "few_inputs" or "library".
 std::string name_of(const Plan& plan);
 
-// The plan of a form's forward, or of a gradient of it; x and y are the form's input and output.
-// filters_ready: the transformed filters are at hand.
+std::string reason_of(const Plan& plan);
+
+// The plan for one direction of a form with input x and output y.
+//   filters_ready: the transformed filters are cached.
 Plan plan(Form form, Direction direction, const ImageSizes& x, const ImageSizes& y,
           Precision precision, bool filters_ready);
 

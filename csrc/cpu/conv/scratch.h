@@ -1,5 +1,5 @@
-// Memory that is reused from call to call: pages that are new to the process cost more than the
-// work of a small convolution.
+// Scratch memory, reused from call to call: faulting in new pages costs more than a small
+// convolution.
 #pragma once
 
 #include <cstddef>
@@ -9,14 +9,15 @@ namespace vaekernels::cpu {
 
 enum class Scratch { kBlock, kFilters, kGradient, kSums };
 
-// At least `floats` floats of the calling thread, aligned to 64 bytes, with the values of whoever
-// had them before (zero at first). Valid until the thread asks for the same kind again.
+// Returns at least `floats` floats that belong to the calling thread, aligned to 64 bytes. They
+// hold the values of their last use (0 at first). Valid until the thread's next call with the same
+// kind.
 float* scratch(Scratch kind, size_t floats);
 
-// Frees the calling thread's; others' stay until their threads end.
+// Frees the scratch memory of the calling thread; other threads keep theirs until they end.
 void free_scratch();
 
-// Of all threads.
+// Bytes of all threads.
 int64_t scratch_bytes();
 
 }  // namespace vaekernels::cpu

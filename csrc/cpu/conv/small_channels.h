@@ -1,6 +1,5 @@
-// Direct convolutions, for those with few channels on one side, such as the colours of an image:
-// transforms would not fill their vectors. See few_outputs.h (few outputs), few_inputs.h (few
-// inputs).
+// Direct convolutions with few input or output channels, such as the colours of an image, which
+// would not fill the vectors of the transforms: see few_outputs.h and few_inputs.h.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +8,7 @@
 
 namespace vaekernels::cpu {
 
-// The most channels that are few: what a register has at every capability.
+// The largest number of channels that counts as few: the lanes of the smallest vector register.
 constexpr int64_t kFewChannels = 4;
 
 struct SmallChannelsConvolution {
@@ -18,13 +17,13 @@ struct SmallChannelsConvolution {
   int64_t stride = 1, padding = 1, kernel = 3;
   const float* x = nullptr;
   float* y = nullptr;
-  bool streaming = false;  // y is too large to stay in the caches, and of whole lines of them
+  bool streaming = false;  // y exceeds the caches and consists of whole cache lines
   // Taps: element (out, in, tap) at w[out * out_stride + in * in_stride + tap], reversed in both
   // directions if flipped.
   const float* w = nullptr;
   int64_t out_stride = 0, in_stride = 0;
   bool flipped = false;
-  float* b = nullptr;  // scratch: the filters as the kernel wants them
+  float* b = nullptr;  // scratch: the packed filters
   const float* bias = nullptr;
   const float* residual = nullptr;
   Activation activation = Activation::kNone;

@@ -12,7 +12,7 @@
 namespace vaekernels::cpu {
 namespace {
 
-// Output rows of about `pixels` pixels.
+// The number of output rows with about `pixels` pixels.
 int64_t rows_of_pixels(const SmallChannelsConvolution& conv, int64_t pixels) {
   return std::clamp<int64_t>(pixels / conv.out_width, 1, conv.out_height);
 }
@@ -20,8 +20,8 @@ int64_t rows_of_pixels(const SmallChannelsConvolution& conv, int64_t pixels) {
 }  // namespace
 
 void few_outputs_convolve(SmallChannelsConvolution conv) {
-  // The products of a strip should stay in the second-level cache, and its border rows, which its
-  // neighbours compute too, be few.
+  // The products of a strip should stay in the second-level cache, and its border rows, which
+  // adjacent strips compute as well, should be few.
   constexpr int64_t kStripFloats = int64_t{1} << 16;
   const int64_t row = conv.in_width * round_up(conv.taps() * conv.out_channels, 16);
   const int64_t threads = at::get_num_threads();
@@ -56,7 +56,7 @@ void few_inputs_filter_gradient(SmallChannelsConvolution conv, const float* dy, 
   args.conv = conv;
   args.dy = dy;
   args.dw = dw;
-  // As many parts as keep some threads busy: their number follows from the shapes alone.
+  // The number of parts, and with it the order of the sums, depends only on the shapes.
   constexpr int64_t kMostParts = 32;
   args.parts = std::min(conv.batch * conv.strips(), kMostParts);
   args.sums = scratch(Scratch::kSums, args.parts * VK_CPU_DISPATCH(few_inputs_sum_floats, conv));

@@ -6,12 +6,12 @@
 
 namespace vaekernels::cpu {
 
-// y of conv, whose filters are w.
+// Computes y of conv, whose filters are w.
 void few_outputs_convolve(SmallChannelsConvolution conv);
 void few_inputs_convolve(SmallChannelsConvolution conv);
 
-// The gradient dw, like w, of a convolution with few input channels from x to y, whose gradient is
-// dy.
+// Computes the gradient dw, in the strides of w, of a convolution from x, with few channels, to y,
+// whose gradient is dy.
 void few_inputs_filter_gradient(SmallChannelsConvolution conv, const float* dy, float* dw);
 
 }  // namespace vaekernels::cpu

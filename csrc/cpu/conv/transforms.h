@@ -5,7 +5,7 @@
 //
 //   y = output(source(input(d)) * filter(w))
 //
-// where source names, for each product, the input point that it takes. The two-dimensional
+// where source gives the input point of each product. The two-dimensional
 // algorithm nests it: rows, then columns. output_adjoint and filter_adjoint are the transposes:
 // the gradient of the filter is filter_adjoint(sum of input(d) * output_adjoint(dy)).
 //

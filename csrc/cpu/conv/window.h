@@ -1,4 +1,4 @@
-// The input windows of tiles, read in place; normalised ones are staged.
+// The input windows of tiles: read in place, or normalised into a staging buffer.
 #pragma once
 
 #include <algorithm>
@@ -9,7 +9,7 @@
 namespace vaekernels::cpu {
 namespace {
 
-// Where a tile lies in the batch.
+// The position of a tile in the batch.
 struct TilePosition {
   int64_t image, row, column;  // in tiles
 };
@@ -20,7 +20,7 @@ VK_INLINE TilePosition position_of(const Convolution& conv, int64_t tile) {
   return {tile / per_image, rest / conv.tile_columns, rest % conv.tile_columns};
 }
 
-// Samples of a window that lie at regular distances.
+// The samples of a window in a strided buffer.
 struct Window {
   const float* at;
   int64_t row, column;
@@ -29,7 +29,7 @@ struct Window {
   VK_INLINE const float* sample(int i, int j) const { return at + i * row + j * column; }
 };
 
-// Samples of a window that reaches over the border: those outside are zeros from elsewhere.
+// The samples of a window that crosses the border; those outside of the image point to kZeros.
 template <class F>
 struct BorderWindow {
   const float* at[F::kWindow][F::kWindow];
@@ -42,7 +42,7 @@ constexpr int64_t kStagedChannels = 64;
 constexpr int64_t kStagedTiles = 8;
 alignas(64) constexpr float kZeros[kStagedChannels] = {};
 
-// Where the first sample of a run of windows lies in the image.
+// The coordinates of the first sample of a run of windows.
 struct Corner {
   int64_t y, x;
 };
@@ -61,8 +61,8 @@ VK_INLINE void normalise_silu(const float* x, const float* scale, const float* s
   for (int64_t c = 0; c < n; ++c) out[c] = vaekernels::silu(fused(x[c], scale[c], shift[c]));
 }
 
-// Copies rows x columns normalised samples, channels [channel, channel + n), into staged; outside
-// of the image is zero. Channels are padded to whole registers.
+// Normalises channels [channel, channel + n) of rows x columns samples into staged; samples outside
+// of the image are 0. Channels are padded to whole registers.
 inline void stage(const Convolution& conv, int64_t image, Corner corner, int64_t rows,
                   int64_t columns, int64_t channel, int64_t n, float* staged) {
   const int64_t stride = conv.geometry.in_stride;
@@ -86,7 +86,7 @@ inline void stage(const Convolution& conv, int64_t image, Corner corner, int64_t
   }
 }
 
-// channels [channel, channel + n) of the window at the corner, of which some samples lie outside.
+// Channels [channel, channel + n) of the window at the corner, some of whose samples are outside.
 template <class F>
 VK_INLINE BorderWindow<F> border_window(const Convolution& conv, int64_t image, Corner corner,
                                         int64_t channel, int64_t n) {
@@ -106,8 +106,8 @@ VK_INLINE BorderWindow<F> border_window(const Convolution& conv, int64_t image, 
   return window;
 }
 
-// Calls body(tile, phase, channel, window) for the windows of the tiles [first, last): whole ones,
-// or pieces that start at a channel.
+// Calls body(tile, phase, channel, window) for the windows of the tiles [first, last). A window has
+// all channels, or a block of them that starts at `channel`.
 template <class F, class Body>
 VK_INLINE void for_each_window(const Convolution& conv, int64_t first, int64_t last, int out_phase,
                                Body body) {
@@ -115,7 +115,8 @@ VK_INLINE void for_each_window(const Convolution& conv, int64_t first, int64_t l
   alignas(64) float staged[F::kWindow * kColumns * kStagedChannels];
   const Geometry& g = conv.geometry;
   const int64_t pixel = conv.in_channels;
-  // Only a prologue makes neighbours share what is staged: it is costly, and stride 1.
+  // Adjacent windows share staged samples only with a prologue, which is costly to repeat, and
+  // stride 1.
   const int64_t together = conv.scale != nullptr && g.in_stride == 1 ? kStagedTiles : 1;
   for (int64_t tile = first; tile < last;) {
     const TilePosition at = position_of(conv, tile);
@@ -153,8 +154,8 @@ VK_INLINE void for_each_window(const Convolution& conv, int64_t first, int64_t l
   }
 }
 
-// v[i][j] = input transform of one register of channels of a window, rows then columns; written to
-// v + (i * points + j) * point. n: channels of the register that exist, all of them if kWhole.
+// v[i][j] = the input transform of one register of channels of a window, rows then columns, stored
+// at v + (i * points + j) * point. n: the valid channels of the register; all of them if kWhole.
 template <class F, bool kWhole, class Samples>
 VK_INLINE void transform_register(const Samples& window, int64_t channel, int64_t n, float* v,
                                   int64_t point) {
@@ -181,8 +182,8 @@ VK_INLINE void transform_register(const Samples& window, int64_t channel, int64_
   }
 }
 
-// All channels of a window; to(channel) is where the register that starts there goes. Whole
-// registers are written: what lies past the last channel must not hold anything yet.
+// Transforms all channels of a window; to(channel) is the destination of the register that starts
+// there. Whole registers are stored, so the floats after the last channel are overwritten.
 template <class F, class Samples, class To>
 VK_INLINE void transform_window(const Samples& window, int64_t point, To to) {
   int64_t c = 0;

@@ -1,15 +1,15 @@
-// Convolutions by Winograd's algorithms: the problem, and the stages of its computation that are
-// compiled once per CPU capability. The driver in winograd_run.cpp cuts the work and owns the
-// memory.
+// Convolutions by Winograd's algorithms: the problem, and the stages of its computation, which are
+// compiled once per CPU capability. The driver in winograd_run.cpp partitions the work and
+// allocates the scratch memory.
 //
-// Activations are NHWC. The output is cut into tiles of m x m; a block is a run of tiles. For each
-// block: transform its input windows into v[point][tile][depth], multiply by the transformed
-// filters u[point][panel][depth][panel width] into products[point][tile][column], transform those
-// into the output with bias, residual and activation.
+// Images are NHWC. The output is partitioned into tiles of m x m; a block is a run of tiles. For
+// each block: transform its input windows into v[point][tile][depth], multiply by the transformed
+// filters u[point][panel][depth][panel width] into products[point][tile][column], and transform
+// these into the output, adding bias and residual and applying the activation.
 //
-// A strided convolution is a sum over input phases (the samples of one parity), which lie side by
-// side in the depth; a transposed one has output phases, each a convolution of its own. Either way
-// every phase is a stride-1 convolution with the taps of that parity.
+// A strided convolution is a sum over input phases (the samples of one parity), which are adjacent
+// in the depth; a transposed one has output phases, each a separate convolution. In both cases each
+// phase is a stride-1 convolution with the taps of that parity.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +29,7 @@ struct Geometry {
   int kernel = 3;          // width of the filter
   int start[2] = {-1, 0};  // per phase: first sample of the first window
   int taps[2][3] = {};     // per phase: which taps of the filter, in window order; -1: none
-  bool merged = false;     // the filter is 3 wide and stands for a 4 wide one: ARCHITECTURE.md
+  bool merged = false;     // a 3-wide filter acts as a 4-wide one: see filter_kernel.cpp
 };
 
 enum class Activation { kNone, kRelu, kLeakyRelu, kSilu };
@@ -66,7 +66,7 @@ struct Convolution {
   int64_t in_phases() const { return int64_t{geometry.in_phases} * geometry.in_phases; }
 };
 
-// A run of tiles of one output phase, with its scratch.
+// A run of tiles of one output phase, with its scratch memory.
 struct Block {
   int64_t first_tile = 0, tiles = 0;
   int out_phase = 0;
@@ -76,8 +76,8 @@ struct Block {
   int64_t products_row = 0, products_point = 0;
 };
 
-// Filters w, element (out, in, tap) at w[out * out_stride + in * in_stride + tap], into u. The taps
-// of a filter are contiguous.
+// Transforms filters w into u. Element (out, in, tap) is w[out * out_stride + in * in_stride +
+// tap]: the taps of a filter are contiguous.
 struct FilterTransform {
   Convolution conv;  // u is the output
   const float* w = nullptr;
@@ -86,8 +86,8 @@ struct FilterTransform {
   bool streaming = false;  // u is too large to stay in the caches
 };
 
-// The gradient of the filter: for each point, the sum over the tiles of a block of
-// input(x) * output_adjoint(dy), added to c. Parts of the tiles have sums of their own, which
+// The gradient of the filter: for each point, adds the sum over the tiles of a block of
+// input(x) * output_adjoint(dy) to c. Each part of the tiles has separate sums, which
 // finish_filter_gradient() adds up.
 struct FilterGradient {
   Convolution conv;  // x: the input
@@ -98,7 +98,7 @@ struct FilterGradient {
   float* dv = nullptr;       // [product][panel][tile][in panel], of dy
   int64_t panel = 0;         // floats between panels
   int64_t v_point = 0, dv_point = 0;
-  // Panels of output channels, and of the channels of all input phases, each padded to whole ones.
+  // Panels of output channels, and of the channels of all input phases; channels are padded.
   int64_t out_panels = 0, depth_panels = 0;
   // [part][product][panel of the depth][panel of out channels][out channel in it][depth in it]
   float* c = nullptr;
@@ -119,9 +119,9 @@ struct AlgorithmSizes {
   int outputs, taps, window, step, input_points, products;  // per dimension
 };
 
-// Output channels that the filters of one panel make.
+// The number of output channels of a panel of filters.
 VK_CPU_DECLARE(int64_t panel_width())
-// Tiles that are multiplied at once: blocks have room for a multiple of it.
+// The number of tiles that are multiplied at once; blocks have room for a multiple of it.
 VK_CPU_DECLARE(int64_t tile_group())
 VK_CPU_DECLARE(AlgorithmSizes algorithm_sizes(Algorithm))
 

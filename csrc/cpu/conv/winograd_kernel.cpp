@@ -7,19 +7,19 @@
 namespace vaekernels::cpu::VK_CAPABILITY {
 namespace {
 
-// Groups of tiles from which on the filters come from memory, not from a cache: see blocking_of in
-// winograd_run.cpp.
+// From this number of tile groups on, the filters are read from memory and not from a cache: see
+// blocking_of in winograd_run.cpp.
 constexpr int64_t kManyGroups = 8;
 
-// One product of a panel: the filters of the depth [0, depth), added to what other input phases
-// gave if accumulate.
+// Computes one product of a panel over the depth [0, depth); adds to the result of other input
+// phases if accumulate.
 template <int kVectors>
 void multiply_panel(const float* v, int64_t v_row, const float* u, float* products,
                     int64_t products_row, int64_t tiles, int64_t depth, bool accumulate) {
   for (int64_t k = 0; k < depth; k += kDepth) {
     const int64_t part = std::min(kDepth, depth - k);
-    // The next filters are fetched while these multiply, a few lines with each group: more at once
-    // would hold up its own reads.
+    // Prefetches the next filters a few lines per group: more at once would delay the group's
+    // reads.
     const int64_t groups = (tiles + kRows - 1) / kRows;
     const int64_t share = groups < kManyGroups ? 0 : (part * kPanel + groups - 1) / groups;
     const float* next = u + (k + part) * kPanel;
@@ -38,7 +38,7 @@ void clear(float* products, int64_t row, int64_t tiles) {
   }
 }
 
-// One (product, panel): phase by phase where some vanish, else the whole depth.
+// Computes one (product, panel): the whole depth at once, or by phase where some phases are zero.
 template <class F>
 void multiply_unit(const Convolution& conv, const Block& block, int64_t product, int64_t panel,
                    float* products) {
@@ -80,7 +80,7 @@ void transform_inputs_of(const Convolution& conv, const Block& block, int64_t fi
   });
 }
 
-// One register of channels of one tile. n: channels of it that exist.
+// Transforms one register of channels of one tile. n: the valid channels of the register.
 template <class F, bool kWhole>
 VK_INLINE void transform_output(const Convolution& conv, const float* products, int64_t point,
                                 float* y, const float* residual, int64_t rows, int64_t columns,
@@ -106,8 +106,8 @@ VK_INLINE void transform_output(const Convolution& conv, const float* products, 
 #pragma GCC unroll 8
     for (int j = 0; j < kM; ++j) {
       if (j >= columns) break;
-      // Of an infinity in the window the sign is lost, and with it whether PyTorch has NaN: so
-      // infinity becomes NaN, whatever activation follows.
+      // The transforms lose the sign of an infinity in the window, and with it whether PyTorch
+      // would give NaN: all infinities become NaN, with any activation.
       Vec out = fma(t[j], Vec{}, t[j]) + bias;
       const int64_t at = row + j * pixel;
       if (residual != nullptr) {
@@ -134,7 +134,7 @@ void transform_outputs_of(const Convolution& conv, const Block& block, int64_t f
     const TilePosition at = position_of(conv, block.first_tile + k);
     const int64_t top = at.row * F::kOutputs * stride + phase_y;
     const int64_t left = at.column * F::kOutputs * stride + phase_x;
-    // Outputs of the tile inside of the image.
+    // The outputs of the tile that are inside of the image.
     const int64_t rows = (conv.out_height - top + stride - 1) / stride;
     const int64_t columns = (conv.out_width - left + stride - 1) / stride;
     const int64_t corner =

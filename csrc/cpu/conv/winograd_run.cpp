@@ -10,8 +10,8 @@
 namespace vaekernels::cpu {
 namespace {
 
-// Strides between points are kept off powers of two: the points of a tile would otherwise compete
-// for the same lines of the caches.
+// Padding that keeps the strides between points off powers of two: the points of a tile would
+// otherwise map to the same cache sets.
 constexpr int64_t kPad = 16;
 
 AlgorithmSizes sizes_of(Algorithm algorithm) { return VK_CPU_DISPATCH(algorithm_sizes, algorithm); }
@@ -24,18 +24,18 @@ int64_t panels_of(const Convolution& conv) {
   return row_of_products(conv) / VK_CPU_DISPATCH(panel_width);
 }
 
-// How a convolution is cut.
+// How a convolution is partitioned into blocks.
 struct Blocking {
   int64_t tiles;  // of a block
-  bool shared;    // all threads work on one block, instead of one each
+  bool shared;    // all threads share one block, instead of one block per thread
 };
 
 // A block's v and products should stay in the caches between the stages, and the filters should be
-// read from memory few times. Filters larger than kSharedFilters do not stay in the caches beside
-// the blocks: then all threads work on one large block and read them once for it. Figures found by
-// measuring on a machine with 512 KB of second-level and 32 MB of third-level cache.
+// read from memory rarely. Filters larger than kSharedFilters do not fit into the caches beside the
+// blocks: then all threads share one large block, for which the filters are read once. The
+// constants were measured on a machine with 512 KB of second-level and 32 MB of third-level cache.
 constexpr int64_t kSharedFilters = int64_t{8} << 20;
-// The same where the tiles are few, for filters that are large beside them.
+// The corresponding limit where the filters are large compared to the few tiles.
 constexpr int64_t kFiltersOfFew = int64_t{2} << 20;
 constexpr int64_t kBlockBytes = int64_t{1} << 19;
 constexpr int64_t kSharedBlockBytes = int64_t{16} << 20;
@@ -54,7 +54,7 @@ Blocking blocking_of(const Convolution& conv, const AlgorithmSizes& sizes) {
   blocking.shared = filters > kSharedFilters || share < few;
   int64_t most = (blocking.shared ? kSharedBlockBytes : kBlockBytes) / tile_bytes;
   most = std::max(most, 4 * group);
-  // Blocks of equal size, and as many for every thread.
+  // Blocks of equal size, and the same number for each thread.
   int64_t blocks = (conv.tiles() + most - 1) / most;
   if (!blocking.shared && conv.out_phases() % threads != 0) blocks = round_up(blocks, threads);
   blocking.tiles = round_up((conv.tiles() + blocks - 1) / blocks, group);
@@ -80,7 +80,7 @@ struct Blocks {
     return block;
   }
 
-  // Gives the block its memory: the calling thread's.
+  // Sets the block's memory to scratch of the calling thread.
   void allocate(Block& block) const {
     const int64_t v = sizes.input_points * sizes.input_points * block.v_point;
     const int64_t products = sizes.products * sizes.products * block.products_point;
@@ -89,7 +89,7 @@ struct Blocks {
   }
 };
 
-// One block, each stage by run(units, body(first, last)).
+// Computes one block; run(units, body(first, last)) executes each stage.
 template <class Run>
 void compute(const Blocks& blocks, const Block& block, const Run& run) {
   const Convolution& conv = blocks.conv;
@@ -104,17 +104,17 @@ void compute(const Blocks& blocks, const Block& block, const Run& run) {
   });
 }
 
-// How the filters' gradient is cut: by the shapes alone, and with it the order of all sums.
+// The partition of the filter gradient, and with it the order of all sums: depends on shapes only.
 struct GradientCut {
-  int64_t parts;  // of the tiles, with sums of their own
+  int64_t parts;  // of the tiles, each with separate sums
   int64_t tiles;  // of a block
 };
 
-// A part is computed by one thread, which needs nothing that another has in its caches. The sums of
-// all parts are added up at the end, which must cost little beside their products.
+// One thread computes a part, and shares no data with other threads. Adding up the sums of all
+// parts at the end must cost little compared to the products.
 //
-// The v and dv of a block should stay in the caches; the sums are read and written once a block,
-// which must not cost more than the products where they are large.
+// The v and dv of a block should stay in the caches. The sums are read and written once per block,
+// which must not dominate where they are large.
 GradientCut cut_of(const Convolution& conv, const FilterGradient& args,
                    const AlgorithmSizes& sizes) {
   constexpr int64_t kFloat = sizeof(float), kBytes = int64_t{3} << 19;
@@ -210,7 +210,7 @@ void filter_gradient(const Convolution& conv, const float* dy, float* dw, int64_
   args.v_point = args.depth_panels * args.panel + 5 * kPad;
   args.dv_point = args.out_panels * args.panel + 5 * kPad;
   args.c = scratch(Scratch::kSums, cut.parts * args.c_part);
-  // One part, each stage of a block by run(units, body(first, last)).
+  // Accumulates one part; run(units, body(first, last)) executes each stage of a block.
   const auto accumulate = [&](int64_t part, const auto& run) {
     FilterGradient block = args;
     block.v = scratch(Scratch::kGradient, in_points * args.v_point + products * args.dv_point);
@@ -238,7 +238,7 @@ void filter_gradient(const Convolution& conv, const float* dy, float* dw, int64_
     });
   } else {
     for (int64_t part = 0; part < cut.parts; ++part) {
-      // The same units at every block: a thread's sums stay in its caches.
+      // Static scheduling: a thread has the same units in each block, and their sums in its caches.
       accumulate(part,
                  [](int64_t units, const auto& body) { at::parallel_for(0, units, 1, body); });
     }

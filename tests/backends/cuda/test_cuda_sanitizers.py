@@ -36,15 +36,23 @@ class Mistake:
 
 MISTAKES = {
     "a barrier is missing before shared memory is read": Mistake(
-        *("items.cuh", "  __syncthreads();\n  x = 0.0;", "  x = 0.0;"),
+        *("work_partition.cuh", "  __syncthreads();\n  x = 0.0;", "  x = 0.0;"),
         *("sums.cu", "merge_sums", RACES, "data race"),
     ),
     "a barrier is missing before shared memory is written again": Mistake(
-        *("items.cuh", "  __syncthreads();  // the sums of an earlier call have been read\n", ""),
-        *("row_reduction.cu", "gaussian_kl, fixed prior", RACES, "data race"),
+        *(
+            "work_partition.cuh",
+            "  __syncthreads();  // the sums of an earlier call have been read\n",
+            "",
+        ),
+        *("row_reduction.cu", "gaussian_kl, scalars", RACES, "data race"),
     ),
     "blocks write the same partial sum": Mistake(
-        *("items.cuh", "sums.partials[item.index] = total", "sums.partials[item.row] = total"),
+        *(
+            "work_partition.cuh",
+            "sums.partials[item.index] = total",
+            "sums.partials[item.row] = total",
+        ),
         *("rsample_kl.cu", "rsample_kl", RACES, "data race"),
     ),
     "an access is wider than rows are aligned": Mistake(
@@ -52,11 +60,15 @@ MISTAKES = {
         *("randn.cu", "randn", MEMORY, "misaligned address"),
     ),
     "the last unit is taken for a whole one": Mistake(
-        *("items.cuh", "left < kUnit ? left : kUnit", "kUnit"),
+        *("work_partition.cuh", "left < kUnit ? left : kUnit", "kUnit"),
         *("randn.cu", "randn", MEMORY, "heap-buffer-overflow"),
     ),
     "an item too many": Mistake(
-        *("items.cuh", "item.index >= partition.items()", "item.index > partition.items()"),
+        *(
+            "work_partition.cuh",
+            "item.index >= partition.items()",
+            "item.index > partition.items()",
+        ),
         *("sums.cu", "merge_sums", MEMORY, "heap-buffer-overflow"),
     ),
     "an index beyond a thread's own array": Mistake(
@@ -64,15 +76,15 @@ MISTAKES = {
         *("randn.cu", "randn", MEMORY, "out of bounds"),
     ),
     "elements of the last unit are left out": Mistake(
-        *("items.cuh", "at < item.count;", "at + kUnit <= item.count;"),
+        *("work_partition.cuh", "at < item.count;", "at + kUnit <= item.count;"),
         *("randn.cu", "randn", MEMORY, "randn: wrong result"),
     ),
     "a warp's sum is left out": Mistake(
-        *("items.cuh", "warp < kWarps; ++warp", "warp < kWarps - 1; ++warp"),
+        *("work_partition.cuh", "warp < kWarps; ++warp", "warp < kWarps - 1; ++warp"),
         *("sums.cu", "merge_sums", MEMORY, "merge_sums: wrong result"),
     ),
     "all lanes write, and the last one is right": Mistake(
-        *("items.cuh", "if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = x;"),
+        *("work_partition.cuh", "if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = x;"),
         "of_warp[threadIdx.x / 32] = threadIdx.x % 32 == 31 ? x : 0.0;",
         *("sums.cu", "merge_sums", MEMORY, "merge_sums: wrong result"),
     ),

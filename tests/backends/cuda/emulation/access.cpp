@@ -5,10 +5,10 @@ namespace vaekernels::cuda {
 namespace {
 
 int64_t access(const std::vector<Tensor>& tensors) {
-  std::vector<Rows> rows;
+  std::vector<RowView> rows;
   bool in_float64 = false;
   for (const Tensor& tensor : tensors) {
-    rows.push_back(rows_of("access", "tensors", tensor, row_major(tensor), 0));
+    rows.push_back(row_view_of("access", "tensors", tensor, row_major(tensor), 0));
     in_float64 = in_float64 || any_float64({rows.back()});
   }
   return static_cast<int64_t>(choose_access(in_float64, rows));

@@ -2,6 +2,8 @@
 // outputs are written and nothing beside them is, and sums that are exact.
 #include <cstdio>
 #include <deque>
+#include <string>
+#include <vector>
 
 #include "emulation.h"
 #include "heap_tensor.h"
@@ -9,6 +11,7 @@
 namespace exercise {
 namespace {
 
+using namespace vaekernels;
 using namespace vaekernels::cuda;
 
 int failures = 0;
@@ -19,22 +22,22 @@ class Call {
   Call(const char* name, Access access, int64_t rows, int64_t length)
       : access(access), partition(make_partition(rows, length, kSegment)), name_(name) {}
 
-  Rows input() { return add(inputs_, kInput); }
-  Rows output() { return add(outputs_, kUnwritten); }
+  RowView input() { return add(inputs_, kInput); }
+  RowView output() { return add(outputs_, kUnwritten); }
 
   // (count,), a number for each row.
-  Rows numbers(Kind kind, int64_t count) {
-    Rows rows = inputs_.emplace_back(kind, 1, count, false, kInput).view;
+  RowView numbers(DType dtype, int64_t count) {
+    RowView rows = inputs_.emplace_back(dtype, 1, count, false, kInput).view;
     rows.row_stride = 1;
     return rows;
   }
 
   Sums sums(int64_t groups, int64_t items) {
     Sums sums;
-    sums.totals = outputs_.emplace_back(sums.kind, 1, groups, false, kUnwritten).view.data;
+    sums.totals = outputs_.emplace_back(sums.dtype, 1, groups, false, kUnwritten).view.data;
     if (items != 1) {
-      const Kind kind = Kind::kFloat64;
-      const auto& partials = outputs_.emplace_back(kind, 1, groups * items, false, kUnwritten);
+      const DType dtype = DType::kFloat64;
+      const auto& partials = outputs_.emplace_back(dtype, 1, groups * items, false, kUnwritten);
       sums.partials = reinterpret_cast<double*>(partials.view.data);
     }
     return sums;
@@ -52,22 +55,22 @@ class Call {
   }
 
   const Access access;
-  const Partition partition;
+  const WorkPartition partition;
 
  private:
-  Rows add(std::deque<HeapTensor>& tensors, char fill) {
-    constexpr Kind kMixed[] = {Kind::kBFloat16, Kind::kFloat32, Kind::kFloat16};
-    Kind kind = kMixed[count_++ % 3];
+  RowView add(std::deque<HeapTensor>& tensors, char fill) {
+    constexpr DType kMixed[] = {DType::kBFloat16, DType::kFloat32, DType::kFloat16};
+    DType dtype = kMixed[count_++ % 3];
     bool strided = false;
     switch (access) {
-      case Access::kFloat32: kind = Kind::kFloat32; break;
-      case Access::kBFloat16: kind = Kind::kBFloat16; break;
-      case Access::kFloat16: kind = Kind::kFloat16; break;
+      case Access::kFloat32: dtype = DType::kFloat32; break;
+      case Access::kBFloat16: dtype = DType::kBFloat16; break;
+      case Access::kFloat16: dtype = DType::kFloat16; break;
       case Access::kPacks: break;
-      case Access::kAnyFloat64: kind = count_ % 2 == 0 ? kind : Kind::kFloat64; [[fallthrough]];
+      case Access::kAnyFloat64: dtype = count_ % 2 == 0 ? dtype : DType::kFloat64; [[fallthrough]];
       case Access::kAnyFloat32: strided = true;
     }
-    return tensors.emplace_back(kind, partition.rows, partition.length, strided, fill).view;
+    return tensors.emplace_back(dtype, partition.rows, partition.length, strided, fill).view;
   }
 
   const char* name_;
@@ -75,31 +78,32 @@ class Call {
   std::deque<HeapTensor> inputs_, outputs_;  // a deque leaves them where they are
 };
 
-// The last numbers of the inputs are one number each, in turn on the host and on the device.
-void row_reduction(Call& call, Formula formula, int inputs, int numbers) {
-  const Partition& partition = call.partition;
+// The last `scalars` inputs are scalars, alternately on the host and on the device.
+template <class F>
+void row_reduction(Call& call, int scalars) {
+  const WorkPartition& partition = call.partition;
   RowReductionForward forward;
   RowReductionBackward backward;
   forward.partition = backward.partition = partition;
-  for (int k = 0; k < inputs; ++k) {
-    Rows& input = forward.inputs[k];
-    if (k < inputs - numbers) {
+  for (int k = 0; k < F::kInputs; ++k) {
+    RowView& input = forward.inputs[k];
+    if (k < F::kInputs - scalars) {
       input = call.input();
       backward.grads[k] = call.output();
     } else {
-      input = call.numbers(Kind::kFloat32, 1);
-      input.form = k % 2 == 0 ? Form::kNumber : Form::kValue;
+      input = call.numbers(DType::kFloat32, 1);
+      input.kind = k % 2 == 0 ? ViewKind::kDeviceScalar : ViewKind::kHostScalar;
       input.value = 0.5;
-      backward.number_grads[k] = call.sums(1, partition.items());
+      backward.scalar_grads[k] = call.sums(1, partition.items());
     }
     backward.inputs[k] = input;
   }
   forward.sums = call.sums(partition.rows, partition.segments);
-  backward.grad = call.numbers(Kind::kFloat32, partition.rows);
-  launch_row_reduction_forward(formula, call.access, forward, nullptr);
+  backward.grad = call.numbers(DType::kFloat32, partition.rows);
+  launch_row_reduction_forward(kFormulaIndex<F>, call.access, forward, nullptr);
   merge_sums(forward.sums, partition.rows, partition.segments, nullptr);
-  launch_row_reduction_backward(formula, call.access, backward, nullptr);
-  for (const Sums& sums : backward.number_grads) merge_sums(sums, 1, partition.items(), nullptr);
+  launch_row_reduction_backward(kFormulaIndex<F>, call.access, backward, nullptr);
+  for (const Sums& sums : backward.scalar_grads) merge_sums(sums, 1, partition.items(), nullptr);
   call.expect_written();
 }
 
@@ -107,9 +111,11 @@ NoiseStream noise(Call& call) {
   NoiseStream noise;
   noise.seed = ~uint64_t(0);
   if (call.partition.rows % 2 == 0) return noise;
-  const auto pointer = [](const Rows& rows) { return reinterpret_cast<const int64_t*>(rows.data); };
-  noise.device_seed = pointer(call.numbers(Kind::kFloat64, 1));
-  noise.sample_ids = pointer(call.numbers(Kind::kFloat64, call.partition.rows));
+  const auto pointer = [](const RowView& rows) {
+    return reinterpret_cast<const int64_t*>(rows.data);
+  };
+  noise.device_seed = pointer(call.numbers(DType::kFloat64, 1));
+  noise.sample_ids = pointer(call.numbers(DType::kFloat64, call.partition.rows));
   return noise;
 }
 
@@ -129,7 +135,7 @@ void rsample_kl(Call& call) {
   RsampleKlBackward backward;
   backward.partition = call.partition;
   backward.grad_z = call.input();
-  backward.grad_kl = call.numbers(Kind::kFloat32, call.partition.rows);
+  backward.grad_kl = call.numbers(DType::kFloat32, call.partition.rows);
   backward.mean = forward.mean;
   backward.logvar = forward.logvar;
   backward.noise = forward.noise;
@@ -169,24 +175,22 @@ void exact_sums(Call& call) {
 }
 
 struct Exercise {
-  const char* name;
+  std::string name;
   void (*run)(Call& call);
 };
 
-constexpr Exercise kExercises[] = {
-    {"gaussian_kl", [](Call& call) { row_reduction(call, Formula::kGaussianKl, 4, 0); }},
-    {"gaussian_kl, fixed prior",
-     [](Call& call) { row_reduction(call, Formula::kGaussianKl, 4, 2); }},
-    {"bernoulli_nll", [](Call& call) { row_reduction(call, Formula::kBernoulliNll, 2, 0); }},
-    {"gaussian_nll", [](Call& call) { row_reduction(call, Formula::kGaussianNll, 3, 0); }},
-    {"gaussian_nll, one logvar",
-     [](Call& call) { row_reduction(call, Formula::kGaussianNll, 3, 1); }},
-    {"laplace_nll", [](Call& call) { row_reduction(call, Formula::kLaplaceNll, 3, 0); }},
-    {"laplace_nll, one scale", [](Call& call) { row_reduction(call, Formula::kLaplaceNll, 3, 1); }},
-    {"rsample_kl", rsample_kl},
-    {"randn", randn},
-    {"merge_sums", exact_sums},
-};
+std::vector<Exercise> all_exercises() {
+  std::vector<Exercise> exercises{
+      {"rsample_kl", rsample_kl}, {"randn", randn}, {"merge_sums", exact_sums}};
+  for_each_formula(Formulas{}, [&](auto f) {
+    using F = decltype(f);
+    exercises.push_back({F::kOp, [](Call& call) { row_reduction<F>(call, 0); }});
+    if (F::kScalars == 0) return;
+    exercises.push_back({std::string(F::kOp) + ", scalars",
+                         [](Call& call) { row_reduction<F>(call, F::kScalars); }});
+  });
+  return exercises;
+}
 
 // A few lanes, a warp with a tail, a warp's longest row, a block's shortest, two segments.
 constexpr int64_t kShapes[][2] = {{1, 1}, {9, 7}, {2, 33}, {3, 512}, {2, 513}, {3, 4096 + 5}};
@@ -197,12 +201,12 @@ constexpr int64_t kShapes[][2] = {{1, 1}, {9, 7}, {2, 33}, {3, 512}, {2, 513}, {
 // Those that are named, or all.
 int main(int count, char** names) {
   using namespace exercise;
-  for (const Exercise& exercise : kExercises) {
-    const auto is_this = [&](const char* name) { return std::strcmp(name, exercise.name) == 0; };
+  for (const Exercise& exercise : all_exercises()) {
+    const auto is_this = [&](const char* name) { return name == exercise.name; };
     if (count > 1 && std::none_of(names + 1, names + count, is_this)) continue;
     for (const auto& [rows, length] : kShapes) {
       for (int access = 0; access <= static_cast<int>(Access::kAnyFloat64); ++access) {
-        Call call(exercise.name, static_cast<Access>(access), rows, length);
+        Call call(exercise.name.c_str(), static_cast<Access>(access), rows, length);
         exercise.run(call);
       }
     }
