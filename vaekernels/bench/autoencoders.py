@@ -21,6 +21,7 @@ from vaekernels.bench import competitors, eager_tiny, models
 from vaekernels.bench.targets import Goal, Row, every_row, judge
 from vaekernels.bench.timing import interleaved
 from vaekernels.integrations.accelerate import accelerate
+from vaekernels.utils.extras import needs_extra
 
 # Largest error of a model's result over its largest magnitude, against float64.
 PROMISE = 1e-4
@@ -225,11 +226,8 @@ def _ratios(medians: dict[str, float], row: Row) -> Row:
 
 
 def _autoencoder_kl(channels: tuple[int, ...]) -> Any:
-    try:
+    with needs_extra("bench", "bench autoencoders"):
         from diffusers import AutoencoderKL
-    except ImportError as missing:
-        message = "bench autoencoders needs diffusers: pip install 'vaekernels[bench]'"
-        raise ImportError(message) from missing
     vae: Any = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * len(channels),
         up_block_types=("UpDecoderBlock2D",) * len(channels),
