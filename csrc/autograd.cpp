@@ -31,12 +31,12 @@ auto make_node() {
 }
 
 // An owner of the node more.
-template <class T>
-NodePtr pointer_to(T* node) {
-  if constexpr (std::is_same_v<NodePtr, std::shared_ptr<torch::autograd::Node>>) {
+template <class T, class Pointer = NodePtr>  // a template's: the other branch does not compile
+Pointer pointer_to(T* node) {
+  if constexpr (std::is_same_v<Pointer, std::shared_ptr<torch::autograd::Node>>) {
     return node->shared_from_this();
   } else {
-    return NodePtr::unsafe_reclaim_from_nonowning(node);
+    return Pointer::unsafe_reclaim_from_nonowning(node);
   }
 }
 
