@@ -7,9 +7,7 @@ from __future__ import annotations
 from vaekernels.utils.extras import needs_extra
 
 with needs_extra("cli", "the command line"):
-    import rich  # noqa: F401
-    import tqdm  # noqa: F401
-    import typer  # noqa: F401
+    import typer, rich, tqdm  # noqa: E401, F401
 
 from vaekernels.cli._app import app
 from vaekernels.cli import train
