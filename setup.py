@@ -19,8 +19,9 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
+from build_backend import NO_EXTENSION
+
 ROOT = Path(__file__).parent.resolve()
-NO_EXTENSION = os.environ.get("VAEKERNELS_NO_EXTENSION", "0") not in ("", "0")
 
 
 def wants_cuda() -> bool:
@@ -99,12 +100,13 @@ def run(command: list[str], folder: Path) -> None:
 
 
 class BuildPy(build_py):
-    """Writes vaekernels/_build.py before the modules are collected."""
+    """Writes vaekernels/_build.py: into the checkout only where that is what is installed."""
 
     def run(self) -> None:
-        text = f'"""Written by setup.py."""\n\nBUILD = {build_info()!r}\n'
-        (ROOT / "vaekernels" / "_build.py").write_text(text)
         super().run()
+        folder = ROOT if self.editable_mode else Path(self.build_lib)
+        text = f'"""Written by setup.py."""\n\nBUILD = {build_info()!r}\n'
+        (folder / "vaekernels" / "_build.py").write_text(text)
 
 
 setup(

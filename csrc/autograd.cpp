@@ -33,12 +33,12 @@ auto make_node() {
 }
 
 // Takes an additional strong reference to the node.
-template <class T>
-NodePtr strong_reference(T* node) {
-  if constexpr (std::is_same_v<NodePtr, std::shared_ptr<torch::autograd::Node>>) {
+template <class T, class Pointer = NodePtr>  // dependent: the discarded branch does not compile
+Pointer strong_reference(T* node) {
+  if constexpr (std::is_same_v<Pointer, std::shared_ptr<torch::autograd::Node>>) {
     return node->shared_from_this();
   } else {
-    return NodePtr::unsafe_reclaim_from_nonowning(node);
+    return Pointer::unsafe_reclaim_from_nonowning(node);
   }
 }
 

@@ -30,7 +30,14 @@ _SPLIT = ("backends", "runtime", "integrations", "utils")
 # What each part may import of ours; imports go one way.
 BACKENDS = {"backends.extension", "backends.reference", "backends.registry"}
 OPS = BACKENDS | {"ops"}
-UTILS = {"utils.atomic_file", "utils.limits", "utils.tree", "utils.image_grid", "utils.plots"}
+UTILS = {
+    "utils.atomic_file",
+    "utils.extras",
+    "utils.limits",
+    "utils.tree",
+    "utils.image_grid",
+    "utils.plots",
+}
 LAYERS = {
     **dict.fromkeys(UTILS, UTILS),
     "backends.reference": {"backends.reference"},
@@ -66,7 +73,7 @@ LAYERS = {
     | {"runtime.cpu_info", "runtime.explain"},
 }
 # The top layer may import anything but tests and benchmarks.
-TOP = {"cli", "demo", "__init__"}
+TOP = {"cli", "demo", "__init__", "__main__"}
 
 
 def _part(module: str) -> str:

@@ -1,7 +1,8 @@
 """The compiled extension: loaded at the first use, never at import.
 
-``vaekernels/_build.py`` is written by setup.py and says what was built. A build that was
-made and cannot be loaded is an error, not a reason to run something slower.
+``vaekernels/_build.py`` is written by setup.py and says what was built. A build for another
+version of torch or Python is not loaded: there is a warning, and plain PyTorch runs instead. A
+build that fits and cannot be loaded is an error, not a reason to run something slower.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import functools
 import importlib
 import platform
 import re
+import warnings
 from types import ModuleType
 from typing import Any
 
 import torch
 
+TESTED = ("2.11", "2.13")  # the first and the last minor version of torch, as in pyproject.toml
 STABLE_SINCE = "2.10"  # TORCH_TARGET_VERSION of csrc/cuda/CMakeLists.txt
 
 
@@ -32,12 +35,22 @@ def build_info() -> dict[str, Any]:
 
 
 def refusals() -> list[str]:
-    """Why the C++ kernels cannot run; empty if they can."""
+    """Why the C++ kernels cannot run; empty if they can.
+
+    Warns:
+        UserWarning: they were built for another version of torch or Python; once.
+    """
     build = build_info()
-    if build["extension"]:
-        load()
-        return []
-    return [f"built without the C++ extension ({build['reason']})"]
+    if not build["extension"]:
+        return [f"built without the C++ extension ({build['reason']})"]
+    if reason := _version_refusal(build):
+        _warn_once(f"{_not_loaded(reason)} Until then plain PyTorch is used.")
+        return [f"the C++ extension is not loaded: {reason}"]
+    load()
+    return []
+
+
+_warn_once = functools.cache(functools.partial(warnings.warn, stacklevel=3))
 
 
 @functools.cache
@@ -45,19 +58,33 @@ def load() -> ModuleType:
     """Load the C++ kernels; registers the CPU implementations of the torch ops.
 
     Raises:
-        ExtensionError: the library is missing, or was built for another minor version of torch
-            or Python, whose binary interface differs.
+        ExtensionError: the library is missing, was built for another minor version of torch
+            or Python, whose binary interface differs, or this torch is not a tested one.
     """
     build = build_info()
-    here = {"torch": torch.__version__, "python": platform.python_version()}
-    for name, version in here.items():
-        if _series(build[name]) != _series(version):
-            raise _not_loaded(f"it was built for {name} {build[name]} and this is {name} {version}")
+    if reason := _version_refusal(build):
+        raise _not_loaded(reason)
     try:
         importlib.import_module("vaekernels.ops")  # declares the schemas
         return importlib.import_module("vaekernels._C")
     except ImportError as error:
         raise _not_loaded(f"it was built for torch {build['torch']}: {error}") from error
+
+
+def _version_refusal(build: dict[str, Any]) -> str | None:
+    """Why the extension does not fit this torch and this Python; None if it does."""
+    here = {"torch": str(torch.__version__), "python": platform.python_version()}
+    for name, version in here.items():
+        if _series(build[name]) != _series(version):
+            return f"it was built for {name} {build[name]} and this is {name} {version}"
+    first, last = map(_minor, TESTED)
+    if not first <= _minor(here["torch"]) <= last:
+        return f"it is tested with torch {TESTED[0]} to {TESTED[1]} and this is {here['torch']}"
+    return None
+
+
+def _minor(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")[:2]))
 
 
 def _series(version: str) -> str:
@@ -69,9 +96,10 @@ def _series(version: str) -> str:
 
 def _not_loaded(reason: str) -> ExtensionError:
     return ExtensionError(
-        f"the C++ extension is not loaded: {reason}. Build it again with `pip install "
-        "--force-reinstall --no-deps .`, or install without it: "
-        "`VAEKERNELS_NO_EXTENSION=1 pip install .`"
+        f"the C++ extension is not loaded: {reason}. Build it for this environment with `pip "
+        "install --force-reinstall --no-deps --no-build-isolation --no-binary vaekernels "
+        "vaekernels` (in a checkout with `.` as the last word), or install without it: "
+        "VAEKERNELS_NO_EXTENSION=1."
     )
 
 
@@ -82,7 +110,8 @@ def cuda_refusals() -> list[str]:
         return ["built without the CUDA library (nvcc was not found, or torch has no CUDA)"]
     if not torch.cuda.is_available():
         return ["torch finds no CUDA device"]
-    load()
+    if reasons := refusals():
+        return reasons
     load_cuda()
     return []
 

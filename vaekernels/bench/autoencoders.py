@@ -21,6 +21,7 @@ from vaekernels.bench.op_inputs import error
 from vaekernels.bench.targets import Row, Target, every_row
 from vaekernels.bench.timing import Call, median_seconds
 from vaekernels.integrations.accelerate import accelerate
+from vaekernels.utils.extras import needs_extra
 
 # Largest difference of a model's result from float64 over its largest magnitude.
 PROMISE = 1e-4
@@ -242,11 +243,8 @@ def _ratios(medians: dict[str, float], row: Row) -> Row:
 
 
 def _autoencoder_kl(channels: tuple[int, ...]) -> Any:
-    try:
+    with needs_extra("bench", "bench autoencoders"):
         from diffusers import AutoencoderKL
-    except ImportError as missing:
-        message = "bench autoencoders needs diffusers: pip install 'vaekernels[bench]'"
-        raise ImportError(message) from missing
     vae: Any = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * len(channels),
         up_block_types=("UpDecoderBlock2D",) * len(channels),

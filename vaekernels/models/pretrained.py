@@ -21,6 +21,7 @@ from vaekernels.models.checkpoint_io import (
 )
 from vaekernels.models.config_base import Config
 from vaekernels.utils.atomic_file import atomic_write
+from vaekernels.utils.extras import needs_extra
 from vaekernels.utils.limits import read_json_object
 
 CONFIG_NAME = "config.json"
@@ -166,7 +167,8 @@ class PretrainedModel(nn.Module):
         Returns:
             The commit's address.
         """
-        from huggingface_hub import HfApi
+        with needs_extra("hub", "push_to_hub"):
+            from huggingface_hub import HfApi
 
         api = HfApi(token=token)
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
@@ -194,8 +196,9 @@ def _download(
     expected = f'from_pretrained: expected a folder or a Hub id "owner/name"; got {source!r}'
     if not _HUB_ID.fullmatch(source):
         raise FileNotFoundError(f"{expected}, which does not exist")
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+    with needs_extra("hub", f"from_pretrained({source!r})"):
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
 
     def fetch(name: str) -> Path:
         return Path(

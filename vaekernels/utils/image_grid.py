@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from vaekernels.utils.atomic_file import atomic_write
+from vaekernels.utils.extras import needs_extra
+
+with needs_extra("train", "an image grid"):
+    from PIL import Image
 
 _PADDING = 2
 # Smaller images, such as digits of 28 pixels, are enlarged to about this size.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vaekernels.utils.atomic_file import atomic_write
+from vaekernels.utils.extras import needs_extra
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -141,11 +142,7 @@ def _to_plane(latents: Tensor, seed: int) -> tuple[Tensor, str]:
 
 
 def _figure(width: float, height: float) -> Figure:
-    try:
+    with needs_extra("plot", "a plot"):
         # Without pyplot: no global state, no window system.
         from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "plots need the package matplotlib: pip install 'vaekernels[plot]'"
-        ) from error
     return Figure(figsize=(width, height), layout="constrained")
