@@ -68,7 +68,7 @@ _FUNCTIONS = {
     kind: tuple((owner, name, _original(owner, name)) for owner, name in parts if owner is not kind)
     for kind, parts in _MADE_OF.items()
 }
-# Methods of tensors that are part of a pattern (integrations/accelerate/function_patterns.py).
+# Methods of tensors that are part of a pattern (integrations/accelerate/patterns.py).
 TENSOR_METHODS = {
     name: _original(torch.Tensor, name)
     for name in (

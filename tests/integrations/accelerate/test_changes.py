@@ -21,7 +21,7 @@ from tests.integrations.accelerate.models import (
     result,
 )
 from vaekernels.integrations.accelerate import chains
-from vaekernels.integrations.accelerate.module_patterns import part
+from vaekernels.integrations.accelerate.patterns import LayerKind, match_layer
 
 
 def _is_accelerated(model: nn.Module) -> bool:
@@ -29,15 +29,15 @@ def _is_accelerated(model: nn.Module) -> bool:
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The chains that ran as ops, by their letters."""
-    done: list[str] = []
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[LayerKind]]:
+    """The kinds of the layers of the chains that ran as ops."""
+    done: list[list[LayerKind]] = []
     fused = chains.fused
 
     def recorded(steps: object, *args: object) -> Tensor | None:
         y = fused(steps, *args)  # type: ignore[arg-type]
         if y is not None:
-            done.append("".join(part(step)[0] for step in steps))  # type: ignore[attr-defined]
+            done.append([match_layer(step) for step in steps])  # type: ignore[attr-defined]
         return y
 
     monkeypatch.setattr(chains, "fused", recorded)
@@ -54,7 +54,9 @@ def test_a_copy_is_accelerated_and_stands_by_itself(copier, calls) -> None:
     handle.restore()
     calls.clear()
     assert torch.equal(twin(x), expected)
-    assert calls == ["nsc", "nsca"]
+    conv = [LayerKind.GROUP_NORM, LayerKind.SILU, LayerKind.CONV3X3]
+    dropout = LayerKind.IDENTITY
+    assert calls == [conv, [*conv[:2], dropout, conv[2], LayerKind.RESIDUAL]]
     if copier is copy.deepcopy:
         with torch.no_grad():
             for parameter in twin.parameters():

@@ -1,4 +1,4 @@
-"""What an accelerated module runs in place of its forward."""
+"""The forwards of accelerated modules."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch.utils._pytree import tree_map_only
 
 from vaekernels.integrations.accelerate.chains import fused, run
 from vaekernels.integrations.accelerate.fx_rewrite import Chain
-from vaekernels.integrations.accelerate.memory_format import laid_out_like, takes
-from vaekernels.integrations.accelerate.tracing import Assumptions
+from vaekernels.integrations.accelerate.memory_format import is_supported_input, to_layout_of
+from vaekernels.integrations.accelerate.tracing import Guards
 from vaekernels.nn.unmodified import all_are_observed, is_called_as_usual, is_observed
 from vaekernels.runtime.nonfinite_policy import warn_if_slow
 
 
 @dataclass(frozen=True)
 class LayerForward:
-    """A layer with an op of its own."""
+    """The forward of a layer that one op computes."""
 
     precision: str | None
     any_layout: bool
 
     def __call__(self, module: nn.Module, own: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """The op's result, or that of the layer's ``own`` forward where the op does not fit."""
+        """The result of the op; of ``own``, the layer's forward, where no op matches."""
         if len(args) == 1 and not kwargs:
             (x,) = args
             y = fused((module,), x, None, self.precision, None if self.any_layout else x)
@@ -37,31 +37,31 @@ class LayerForward:
 
 @dataclass(frozen=True)
 class Variant:
-    """A forward for one mode and one set of tensors.
+    """A compiled forward for one mode and one set of tensor arguments.
 
     Attributes:
         training: the mode.
-        tensors: the parameters that are given; all others have their defaults.
-        assumptions: when it is right.
+        tensors: the arguments that are given; all others have their defaults.
+        guards: under which it computes what the module's forward does.
         function: of the module and the tensors.
     """
 
     training: bool
     tensors: tuple[str, ...]
-    assumptions: Assumptions
+    guards: Guards
     function: Callable[..., Any]
 
 
 @dataclass(frozen=True)
 class ModuleForward:
-    """A module in whose forward chains of layers run as ops.
+    """A forward in which chains of layers run as ops.
 
     Attributes:
         defaults: parameter of the module's own forward -> its default.
-        required: the parameters that have none.
-        variants: the forwards; there may be none.
-        any_layout: all callers take results of any layout.
-        frees_children: so does the module's own forward, and its children count on it.
+        required: the parameters without default.
+        variants: the compiled forwards; possibly none.
+        any_layout: whether all callers accept results of any memory format.
+        frees_children: whether the module's own forward does, so that its children return any.
     """
 
     defaults: Mapping[str, Any]
@@ -71,43 +71,43 @@ class ModuleForward:
     frees_children: bool
 
     def __call__(self, module: nn.Module, own: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """As :meth:`inner`, with results in the layout that PyTorch's would have."""
-        fitting = self._fitting(module, args, kwargs)
-        if fitting is None:
+        """As :meth:`inner`, with results in the memory format of PyTorch's."""
+        match = self._matching_variant(module, args, kwargs)
+        if match is None:
             for x in filter(torch.is_tensor, args[:1]):
                 warn_if_slow("accelerate", x)
             result = own(module, *args, **kwargs)
             if not self.frees_children:
                 return result
         else:
-            variant, tensors = fitting
+            variant, tensors = match
             result = variant.function(module, *tensors)
         like = next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), None)
         if self.any_layout or like is None:
             return result
         if isinstance(result, Tensor):
-            return laid_out_like(result, like, module)
-        return tree_map_only(Tensor, lambda y: laid_out_like(y, like, module), result)
+            return to_layout_of(result, like, module)
+        return tree_map_only(Tensor, lambda y: to_layout_of(y, like, module), result)
 
     def inner(self, module: nn.Module, own: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """The variant's result, or that of the module's ``own`` forward where none fits."""
-        fitting = self._fitting(module, args, kwargs)
-        if fitting is None:
+        """The result of a variant; of ``own``, the module's forward, where none applies."""
+        match = self._matching_variant(module, args, kwargs)
+        if match is None:
             return own(module, *args, **kwargs)
-        variant, tensors = fitting
+        variant, tensors = match
         return variant.function(module, *tensors)
 
-    def _fitting(
+    def _matching_variant(
         self, module: nn.Module, args: Any, kwargs: Any
     ) -> tuple[Variant, Sequence[Any]] | None:
-        """The variant for a call, and the tensors that it takes."""
+        """The variant for a call, and its tensor arguments."""
         given = self._given(args, kwargs)
-        if given is None or not all(map(takes, given.values())):
+        if given is None or not all(map(is_supported_input, given.values())):
             return None
         names = tuple(given)
         for variant in self.variants:
             meant = variant.training is module.training and variant.tensors == names
-            if meant and variant.assumptions.hold(module):
+            if meant and variant.guards.hold(module):
                 return variant, tuple(given.values())
         return None
 
@@ -127,7 +127,7 @@ class ModuleForward:
 
 
 def call(child: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """Call ``child`` from a place that takes results of any layout."""
+    """Call ``child`` from code that accepts results of any memory format."""
     inner: Any = getattr(type(child), "_vaekernels_inner", None)
     if (
         inner is not None
@@ -140,21 +140,21 @@ def call(child: nn.Module, *args: Any, **kwargs: Any) -> Any:
     return child(*args, **kwargs)
 
 
-def compiled(
+def compile_graph(
     graph: fx.Graph,
     chains: list[Chain],
-    shown: set[fx.Node],
+    observable: set[fx.Node],
     precision: str | None,
-    asking: Collection[fx.Node],
+    emitting: Collection[fx.Node],
 ) -> Callable[..., Any]:
     """A function of a module and its tensors that runs ``graph`` with ``chains`` as ops.
 
     Args:
-        graph: it is changed.
-        chains: of it.
-        shown: the nodes whose layout is seen.
+        graph: changed in place.
+        chains: in the graph.
+        observable: the nodes whose memory format is observed.
         precision: of the convolutions.
-        asking: the nodes whose statistics would be used.
+        emitting: the nodes that emit statistics.
     """
     like = next(node for node in graph.nodes if node.op == "placeholder")
     for chain in chains:
@@ -167,16 +167,16 @@ def compiled(
             projection = chain.projection
             if projection is not None:
                 projection = graph.create_node("get_attr", projection.target)
-            layout = like if last in shown else None
+            layout = like if last in observable else None
             tensors = (chain.source, chain.residual, projection)
-            arguments = (steps, *tensors, precision, layout, last in asking)
+            arguments = (steps, *tensors, precision, layout, last in emitting)
             last.replace_all_uses_with(graph.call_function(run, arguments))
         for node in reversed(chain.nodes):
             graph.erase_node(node)
         if chain.projection is not None:
             graph.erase_node(chain.projection)
     for node in list(graph.nodes):
-        if node.op == "call_module" and node not in shown:
+        if node.op == "call_module" and node not in observable:
             with graph.inserting_before(node):
                 child = graph.create_node("get_attr", node.target)
                 result = graph.call_function(call, (child, *node.args), node.kwargs)
