@@ -57,8 +57,7 @@ def guarded(
         choice: one of ``CHOICES``.
 
     Raises:
-        NonFiniteError: the result is not finite, and so is that in float32, or ``choice`` is
-            ``"raise"``.
+        NonFiniteError: the result is not finite, and with ``"retry_fp32"``, nor in float32.
     """
     result = call(*args, **kwargs)
     if choice is None or (found := _first_nonfinite(result)) is None:

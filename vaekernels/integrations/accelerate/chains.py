@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from vaekernels import ops
 from vaekernels.integrations.accelerate.memory_format import (
     is_compatible,
     is_supported_input,
+    match_memory_format,
     to_layout_of,
 )
 from vaekernels.integrations.accelerate.patterns import (
@@ -49,32 +49,8 @@ OPS: dict[tuple[LayerKind, ...], str] = {
 }
 
 
-@dataclass(frozen=True)
-class _Fusion:
-    """The op that computes a chain, and where its arguments come from.
-
-    Attributes:
-        op: its name.
-        options: of the op, where they follow from the kinds alone.
-        norm: the position of the normalisation; None without one.
-        conv: that of the convolution.
-        leaky_relu: that of a leaky_relu.
-        adds_residual: whether a residual is added.
-        chainable: whether ``chained_conv`` computes it too.
-    """
-
-    op: str
-    options: Mapping[str, Any]
-    norm: int | None
-    conv: int | None
-    leaky_relu: int | None
-    adds_residual: bool
-    chainable: bool
-
-
-def _fusion(kinds: tuple[LayerKind, ...], op: str) -> _Fusion:
-    positions = {kind: i for i, kind in enumerate(kinds)}
-    conv = next((i for i, kind in enumerate(kinds) if kind in CONVOLUTIONS), None)
+def _call_of(kinds: tuple[LayerKind, ...], op: str) -> tuple[str, dict[str, Any], int]:
+    """``op``, its options that depend on the kinds alone, and the position of the convolution."""
     options: dict[str, Any] = {}
     if op == "group_norm_silu":
         options["activation"] = "silu" if LayerKind.SILU in kinds else None
@@ -82,18 +58,10 @@ def _fusion(kinds: tuple[LayerKind, ...], op: str) -> _Fusion:
         options["activation"] = kinds[-1].value
     if op == "downsample_conv3x3":
         options["padding"] = "asymmetric" if LayerKind.PAD in kinds else "symmetric"
-    return _Fusion(
-        op,
-        options,
-        positions.get(LayerKind.GROUP_NORM),
-        conv,
-        positions.get(LayerKind.LEAKY_RELU),
-        LayerKind.RESIDUAL in kinds,
-        op in CHAINED and "activation" not in options,
-    )
+    return op, options, next((i for i, kind in enumerate(kinds) if kind in CONVOLUTIONS), -1)
 
 
-_FUSIONS = {kinds: _fusion(kinds, op) for kinds, op in OPS.items()}
+_CALLS = {kinds: _call_of(kinds, op) for kinds, op in OPS.items()}
 
 
 def without_identities(kinds: Sequence[LayerKind]) -> tuple[LayerKind, ...]:
@@ -122,8 +90,7 @@ def run(
             result, had the layers before these been computed from ``like``.
         emit_statistics: whether a normalisation reads the result.
     """
-    layers = [step for step in (*steps, projection) if isinstance(step, nn.Module)]
-    if not (all_are_observed() or any(map(is_observed, layers))):
+    if not (all_are_observed() or _are_observed(steps, projection)):
         y = fused(steps, x, residual, precision, like, projection, emit_statistics)
         if y is not None:
             return y
@@ -133,8 +100,16 @@ def run(
         x = step(x) if isinstance(step, nn.Module) else _call_function(*step, x, residual)
     if like is None:
         return x
-    convs = [layer for layer in layers if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))]
-    return to_layout_of(x, like, *convs)
+    conv = next((s for s in steps if isinstance(s, (nn.Conv2d, nn.ConvTranspose2d))), None)
+    return to_layout_of(x, like, conv)
+
+
+def _are_observed(steps: Sequence[Step], projection: nn.Module | None) -> bool:
+    """Whether one of the layers has hooks."""
+    for step in steps:
+        if type(step) is not tuple and is_observed(step):  # type: ignore[arg-type]
+            return True
+    return projection is not None and is_observed(projection)
 
 
 def fused(
@@ -152,53 +127,54 @@ def fused(
         pairs = zip(steps, kinds, strict=True)
         steps = [step for step, kind in pairs if kind is not LayerKind.IDENTITY]
         kinds = without_identities(kinds)
-    fusion = _FUSIONS.get(kinds)
-    if fusion is None or not is_supported_input(x):
+    if kinds not in _CALLS or not is_supported_input(x):
         return None
-    options = dict(fusion.options)
-    if fusion.norm is not None:
-        norm: Any = steps[fusion.norm]
+    op, constants, position = _CALLS[kinds]
+    options, shape = dict(constants), x.shape
+    normalises = kinds[0] is LayerKind.GROUP_NORM
+    if normalises:
+        norm: Any = steps[0]
         scale, shift = norm.weight, norm.bias
         # F.group_norm raises for one value per group.
-        fits = x.ndim >= 2 and x.shape[1] == norm.num_channels and x.numel() != norm.num_groups
+        fits = len(shape) >= 2 and shape[1] == norm.num_channels and x.numel() != norm.num_groups
         if not (fits and is_compatible(scale, x) and is_compatible(shift, x)):
             return None
-        if fusion.conv is None:
+        if op == "group_norm_silu":
             y = ops.group_norm_silu(x, scale, shift, norm.num_groups, eps=norm.eps, **options)
-            return y if like is None else to_layout_of(y, like)
+            return y if like is None else match_memory_format(y, like)
         options["norm"] = ops.NormPrologue(scale, shift, norm.num_groups, norm.eps)
-    assert fusion.conv is not None
-    conv: Any = steps[fusion.conv]
+    conv: Any = steps[position]
     weight, bias = conv.weight, conv.bias
-    if not (_has_valid_shape(x, conv) and is_compatible(weight, x)):
+    if not (_is_valid_shape(shape, conv) and is_compatible(weight, x)):
         return None
     if not (bias is None or is_compatible(bias, x)):
         return None
-    if fusion.leaky_relu is not None:
-        options["negative_slope"] = _negative_slope(steps[fusion.leaky_relu])
-    if fusion.adds_residual:
+    if kinds[-1] is LayerKind.LEAKY_RELU:
+        last: Any = steps[-1]
+        options["negative_slope"] = last[1] if isinstance(last, tuple) else last.negative_slope
+    if LayerKind.RESIDUAL in kinds:
         channels = conv.out_channels
         if projection is not None:
             if not _is_projection(projection, conv, x):
                 return None
             channels = projection.in_channels
-        if not is_compatible(residual, x) or residual.shape != (x.shape[0], channels, *x.shape[2:]):
+        if not is_compatible(residual, x) or residual.shape != (shape[0], channels, *shape[2:]):
             return None
         options["residual"] = residual
     options["precision"] = precision
     compiling = torch.compiler.is_compiling()
-    statistics = None if compiling or fusion.norm is None else statistics_of(x)
+    statistics = statistics_of(x) if normalises and not compiling else None
     emits = emit_statistics and not compiling
     if projection is not None:
         options["projection"] = projection.weight, projection.bias
-    if fusion.chainable and (emits or statistics is not None or projection is not None):
-        y, statistics = chained_conv(
-            fusion.op, x, weight, bias, statistics=statistics, asks=emits, **options
-        )
-        y = y if like is None else to_layout_of(y, like, conv)
-        return attach_statistics(y, statistics)
-    y = getattr(ops, fusion.op)(x, weight, bias, **options)
-    return y if like is None else to_layout_of(y, like, conv)
+    gains = emits or statistics is not None or projection is not None
+    if gains and op in CHAINED and "activation" not in options:
+        options |= {"statistics": statistics, "asks": emits}
+        y, statistics = chained_conv(op, x, weight, bias, **options)
+    else:
+        y, statistics = getattr(ops, op)(x, weight, bias, **options), None
+    y = y if like is None else match_memory_format(y, like, weight)
+    return attach_statistics(y, statistics)
 
 
 def _is_projection(projection: Any, conv: nn.Conv2d, x: Tensor) -> bool:
@@ -209,15 +185,11 @@ def _is_projection(projection: Any, conv: nn.Conv2d, x: Tensor) -> bool:
     return fits and all(is_compatible(tensor, x) for tensor in tensors)
 
 
-def _has_valid_shape(x: Tensor, conv: nn.Conv2d | nn.ConvTranspose2d) -> bool:
-    if x.ndim != 4 or x.shape[1] != conv.in_channels:
+def _is_valid_shape(shape: torch.Size, conv: nn.Conv2d | nn.ConvTranspose2d) -> bool:
+    if len(shape) != 4 or shape[1] != conv.in_channels:
         return False
-    smallest = 2 if isinstance(conv, nn.Conv2d) and conv.stride == (2, 2) else 1
-    return x.shape[2] >= smallest and x.shape[3] >= smallest
-
-
-def _negative_slope(step: Any) -> float:
-    return step[1] if isinstance(step, tuple) else step.negative_slope
+    smallest = 2 if conv.stride == (2, 2) and isinstance(conv, nn.Conv2d) else 1
+    return shape[2] >= smallest and shape[3] >= smallest
 
 
 # The functions as they were traced: another one in their place may call these.

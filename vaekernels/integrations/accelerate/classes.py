@@ -67,12 +67,11 @@ def _make_class(
     if is_attention(original):
         own = forward_of(own)
 
-    def unguarded(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    def accelerated(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return run(self, own, args, kwargs)
 
-    accelerated: Callable[..., Any] = (
-        unguarded if on_nonfinite is None else guard_outermost_call(unguarded, on_nonfinite)
-    )
+    if on_nonfinite is not None:
+        accelerated = guard_outermost_call(accelerated, on_nonfinite)
 
     @functools.wraps(original.forward)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,8 +83,10 @@ class ModuleForward:
         else:
             variant, tensors = match
             result = variant.function(module, *tensors)
-        like = next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), None)
-        if self.any_layout or like is None:
+        if self.any_layout:
+            return result
+        like = next(filter(torch.is_tensor, (*args, *kwargs.values())), None)
+        if like is None:
             return result
         if isinstance(result, Tensor):
             return to_layout_of(result, like, module)
@@ -101,19 +104,23 @@ class ModuleForward:
         self, module: nn.Module, args: Any, kwargs: Any
     ) -> tuple[Variant, Sequence[Any]] | None:
         """The variant for a call, and its tensor arguments."""
-        given = self._given(args, kwargs)
-        if given is None or not all(map(is_supported_input, given.values())):
+        given = self._given(args, kwargs) if self.variants else None
+        if given is None:
             return None
-        names = tuple(given)
+        for x in given.values():
+            if not is_supported_input(x):
+                return None
+        names, training = tuple(given), module.training
         for variant in self.variants:
-            meant = variant.training is module.training and variant.tensors == names
-            if meant and variant.guards.hold(module):
-                return variant, tuple(given.values())
+            if variant.training is training and variant.tensors == names:
+                return (variant, tuple(given.values())) if variant.guards.hold(module) else None
         return None
 
     def _given(self, args: Any, kwargs: Any) -> dict[str, Any] | None:
         """The arguments that are not defaults, in the order of the parameters."""
         names = tuple(self.defaults)
+        if len(args) == 1 and not kwargs and self.required in ((), names[:1]):
+            return {names[0]: args[0]}
         if len(args) > len(names) or any(name not in names[len(args) :] for name in kwargs):
             return None
         values = {**dict(zip(names, args, strict=False)), **kwargs}
@@ -161,12 +168,11 @@ def compile_graph(
         last = chain.nodes[-1]
         with graph.inserting_before(last):
             steps = tuple(
-                graph.create_node("get_attr", step) if isinstance(step, str) else step
-                for step in chain.steps
+                _child(graph, step) if isinstance(step, str) else step for step in chain.steps
             )
             projection = chain.projection
             if projection is not None:
-                projection = graph.create_node("get_attr", projection.target)
+                projection = _child(graph, str(projection.target))
             layout = like if last in observable else None
             tensors = (chain.source, chain.residual, projection)
             arguments = (steps, *tensors, precision, layout, last in emitting)
@@ -178,7 +184,7 @@ def compile_graph(
     for node in list(graph.nodes):
         if node.op == "call_module" and node not in observable:
             with graph.inserting_before(node):
-                child = graph.create_node("get_attr", node.target)
+                child = _child(graph, str(node.target))
                 result = graph.call_function(call, (child, *node.args), node.kwargs)
             node.replace_all_uses_with(result)
             graph.erase_node(node)
@@ -186,3 +192,14 @@ def compile_graph(
     names = dict(code.globals)
     exec(code.src, names)
     return names["forward"]
+
+
+def _child(graph: fx.Graph, path: str) -> fx.Node:
+    """A node that reads a child from ``_modules``, faster than by ``nn.Module.__getattr__``."""
+    first, *names = path.split(".")
+    children = graph.create_node("get_attr", "_modules")
+    child = graph.call_function(operator.getitem, (children, first))
+    for name in names:
+        children = graph.call_function(getattr, (child, "_modules"))
+        child = graph.call_function(operator.getitem, (children, name))
+    return child

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dis
 import functools
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import CellType, CodeType, FrameType, FunctionType
@@ -60,17 +61,25 @@ class AttributeRead(Read):
         return getattr(self.place, self.name, ABSENT) is self.value
 
 
+_parts_of_function = operator.attrgetter("__code__", "__defaults__", "__kwdefaults__")
 # The code of a function and its globals.
 Helpers = Mapping[CodeType, dict[str, Any]]
 
 
+class FunctionRead(Read):
+    """The code and defaults of a Python function, ``place``, which hot reload replaces."""
+
+    def is_unchanged(self) -> bool:
+        """Whether they are the same objects."""
+        return all(map(operator.is_, _parts_of_function(self.place), self.value))  # type: ignore[call-overload]
+
+
 def reads_of_function(function: Any) -> tuple[Read, ...]:
-    """The code and defaults of a Python function, which hot reload replaces; none of PyTorch's."""
+    """The guard of a Python function; none for one of PyTorch's."""
     function = getattr(function, "__func__", function)
     if not isinstance(function, FunctionType) or is_from_torch(function):
         return ()
-    names = ("__code__", "__defaults__", "__kwdefaults__")
-    return tuple(AttributeRead(function, name, getattr(function, name)) for name in names)
+    return (FunctionRead(function, function.__name__, _parts_of_function(function)),)
 
 
 def reads_of(function: Any, kind: type[nn.Module], helpers: Helpers) -> tuple[Read, ...]:

@@ -54,10 +54,14 @@ def _observes_layout(node: fx.Node, accepts_any_layout: Callable[[str], bool]) -
     return bool({str(node.target), getattr(node.target, "__name__", "")} & _OBSERVES_LAYOUT)
 
 
+_PLAIN = (Tensor, nn.Parameter)
+
+
 def is_supported_tensor(x: object) -> TypeIs[Tensor]:
     """Whether ``x`` is a plain tensor of a device and dtype that have kernels."""
-    if not isinstance(x, Tensor) or type(x) not in (Tensor, nn.Parameter):
+    if type(x) not in _PLAIN:
         return False
+    assert isinstance(x, Tensor)
     if x.is_cpu:
         return x.dtype == torch.float32
     return x.is_cuda and _has_kernels("cuda", x.dtype)
@@ -70,8 +74,8 @@ def _has_kernels(device: str, dtype: torch.dtype) -> bool:
 
 
 def is_compatible(tensor: object, x: Tensor) -> TypeIs[Tensor]:
-    """Whether the kernels accept ``tensor`` beside ``x``: the same dtype and device."""
-    return is_supported_tensor(tensor) and tensor.dtype == x.dtype and tensor.device == x.device
+    """Whether ``tensor`` is a plain tensor of the dtype and device of ``x``, a supported one."""
+    return type(tensor) in _PLAIN and tensor.dtype is x.dtype and tensor.device == x.device  # type: ignore[attr-defined]
 
 
 def is_supported_input(x: object) -> TypeIs[Tensor]:
@@ -82,35 +86,46 @@ def is_supported_input(x: object) -> TypeIs[Tensor]:
     """
     return (
         is_supported_tensor(x)
-        and not torch.is_autocast_enabled(x.device.type)
+        and not torch.is_autocast_enabled("cpu" if x.is_cpu else "cuda")
         and not derivatives_are_transformed()
         and not functions_are_observed()
     )
 
 
-def to_layout_of(y: Tensor, like: Tensor, filters: nn.Module | None = None) -> Tensor:
-    """``y`` in the memory format of PyTorch's result: channels_last if ``like`` or a filter is.
+def match_memory_format(y: Tensor, like: Tensor, filters: Tensor | None = None) -> Tensor:
+    """``y``, the result of a kernel: contiguous unless ``like`` or ``filters`` is channels_last."""
+    if not is_channels_last(y) or is_channels_last(like):
+        return y
+    return y if filters is not None and is_channels_last(filters) else y.contiguous()
 
-    Results that no kernel made are returned as they are.
+
+def to_layout_of(y: Tensor, like: Tensor, module: nn.Module | None = None) -> Tensor:
+    """:func:`match_memory_format`, if ``y`` is the result of a kernel; else ``y``.
 
     Args:
         y: a result.
         like: what it was computed from.
-        filters: the module with the filters.
+        module: the owner of the filters.
     """
     if not is_channels_last(y) or is_channels_last(like) or not is_supported_input(y):
         return y
-    keeps = filters is not None and _has_channels_last_filters(filters)
-    return y if keeps else y.contiguous()
+    # After module.to(memory_format=torch.channels_last), the first filter is.
+    return match_memory_format(y, like, None if module is None else _first_filter(module))
 
 
-def _has_channels_last_filters(module: nn.Module) -> bool:
-    """Whether ``module.to(memory_format=torch.channels_last)`` was called, by its first filter."""
-    first = next((p for p in module.parameters() if p.ndim == 4 and p.shape[2] > 1), None)
-    return first is not None and is_channels_last(first)
+def _first_filter(module: nn.Module) -> Tensor | None:
+    """The first of ``module.parameters()`` that is a filter of more than one pixel."""
+    for parameter in module._parameters.values():
+        if parameter is not None and parameter.ndim == 4 and parameter.shape[2] > 1:
+            return parameter
+    for child in module._modules.values():
+        found = None if child is None else _first_filter(child)
+        if found is not None:
+            return found
+    return None
 
 
 def is_channels_last(x: Tensor) -> bool:
     """Whether ``x`` is channels_last and not contiguous too."""
     last = torch.channels_last
-    return x.ndim == 4 and x.is_contiguous(memory_format=last) and not x.is_contiguous()
+    return x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=last)

@@ -146,11 +146,7 @@ class Tracer(GraphAppendingTracer):
         self.refusal = self.refusal or reason
 
     def refuse(self, reason: str) -> NoReturn:
-        """End the tracing.
-
-        Raises:
-            Untraceable: always.
-        """
+        """End the tracing by raising an :class:`Untraceable`."""
         self.note(reason)
         raise Untraceable(self.refusal)
 

@@ -51,7 +51,7 @@ class Guards:
 
     Attributes:
         values: attribute of the module -> its value.
-        methods: names that were found on its class, and that the module must not shadow.
+        methods: names of methods and children, that attributes of the module must not shadow.
         children: path -> the class of the child and its forward; None where there is no child.
         containers: path -> the names of the children of a list, dict or sequence.
         inlined: paths of the sequences that were traced into; they must have no hooks.
@@ -67,14 +67,17 @@ class Guards:
 
     def hold(self, module: nn.Module) -> bool:
         """Whether a trace of ``module`` would read the same."""
+        attributes = module.__dict__
+        for name in self.methods:
+            if name in attributes:
+                return False
         for name, value in self.values.items():
             now = getattr(module, name, ABSENT)
             if type(now) is not type(value) or now != value:
                 return False
-        if not self.methods.isdisjoint(module.__dict__):
-            return False
         for path, kind in self.children.items():
-            if _class_of(_descend(module, path)) != kind:
+            child = module._modules.get(path[0]) if len(path) == 1 else _descend(module, path)
+            if _class_of(child) != kind:
                 return False
         for path, names in self.containers.items():
             container = _descend(module, path)
@@ -89,7 +92,10 @@ class Guards:
         return not (self.inlined and all_are_observed()) and self._reads_are_unchanged()
 
     def _reads_are_unchanged(self) -> bool:
-        return all(read.is_unchanged() for read in self.reads)
+        for read in self.reads:  # noqa: SIM110 (generators take longer)
+            if not read.is_unchanged():
+                return False
+        return True
 
     # Dynamo evaluates it while it traces a call, and treats the result as a constant.
     _reads_are_unchanged._dynamo_marked_constant = True  # type: ignore[attr-defined]
@@ -174,6 +180,7 @@ class Tracing:
         # Attributes of a class shadow children and tensors (``self.half`` is a method).
         shadowed = hasattr(original_class(module), name)
         if name in module._modules and not shadowed:
+            self.methods.add(name)
             return self._child(name, module._modules[name])
         for tensors in (module._parameters, module._buffers):
             if name in tensors and not shadowed:
