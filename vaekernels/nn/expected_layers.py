@@ -1,4 +1,4 @@
-"""What a layer must be, so that a step may run it by its parameters instead of calling it."""
+"""Conditions under which a step may use the parameters of a layer instead of calling it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import nn
 from vaekernels.nn.unmodified import convolution_geometry, may_run_by_parameters
 
 Form = Callable[[nn.Module], bool]
-# A layer that is not called, and what it must be for that.
+# A layer that is not called, and the condition for that.
 Used = tuple[nn.Module, Form]
 
 
 def is_form(used: Used) -> bool:
-    """Whether the layer is what it must be."""
+    """Whether the layer meets its condition."""
     layer, form = used
     return form(layer)
 
 
 def conv_form(kernel: int, stride: int = 1, padding: int = 0) -> Form:
-    """A convolution of this geometry, in both directions."""
+    """The condition that a layer is a convolution of this geometry, in both directions."""
 
     def is_conv(layer: nn.Module) -> bool:
         return (
@@ -37,7 +37,7 @@ is_conv3x3 = conv_form(3, padding=1)
 
 
 def is_group_norm(layer: nn.Module) -> bool:
-    """A normalisation that the ops take: with scale and shift."""
+    """Whether ``layer`` is a GroupNorm that the ops support: with scale and shift."""
     return (
         may_run_by_parameters(layer, nn.GroupNorm)
         and isinstance(layer, nn.GroupNorm)
@@ -48,17 +48,17 @@ def is_group_norm(layer: nn.Module) -> bool:
 
 
 def is_linear(layer: nn.Module) -> bool:
-    """A linear layer."""
+    """Whether ``layer`` is an unmodified ``nn.Linear``."""
     return may_run_by_parameters(layer, nn.Linear)
 
 
 def is_relu(layer: nn.Module) -> bool:
-    """A ReLU."""
+    """Whether ``layer`` is an unmodified ``nn.ReLU``."""
     return may_run_by_parameters(layer, nn.ReLU)
 
 
 def is_doubling(layer: nn.Module) -> bool:
-    """Nearest-neighbour upsampling by 2."""
+    """Whether ``layer`` is nearest-neighbour upsampling by 2."""
     return (
         may_run_by_parameters(layer, nn.Upsample)
         and isinstance(layer, nn.Upsample)
@@ -80,8 +80,8 @@ def _is_padding(layer: nn.Module) -> bool:
     return may_run_by_parameters(layer, nn.ZeroPad2d)
 
 
-# Functions of torch.nn.functional that forwards call: another one in their place is seen by the
-# layers that call them too.
+# Functions of torch.nn.functional that forwards call. Layers that call the same functions stand for
+# them, so that a patch of torch.nn.functional is detected.
 SILU: Used = (nn.SiLU(), _is_silu)
 RELU: Used = (nn.ReLU(), is_relu)
 LEAKY_RELU: Used = (nn.LeakyReLU(), _is_leaky_relu)
@@ -90,12 +90,12 @@ PAD: Used = (nn.ZeroPad2d(1), _is_padding)
 
 
 def is_sequence(layer: nn.Module) -> bool:
-    """An ``nn.Sequential``."""
+    """Whether ``layer`` is an unmodified ``nn.Sequential``."""
     return may_run_by_parameters(layer, nn.Sequential)
 
 
 def sequence(layers: nn.Sequential, *forms: Form) -> Iterator[Used]:
-    """An ``nn.Sequential`` of layers of these forms, and of no others."""
+    """The conditions that ``layers`` has exactly these layers, in order."""
     yield layers, is_sequence
     yield layers, lambda _: len(layers) == len(forms)
     yield from zip(layers, forms, strict=True)

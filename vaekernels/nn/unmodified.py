@@ -1,8 +1,8 @@
-"""Whether a layer still computes what PyTorch's own does, so that an op may compute it instead.
+"""Checks that a layer has PyTorch's own forward, so that an op may replace a call of it.
 
-Code that runs a layer by its parameters would not notice that its forward was replaced: on the
-instance, in a subclass, on PyTorch's class, or by another ``torch.nn.functional``. PyTorch's own
-functions are remembered when this module is imported; each call compares.
+The forward may have been replaced on the instance, in a subclass, on PyTorch's class, or by a patch
+of ``torch.nn.functional``. PyTorch's functions are recorded when this module is imported, and
+compared at each call.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 _nn = torch._C._nn
 
-# Class -> methods and functions that its forward is made of, those of nn.Module aside.
+# Class -> the methods and functions that its forward calls, besides those of nn.Module.
 _MADE_OF: dict[type[nn.Module], tuple[tuple[Any, str], ...]] = {
     nn.Conv2d: ((nn.Conv2d, "_conv_forward"), (F, "conv2d")),
     nn.ConvTranspose2d: ((nn.ConvTranspose2d, "_output_padding"), (F, "conv_transpose2d")),
@@ -43,7 +43,7 @@ _CALLING = ("__call__", "_call_impl")
 
 
 def is_from_torch(function: object) -> bool:
-    """Whether a function or class was defined by PyTorch or Python, whatever name it has."""
+    """Whether a function or class was defined by PyTorch or Python, whatever its name is."""
     if isinstance(function, type):
         return function.__module__.split(".")[0] in ("torch", "builtins")
     if isinstance(function, FunctionType):
@@ -53,7 +53,7 @@ def is_from_torch(function: object) -> bool:
 
 def _original(owner: Any, name: str) -> object:
     function = getattr(owner, name)
-    # What was replaced before this package was imported equals nothing.
+    # A function that was replaced before this import is never equal to a new object.
     return function if is_from_torch(function) else object()
 
 
@@ -68,7 +68,7 @@ _FUNCTIONS = {
     kind: tuple((owner, name, _original(owner, name)) for owner, name in parts if owner is not kind)
     for kind, parts in _MADE_OF.items()
 }
-# Methods of tensors that are part of a pattern (integrations/accelerate/function_patterns.py).
+# Methods of tensors that are part of a pattern (integrations/accelerate/patterns.py).
 TENSOR_METHODS = {
     name: _original(torch.Tensor, name)
     for name in (
@@ -79,20 +79,20 @@ TENSOR_METHODS = {
 
 
 def original_class(module: nn.Module) -> type[nn.Module]:
-    """The class of ``module``, or the one it had before it was accelerated."""
+    """The class of ``module`` before it was accelerated."""
     return getattr(type(module), "_vaekernels_original", type(module))
 
 
 def forward_of_class(kind: type[nn.Module]) -> Any:
-    """The forward that ``kind`` has; None for a traced module's, which has none but its own."""
+    """The forward of ``kind``; None for the class of a TorchScript module."""
     return getattr(kind, "forward", None)
 
 
 def runs_forward_of(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether the forward of ``module`` is that of PyTorch's ``kind``, and no part is replaced.
+    """Whether ``module`` runs the unmodified forward of PyTorch's ``kind``.
 
     Args:
-        module: any one.
+        module: any module.
         kind: a class of PyTorch: Conv2d, ConvTranspose2d, Linear, GroupNorm, SiLU, ReLU, LeakyReLU,
             Identity, Dropout, Dropout2d, Upsample, ConstantPad2d, ZeroPad2d or Sequential.
     """
@@ -101,31 +101,33 @@ def runs_forward_of(module: nn.Module, kind: type[nn.Module]) -> bool:
     for name, method in _METHODS[kind].items():
         if name in attributes or getattr(own, name) is not method:
             return False
-    return all(getattr(owner, name) is original for owner, name, original in _FUNCTIONS[kind])
+    for owner, name, original in _FUNCTIONS[kind]:  # noqa: SIM110 (generators take longer)
+        if getattr(owner, name) is not original:
+            return False
+    return True
 
 
 def runs_function_of(kind: type[nn.Module]) -> bool:
-    """Whether PyTorch's function that PyTorch's ``kind`` calls still calls what it did."""
-    parts = _FUNCTIONS[kind]
-    return all(
-        getattr(owner, name) is original for owner, name, original in parts if owner is not F
-    )
+    """Whether the function that PyTorch's ``kind`` calls is itself unmodified inside."""
+    for owner, name, original in _FUNCTIONS[kind]:
+        if owner is not F and getattr(owner, name) is not original:
+            return False
+    return True
 
 
 def is_called_as_usual(module: nn.Module) -> bool:
-    """Whether calling ``module`` is what ``nn.Module.__call__`` is in PyTorch."""
+    """Whether ``module`` has the unmodified ``nn.Module.__call__``."""
     kind: Any = type(module)
     return all(getattr(kind, name) is _CALLS[name] for name in _CALLS)
 
 
 def may_run_by_parameters(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether an op on the parameters of ``module`` stands for a call of it.
+    """Whether an op on the parameters of ``module`` may replace a call of it.
 
-    It runs the forward of PyTorch's ``kind``, with the attributes that it has now, no hook is to be
-    called, and it was not compiled by itself.
+    This is so if it runs the forward of PyTorch's ``kind``, has no hooks, and is not compiled.
 
     Args:
-        module: any one.
+        module: any module.
         kind: as for :func:`runs_forward_of`.
     """
     return (
@@ -137,7 +139,7 @@ def may_run_by_parameters(module: nn.Module, kind: type[nn.Module]) -> bool:
 
 
 def extends(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether ``super().forward`` is that of PyTorch's ``kind``, and no part is replaced.
+    """Whether ``super().forward`` is the unmodified forward of PyTorch's ``kind``.
 
     Args:
         module: of a class with a forward of its own, derived from ``kind``.
@@ -155,7 +157,7 @@ def extends(module: nn.Module, kind: type[nn.Module]) -> bool:
 
 
 def is_observed(module: nn.Module) -> bool:
-    """Whether hooks of its own watch the calls of ``module``, so that it must be called."""
+    """Whether ``module`` has hooks, so that it must be called."""
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks
@@ -165,25 +167,25 @@ def is_observed(module: nn.Module) -> bool:
 
 
 def all_are_observed() -> bool:
-    """Whether global hooks watch every module, or a user's TorchFunctionMode every function."""
+    """Whether there are global hooks of modules, or an active TorchFunctionMode of a user."""
     return _has_any_global_hook() or functions_are_observed()
 
 
 def functions_are_observed() -> bool:
-    """Whether a TorchFunctionMode that is not PyTorch's watches the calls of functions."""
-    # Those of PyTorch, as that of ``torch.device(...)``, change no result.
-    modes = range(torch._C._len_torch_function_stack())
-    return any(
-        not type(torch._C._get_function_stack_at(i)).__module__.startswith("torch.") for i in modes
-    )
+    """Whether a TorchFunctionMode that is not PyTorch's is active."""
+    # PyTorch's own, as that of ``torch.device(...)``, change no result.
+    for i in range(torch._C._len_torch_function_stack()):
+        if not type(torch._C._get_function_stack_at(i)).__module__.startswith("torch."):
+            return True
+    return False
 
 
 def convolution_geometry(
     conv: nn.Conv2d | nn.ConvTranspose2d,
 ) -> tuple[int, int, int] | None:
-    """Kernel, stride and padding of a convolution where both directions have the same.
+    """Kernel size, stride and padding of a convolution, if equal in both directions.
 
-    None where they differ, and with groups, dilation, output padding or a padding mode.
+    None if they differ, and with groups, dilation, output padding or a padding mode.
     """
     if conv.groups != 1 or conv.dilation != (1, 1) or conv.padding_mode != "zeros":
         return None
@@ -193,7 +195,7 @@ def convolution_geometry(
 
 
 def square_geometry(conv: nn.Conv2d | nn.ConvTranspose2d) -> tuple[int, int, int] | None:
-    """Kernel, stride and padding where both directions have the same; whatever else it does."""
+    """Kernel size, stride and padding, if equal in both directions, whatever else is set."""
     kernel, stride, padding = conv.kernel_size, conv.stride, conv.padding
     if padding == "same" and stride == (1, 1):
         padding = (kernel[0] // 2, kernel[1] // 2) if kernel == (3, 3) else padding

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import vaekernels as vk
 from tests.integrations.accelerate.models import ResBlock, diffusers_model
 from vaekernels.bench.op_inputs import error
-from vaekernels.integrations.accelerate.statistics import keep, statistics_of
+from vaekernels.integrations.accelerate.statistics import attach_statistics, statistics_of
 
 pytestmark = [
     pytest.mark.interpreter,
@@ -164,9 +164,9 @@ def test_a_shortcut_that_must_be_called_is(model: nn.Module, counted: Any, chang
 def test_statistics_stay_with_a_tensor_and_its_values() -> None:
     x, statistics = torch.ones(3), torch.ones(2)
     assert statistics_of(x) is None
-    assert keep(x, None) is x
+    assert attach_statistics(x, None) is x
     assert statistics_of(x) is None
-    assert statistics_of(keep(x, statistics)) is statistics
+    assert statistics_of(attach_statistics(x, statistics)) is statistics
     assert statistics_of(x.view(3)) is None
     x.view(3).add_(1)  # the same memory
     assert statistics_of(x) is None
@@ -176,7 +176,7 @@ def test_a_tensor_that_counts_no_changes_has_none() -> None:
     """As a copy in another layout, made in inference mode."""
     with torch.inference_mode():
         x = torch.ones(3)
-        assert statistics_of(keep(x, torch.ones(2))) is None
+        assert statistics_of(attach_statistics(x, torch.ones(2))) is None
 
 
 def test_diffusers(counted: Any, passes: list[Any]) -> None:

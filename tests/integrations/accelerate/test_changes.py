@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize, prune
 
 import vaekernels as vk
 from tests.integrations.accelerate.models import (
@@ -21,7 +24,7 @@ from tests.integrations.accelerate.models import (
     result,
 )
 from vaekernels.integrations.accelerate import chains
-from vaekernels.integrations.accelerate.module_patterns import part
+from vaekernels.integrations.accelerate.patterns import LayerKind, match_layer
 
 
 def _is_accelerated(model: nn.Module) -> bool:
@@ -29,15 +32,15 @@ def _is_accelerated(model: nn.Module) -> bool:
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The chains that ran as ops, by their letters."""
-    done: list[str] = []
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[LayerKind]]:
+    """The kinds of the layers of the chains that ran as ops."""
+    done: list[list[LayerKind]] = []
     fused = chains.fused
 
     def recorded(steps: object, *args: object) -> Tensor | None:
         y = fused(steps, *args)  # type: ignore[arg-type]
         if y is not None:
-            done.append("".join(part(step)[0] for step in steps))  # type: ignore[attr-defined]
+            done.append([match_layer(step) for step in steps])  # type: ignore[attr-defined]
         return y
 
     monkeypatch.setattr(chains, "fused", recorded)
@@ -54,7 +57,9 @@ def test_a_copy_is_accelerated_and_stands_by_itself(copier, calls) -> None:
     handle.restore()
     calls.clear()
     assert torch.equal(twin(x), expected)
-    assert calls == ["nsc", "nsca"]
+    conv = [LayerKind.GROUP_NORM, LayerKind.SILU, LayerKind.CONV3X3]
+    dropout = LayerKind.IDENTITY
+    assert calls == [conv, [*conv[:2], dropout, conv[2], LayerKind.RESIDUAL]]
     if copier is copy.deepcopy:
         with torch.no_grad():
             for parameter in twin.parameters():
@@ -192,6 +197,120 @@ def test_changes_of_a_model_count(change: str) -> None:
     handle.restore()
     torch.testing.assert_close(got, model(x), rtol=1e-4, atol=1e-5)
     assert got.shape != before.shape or not torch.allclose(got, before, atol=1e-3)
+
+
+class Block(nn.Module):
+    """A residual block with a projection, whose layers are all in chains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(4, 16)
+        nn.init.uniform_(self.norm.weight)
+        nn.init.uniform_(self.norm.bias)
+        self.act: nn.Module = nn.SiLU()
+        self.conv = nn.Conv2d(16, 24, 3, padding=1)
+        self.leaky = nn.LeakyReLU(0.1)
+        self.shortcut = nn.Conv2d(16, 24, 1)
+        self.tail = nn.Sequential(nn.Conv2d(24, 24, 3, padding=1), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.shortcut(x) + self.conv(self.act(self.norm(x)))
+        return self.tail(self.leaky(self.tail[0](y)))
+
+
+def _halve(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    return output * 0.5
+
+
+class Doubled(nn.Module):
+    def forward(self, weight: Tensor) -> Tensor:
+        return 2 * weight
+
+
+def _scaled_class(layer: nn.Module) -> type[nn.Module]:
+    """The class of ``layer``, with a property that shadows the parameter ``weight``."""
+    weight = property(lambda self: self._parameters["weight"] * 3)
+    return type(type(layer).__name__, (type(layer),), {"weight": weight})
+
+
+# What users change between two calls, in the ways in which it can be done.
+CHANGES: dict[str, Callable[[Any], Any]] = {
+    "attribute of a norm": lambda m: setattr(m.norm, "eps", 1.0),
+    "groups": lambda m: setattr(m.norm, "num_groups", 2),
+    "slope": lambda m: setattr(m.leaky, "negative_slope", 0.5),
+    "slope that no op has": lambda m: setattr(m.leaky, "negative_slope", -0.5),
+    "attribute in __dict__": lambda m: m.tail[0].__dict__.update(stride=(2, 2)),
+    "stride in a list": lambda m: setattr(m.tail[0], "stride", [2, 2]),
+    "child by attribute": lambda m: setattr(m, "act", nn.Identity()),
+    "child in _modules": lambda m: m._modules.__setitem__("act", nn.Mish()),
+    "child in __dict__": lambda m: m.__dict__.__setitem__("act", torch.tanh),
+    "child without a child": lambda m: m._modules.__setitem__("act", nn.Sequential()),
+    "child of a sequence": lambda m: m.tail.__setitem__(1, nn.Tanh()),
+    "longer sequence": lambda m: m.tail.append(nn.Tanh()),
+    "shorter sequence": lambda m: m.tail.__delitem__(1),
+    "no weight": lambda m: setattr(m.norm, "weight", None),
+    "no bias": lambda m: m.conv.register_parameter("bias", None),
+    "another parameter": lambda m: setattr(m.conv, "weight", nn.Parameter(m.conv.weight * 2)),
+    "parameter in place": lambda m: m.conv.weight.data.mul_(2),
+    "parameter in _parameters": lambda m: m.norm._parameters.__setitem__(
+        "weight", nn.Parameter(m.norm.weight * 2)
+    ),
+    "parameter.data": lambda m: setattr(m.norm.bias, "data", m.norm.bias.data + 1),
+    "plain tensor": lambda m: (
+        m.conv._parameters.pop("weight"),
+        setattr(m.conv, "weight", torch.ones(24, 16, 3, 3)),
+    ),
+    "property": lambda m: setattr(m.conv, "__class__", _scaled_class(m.conv)),
+    "hook": lambda m: m.act.register_forward_hook(_halve),
+    "hook on a projection": lambda m: m.shortcut.register_forward_hook(_halve),
+    "pre-hook": lambda m: m.conv.register_forward_pre_hook(lambda module, args: args[0] * 2),
+    "hook on a sequence": lambda m: m.tail.register_forward_hook(_halve),
+    "hook in the dict": lambda m: m.norm._forward_hooks.__setitem__(1 << 40, _halve),
+    "hook on the model": lambda m: m.register_forward_hook(_halve),
+    "parametrization": lambda m: parametrize.register_parametrization(m.conv, "weight", Doubled()),
+    "parametrized norm": lambda m: parametrize.register_parametrization(m.norm, "bias", Doubled()),
+    "spectral norm": lambda m: nn.utils.spectral_norm(m.conv).eval(),
+    "pruning": lambda m: prune.l1_unstructured(m.conv, "weight", 0.5),
+    "forward": lambda m: setattr(m.act, "forward", lambda x: x * 0.5),
+    "forward of the model": lambda m: setattr(m, "forward", lambda x: x * 0.5),
+    "class": lambda m: setattr(m.act, "__class__", nn.Tanh),
+}
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("change", CHANGES)
+@torch.no_grad()
+def test_the_second_call_sees_what_changed(change: str, layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    model = Block().eval()
+    plain = copy.deepcopy(model)
+    x = torch.randn(2, 16, 9, 9).to(memory_format=layout)
+    handle = vk.accelerate(model)
+    assert not handle.report.unfollowed
+    before = [model(x) for _ in range(2)][-1]
+    torch.testing.assert_close(before, plain(x), rtol=1e-4, atol=1e-5)
+    for each in (plain, model):
+        torch.manual_seed(1)
+        CHANGES[change](each)
+    expected = plain(x)
+    torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+    assert expected.shape != before.shape or not torch.allclose(expected, before, rtol=1e-3)
+
+
+@torch.no_grad()
+def test_a_hook_on_a_projection_whose_layout_is_observed() -> None:
+    class Permuted(Block):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.shortcut(x) + self.conv(self.act(self.norm(x)))
+            return y.permute(0, 2, 3, 1)
+
+    torch.manual_seed(0)
+    model = Permuted()
+    x = torch.randn(2, 16, 9, 9)
+    expected = model(x)
+    vk.accelerate(model)
+    model.shortcut.register_forward_hook(lambda module, args, output: None)
+    torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_dropout_drops_in_training() -> None:

@@ -215,10 +215,10 @@ def test_generated_models(seed: int) -> None:
             exact = (
                 expected if model.training else _run(copy.deepcopy(plain).double(), x, args, grad)
             )
-            for y, ours, theirs in zip(exact, got, expected, strict=True):
-                assert ours.shape == theirs.shape, message
-                assert ours.dtype == theirs.dtype, message
-                assert _error(ours, y) <= 20 * _error(theirs, y) + 1e-4, message
+            for y, ours, eager in zip(exact, got, expected, strict=True):
+                assert ours.shape == eager.shape, message
+                assert ours.dtype == eager.dtype, message
+                assert _error(ours, y) <= 20 * _error(eager, y) + 1e-4, message
         change, state = _change(pick), pick.getstate()
         for each in (plain, model):
             pick.setstate(state)

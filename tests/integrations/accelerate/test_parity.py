@@ -17,7 +17,7 @@ from tests.integrations.accelerate.models import (
     needs_kernels,
     result,
 )
-from vaekernels.integrations.accelerate import chains, fused_forward, memory_format
+from vaekernels.integrations.accelerate import chains, memory_format
 
 NAMES = (*OWN, *DIFFUSERS)
 
@@ -57,8 +57,8 @@ def test_outputs_and_gradients(name: str, training: bool) -> None:
     with vk.accelerate(model, precision="highest"):
         highest = _errors(_run(model, x), exact)
     assert max(high) <= 2e-5
-    for ours, theirs in zip(highest, eager, strict=True):
-        assert ours <= 2 * theirs + 1e-6
+    for ours, reference in zip(highest, eager, strict=True):
+        assert ours <= 2 * reference + 1e-6
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -125,16 +125,16 @@ def test_nothing_is_copied_between_layers_that_take_any_layout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     copied: list[tuple[int, ...]] = []
-    laid_out_like = memory_format.laid_out_like
+    match_memory_format = memory_format.match_memory_format
 
     def noted(y: Tensor, *others: object) -> Tensor:
-        laid_out = laid_out_like(y, *others)  # type: ignore[arg-type]
+        laid_out = match_memory_format(y, *others)  # type: ignore[arg-type]
         if laid_out is not y:
             copied.append(tuple(y.shape))
         return laid_out
 
-    for module in (chains, fused_forward):
-        monkeypatch.setattr(module, "laid_out_like", noted)
+    for module in (chains, memory_format):
+        monkeypatch.setattr(module, "match_memory_format", noted)
     # Before .view(), and what the model returns. Of diffusers, what encoder and decoder return.
     expected = {"ConvVAE": [(2, 32, 4, 4), (2, 3, 16, 16)], "ResBlock": [(2, 16, 16, 16)]}
     for name in ("ConvVAE", "ResBlock", "AutoencoderKL", "AsymmetricAutoencoderKL"):

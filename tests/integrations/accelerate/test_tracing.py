@@ -77,7 +77,7 @@ class LooksInside(Block):
         return self.conv(x) * self.conv.weight.mean()
 
 
-@unfollowed("it asks for the class of conv")
+@unfollowed("it reads the class of conv")
 class AsksForClasses(Block):
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv(x)

@@ -1,7 +1,7 @@
-"""Other people's models on this package's ops: ``vk.accelerate``.
+"""``vk.accelerate``: run the layers of any PyTorch model on this package's ops.
 
-A module's forward is followed once, with symbols, and chains of layers in it become single ops; its
-class is then exchanged for one with that forward. ``ARCHITECTURE.md`` tells the story.
+A module's forward is traced once, with proxies in place of tensors, and chains of layers in it
+become single ops; the class of the module is then replaced by a subclass with that forward.
 """
 
 from __future__ import annotations

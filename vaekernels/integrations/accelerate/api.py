@@ -1,4 +1,4 @@
-"""``vk.accelerate``: somebody's model on this package's ops, in place and reversibly."""
+"""``vk.accelerate``: run the layers of any model on this package's ops."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from vaekernels.runtime.nonfinite_policy import checked_choice, warn_if_slow
 
 
 class Handle:
-    """What :func:`accelerate` returns: the report, and the way back.
+    """The result of :func:`accelerate`: a report, and :meth:`restore`.
 
     As a context manager it restores the model at the end of the block.
 
     Attributes:
         model: the accelerated model.
-        report: what runs each layer, or why it stays.
-        differences: from the original's outputs, where ``verify`` was given; else empty.
+        report: which op runs each layer, or why none does.
+        differences: from the original's outputs, if ``verify`` was given; else empty.
     """
 
     def __init__(self, model: nn.Module, report: Report) -> None:
@@ -34,10 +34,10 @@ class Handle:
         self.differences: tuple[Difference, ...] = ()
 
     def restore(self) -> None:
-        """Make the model what it was: the same bits for the same input. Twice is once.
+        """Undo the acceleration: results are bitwise those of the original. Idempotent.
 
         Raises:
-            RuntimeError: the class of a module was changed since, as parametrizations do.
+            RuntimeError: the class of a module was replaced since, as parametrizations do.
         """
         restore(self.model)
 
@@ -58,8 +58,8 @@ class Handle:
         return "; ".join([f"<Handle of {report.model}: {done}", *map(str, self.differences)]) + ">"
 
 
-# Of a model that has no forward of ours, and is guarded all the same.
-_AS_IT_WAS = ModuleForward({}, (), (), any_layout=False, frees_children=False)
+# The forward of a model without chains of its own, to which on_nonfinite applies all the same.
+_UNCHANGED = ModuleForward({}, (), (), any_layout=False, frees_children=False)
 
 
 def accelerate(
@@ -78,37 +78,37 @@ def accelerate(
         vae.decode(latents)  # as before, faster
         handle.restore()
 
-    Equivalent PyTorch: the model as it was. Convolutions (3x3 with stride 1 or 2, 4x4 with
-    stride 2, transposed 4x4) and GroupNorms call our ops with their own parameters; where the
-    forward around them can be followed, GroupNorm + SiLU, nearest upsampling and padding before a
-    convolution and a sum and an activation after it run in the same op. Parameters, state dict,
-    hooks, ``isinstance`` and ``repr`` stay. What does not fit, or not any more (another dtype or
-    device, autocast, a hook that wants to see a layer, a patch), runs as it did; a model in float16
-    on a CPU with a warning, once. ``docs/accelerate.md``.
+    Equivalent PyTorch: the unchanged model. Convolutions (3x3 with stride 1 or 2, 4x4 with
+    stride 2, transposed 4x4) and GroupNorms call this package's ops with their own parameters.
+    Where the forward around them can be traced, GroupNorm + SiLU, nearest upsampling and padding
+    before a convolution, and a sum and an activation after it, run in the same op. Parameters,
+    state dict, hooks, ``isinstance`` and ``repr`` are unchanged. Calls that the ops do not support
+    (another dtype or device, autocast, hooks on a layer, patches) run the original code; a model
+    in float16 on a CPU warns once. See ``docs/accelerate.md``.
 
     Args:
-        model: any module; diffusers' AutoencoderKL, AutoencoderTiny, VQModel and
-            AsymmetricAutoencoderKL among others. One that is accelerated already is restored first,
-            so the last call counts.
+        model: any module, for instance diffusers' AutoencoderKL, AutoencoderTiny, VQModel or
+            AsymmetricAutoencoderKL. An accelerated model is restored first, so that the last call
+            counts.
         verify: an input (a tensor, a tuple of arguments or a mapping of named ones) on which the
-            model is run before and after, in evaluation mode and without gradients, with the same
+            model runs before and after, in evaluation mode and without gradients, with the same
             random numbers.
         precision: ``"medium"``, ``"high"``, ``"highest"``, or None for the one in force at each
             call (``vk.set_conv_precision``).
-        on_nonfinite: what happens where a result in float16 or bfloat16 is not finite. None:
-            nothing, and nothing is checked. ``"raise"``: a ``vk.NonFiniteError``.
-            ``"retry_fp32"``: it is computed again in float32, with copies of the weights and
-            without autocast, and rounded; with a warning, once. Results of the outermost
-            accelerated calls count: of the model, or of those parts of it that other methods call.
+        on_nonfinite: what happens if a result in float16 or bfloat16 is not finite. None:
+            results are not checked. ``"raise"``: a ``vk.NonFiniteError`` is raised.
+            ``"retry_fp32"``: the result is computed again in float32, with copies of the weights
+            and without autocast, and rounded, with one warning. Only results of the outermost
+            accelerated calls are checked: of the model, or of the parts that other methods call.
 
     Returns:
         A :class:`Handle`.
 
     Raises:
         TypeError: ``model`` is not a module, or a scripted one with ``on_nonfinite``; or ``verify``
-            is no input.
+            is not an input.
         ValueError: ``precision`` or ``on_nonfinite`` is none of these.
-        NonFiniteError: (by the model) ``on_nonfinite`` says so, or float32 is in vain.
+        NonFiniteError: by the model, with ``"raise"``, or if the result in float32 is not finite.
 
     Precision: that of the ops (``vk.conv3x3``): with ``"high"`` each convolution and each of its
     gradients is within 2e-5 of its largest value.
@@ -135,7 +135,7 @@ def accelerate(
     found = report(plan)
     forwards = plan.forwards(precision)
     if on_nonfinite is not None and all(module is not model for module, _ in forwards):
-        forwards.append((model, _AS_IT_WAS))
+        forwards.append((model, _UNCHANGED))
     for module, forward in forwards:
         exchange(module, forward, on_nonfinite)
     handle = Handle(model, found)

@@ -1,4 +1,4 @@
-"""The convolutions that a model computes on an example, as they were called."""
+"""Records the convolutions that a model calls on an example."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from vaekernels.runtime.conv_algorithm import Way, ways_of
 
 @dataclass(frozen=True)
 class LayerCall:
-    """A convolution with the filters of a layer.
+    """A call of a convolution with the filters of a layer.
 
     Attributes:
-        op: that was called.
-        backend: that ran it.
-        dtype: that it computed in.
+        op: the op that was called.
+        backend: the backend that ran it.
+        dtype: of the computation.
         x: the shape of the images.
-        weight: that of the filters.
-        forward: how the result was computed.
-        x_gradient: how the gradient of the images would be.
-        weight_gradient: how that of the filters would be.
+        weight: the shape of the filters.
+        forward: the algorithm of the forward pass.
+        x_gradient: the algorithm of the gradient of the images.
+        weight_gradient: the algorithm of the gradient of the filters.
     """
 
     op: str
@@ -48,10 +48,10 @@ class LayerCall:
 def recorded_calls(
     model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> list[tuple[Tensor, LayerCall]]:
-    """What ``model(*args, **kwargs)`` calls in evaluation: filters and call, in their order."""
+    """The filters and the calls of ``model(*args, **kwargs)`` in evaluation, in order."""
     with registry.recorded_choices() as choices, _uncompiled():
         evaluated(model, args, kwargs)
-    with torch.no_grad():  # as the run: it counts for the ways
+    with torch.no_grad():  # as in the run: the algorithm depends on it
         return [
             (choice.arguments["weight"], _as_call(choice)) for choice in choices if choice.arguments
         ]
@@ -63,7 +63,7 @@ def _as_call(choice: registry.Choice) -> LayerCall:
 
 
 def _uncompiled() -> AbstractContextManager[object]:
-    """Runs what was compiled as Python, which alone records."""
-    if "torch._dynamo" not in sys.modules:  # nothing was compiled, and importing it takes seconds
+    """Run compiled functions eagerly: only Python code records its calls."""
+    if "torch._dynamo" not in sys.modules:  # nothing was compiled; importing it takes seconds
         return contextlib.nullcontext()
     return torch.compiler.set_stance("force_eager")

@@ -1,7 +1,7 @@
-"""Accelerated classes: a module's class is exchanged for one that differs in its forward.
+"""Replaces the class of a module by a subclass with another forward, and back.
 
-So an accelerated module holds nothing that a copy or a moved module could get wrong: all is on
-the class. Its name, ``isinstance``, ``state_dict``, hooks and ``repr`` stay as they were.
+The replacement keeps all its data on the class, so that copying or moving a module needs no care.
+Names, ``isinstance``, ``state_dict``, hooks and ``repr`` are unchanged.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import nn
 
 from vaekernels.integrations.accelerate.attention import forward_of, is_attention
 from vaekernels.integrations.accelerate.fused_forward import LayerForward, ModuleForward
-from vaekernels.integrations.accelerate.outermost_call import guarded_if_outermost
 from vaekernels.nn.unmodified import original_class
+from vaekernels.runtime.nonfinite_policy import guard_outermost_call
 
 _PICKLING = (
     "an accelerated model cannot be pickled: save model.state_dict(), or call restore() of the "
@@ -31,21 +31,21 @@ _SCRIPTING = (
 def exchange(
     module: nn.Module, forward: LayerForward | ModuleForward, on_nonfinite: str | None = None
 ) -> None:
-    """Make ``module`` run ``forward``; guarded by ``on_nonfinite``, if that is not None."""
+    """Make ``module`` run ``forward``, under the policy ``on_nonfinite`` if that is not None."""
     make = _layer_class if isinstance(forward, LayerForward) else _make_class
     module.__class__ = make(type(module), forward, on_nonfinite)  # type: ignore[arg-type]
 
 
 def is_accelerated(module: nn.Module) -> bool:
-    """Whether the class of ``module`` was exchanged."""
+    """Whether the class of ``module`` was replaced by :func:`exchange`."""
     return original_class(module) is not type(module)
 
 
 def restore(model: nn.Module) -> None:
-    """Give all modules of ``model`` their classes back.
+    """Give all modules of ``model`` their original classes back.
 
     Raises:
-        RuntimeError: the class of one was exchanged by others since; then nothing is restored.
+        RuntimeError: other code replaced the class of one since; then nothing is restored.
     """
     accelerated = [(p, m) for p, m in model.named_modules() if is_accelerated(m)]
     for path, module in accelerated:
@@ -62,21 +62,20 @@ def _make_class(
     original: type[nn.Module], run: LayerForward | ModuleForward, on_nonfinite: str | None
 ) -> type[nn.Module]:
     def own(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return super(made, self).forward(*args, **kwargs)  # as it is now: it may be replaced
+        return super(made, self).forward(*args, **kwargs)  # looked up now: it may be replaced
 
     if is_attention(original):
         own = forward_of(own)
 
-    def unguarded(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    def accelerated(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return run(self, own, args, kwargs)
 
-    accelerated: Callable[..., Any] = (
-        unguarded if on_nonfinite is None else guarded_if_outermost(unguarded, on_nonfinite)
-    )
+    if on_nonfinite is not None:
+        accelerated = guard_outermost_call(accelerated, on_nonfinite)
 
     @functools.wraps(original.forward)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        # A bound forward, which adapters keep, outlives the class of its module.
+        # Adapters keep bound forwards, which outlive the class of their module.
         if not isinstance(self, made):
             return type(self).forward(self, *args, **kwargs)
         return accelerated(self, *args, **kwargs)

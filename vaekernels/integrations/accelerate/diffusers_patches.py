@@ -1,7 +1,7 @@
-"""Forwards of well-known modules, without what only concerns shapes and cannot be followed.
+"""Traceable forwards of two diffusers blocks, without checks of shapes that cannot be traced.
 
-Written from what diffusers' modules compute. They are traced instead of the originals, read the
-same attributes, and so hold under the same assumptions; for other attributes the originals run.
+They are traced in place of the originals and read the same attributes, so the same guards apply;
+with other values of these the originals run.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vaekernels.integrations.accelerate.guards import Untraceable
-from vaekernels.integrations.accelerate.module_patterns import ASYMMETRIC
+from vaekernels.integrations.accelerate.patterns import ASYMMETRIC
 from vaekernels.nn.unmodified import original_class
 
 
 def _upsample(self: Any, hidden_states: Tensor, output_size: None) -> Tensor:
-    # The original makes large batches contiguous, for a fault of old nearest kernels.
+    # The original makes large batches contiguous, to work around a bug of old nearest kernels.
     usual = self.use_conv and self.interpolate and self.name == "conv"
     if self.norm is not None or self.use_conv_transpose or not usual:
         raise Untraceable("it is not a nearest-2x upsampling and a convolution")
@@ -34,23 +34,23 @@ def _downsample(self: Any, hidden_states: Tensor) -> Tensor:
     return self.conv(hidden_states)
 
 
-_SUBSTITUTES: dict[str, Callable[..., Any]] = {
+_TRACEABLE_FORWARDS: dict[str, Callable[..., Any]] = {
     "diffusers.models.upsampling.Upsample2D.forward": _upsample,
     "diffusers.models.downsampling.Downsample2D.forward": _downsample,
 }
 
 
 def forward_to_trace(module: Any) -> Callable[..., Any]:
-    """The forward of the module's class, or what stands for it."""
+    """The forward of the module's class, or its traceable equivalent."""
     forward = original_class(module).forward
     name = f"{forward.__module__}.{getattr(forward, '__qualname__', '')}"
-    return _SUBSTITUTES.get(name, forward)
+    return _TRACEABLE_FORWARDS.get(name, forward)
 
 
 def ignores_layout(module: Any) -> bool:
-    """Whether ``module`` is made for channels_last too, though its forward cannot be followed.
+    """Whether ``module`` supports channels_last, even if its forward cannot be traced.
 
-    diffusers says so of its blocks. Its models, which hand their results to users, are not meant.
+    diffusers documents this of its blocks. Its models, whose results users see, do not count.
     """
     kind = original_class(module)
     blocks = kind.__module__.startswith("diffusers.models.")

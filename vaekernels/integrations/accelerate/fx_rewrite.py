@@ -1,4 +1,4 @@
-"""The chains in a traced graph."""
+"""Finds the chains of layers in a traced graph that single ops compute."""
 
 from __future__ import annotations
 
@@ -8,55 +8,53 @@ from typing import Any
 
 from torch import fx, nn
 
-from vaekernels.integrations.accelerate.chains import OPS
-from vaekernels.integrations.accelerate.function_patterns import (
+from vaekernels.integrations.accelerate.chains import OPS, without_identities
+from vaekernels.integrations.accelerate.patterns import (
+    CONVOLUTIONS,
+    FunctionStep,
+    LayerKind,
     function_step,
     is_in_place,
-    simplify,
-)
-from vaekernels.integrations.accelerate.module_patterns import (
-    CONVOLUTIONS,
-    IDLE,
-    OTHER,
-    PROJECTION,
     is_torch_layer,
-    part,
+    match_layer,
+    simplify,
 )
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Layers of a graph that run as one op.
+    """Nodes of a graph that run as one op.
 
     Attributes:
-        op: which one.
-        letters: of its steps (layers.py).
+        op: its name.
+        kinds: of the steps, without those that do nothing.
         nodes: of the graph, in their order.
-        steps: what each node is: the path of a layer, or a function's letter and slope.
-        addition: the node that adds the residual and the position of it there; or None.
+        steps: what each node calls: the path of a layer, or a function.
+        addition: the node that adds the residual, and the position of the residual in its
+            arguments; or None.
         projection: the 1x1 convolution of the residual, where one is added; or None.
     """
 
     op: str
-    letters: str
+    kinds: tuple[LayerKind, ...]
     nodes: tuple[fx.Node, ...]
-    steps: tuple[str | tuple[str, float], ...]
+    steps: tuple[str | FunctionStep, ...]
     addition: tuple[fx.Node, int] | None
     projection: fx.Node | None = None
 
     @property
     def normalises(self) -> bool:
-        """Whether it begins with a normalisation that takes statistics."""
-        return self.op == "conv3x3" and self.letters[0] == "n"
+        """Whether it begins with a normalisation that can use statistics."""
+        return self.op == "conv3x3" and self.kinds[0] is LayerKind.GROUP_NORM
 
     @property
     def source(self) -> Any:
-        """The node whose tensor goes through the steps."""
+        """The input of the first step."""
         return self.nodes[0].args[0]
 
     @property
     def residual(self) -> Any:
-        """The node that is added, or that whose projection is; or None."""
+        """The node that is added, or the input of the projection that is added; or None."""
         if self.projection is not None:
             return self.projection.args[0]
         if self.addition is None:
@@ -66,22 +64,23 @@ class Chain:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Of its layers."""
+        """The paths of its layers."""
         return tuple(step for step in self.steps if isinstance(step, str))
 
 
 @dataclass(frozen=True)
 class _Layers:
-    """The children of a module, in one of its modes."""
+    """The children of a module, in training or evaluation."""
 
     module: nn.Module
     training: bool
 
-    def letter(self, path: str) -> str:
+    def kind(self, path: str) -> LayerKind:
         layer = self.module.get_submodule(path)
         if isinstance(layer, (nn.Dropout, nn.Dropout2d)):
-            return OTHER if self.training and layer.p > 0 else IDLE
-        return part(layer)[0]
+            drops = self.training and layer.p > 0
+            return LayerKind.OTHER if drops else LayerKind.IDENTITY
+        return match_layer(layer)
 
     def is_pure(self, path: str) -> bool:
         layer = self.module.get_submodule(path)
@@ -91,28 +90,28 @@ class _Layers:
 @dataclass(frozen=True)
 class _Found:
     node: fx.Node
-    step: str | tuple[str, float]
-    letter: str
+    step: str | FunctionStep
+    kind: LayerKind
     source: fx.Node
     residual: fx.Node | None = None
 
     @property
     def addition(self) -> tuple[fx.Node, int]:
-        """The node, and which of its arguments is the residual."""
+        """The node, and the position of the residual in its arguments."""
         return self.node, 1 if self.node.args[0] is self.source else 0
 
 
 def find_chains(graph: fx.Graph, module: nn.Module, training: bool) -> list[Chain]:
-    """The chains of ``graph``, also those of one layer; each layer is in at most one.
+    """The chains of ``graph``, including those of one layer; each layer is in at most one.
 
     Args:
-        graph: of ``module``; it is simplified.
-        module: whose layers are called.
-        training: the mode that the graph is for, in which dropouts drop.
+        graph: of ``module``; it is simplified in place.
+        module: the owner of the layers.
+        training: the mode of the graph, in which dropout is active.
     """
     simplify(graph)
     layers = _Layers(module, training)
-    _keep_layouts(graph, layers)
+    _drop_copies(graph, layers)
     found: list[Chain] = []
     taken: set[fx.Node] = set()
     convolutions_first = sorted(
@@ -128,8 +127,8 @@ def find_chains(graph: fx.Graph, module: nn.Module, training: bool) -> list[Chai
     return found
 
 
-def _keep_layouts(graph: fx.Graph, layers: _Layers) -> None:
-    """Drop ``x.contiguous()`` before layers that take any layout: it would only cost copies."""
+def _drop_copies(graph: fx.Graph, layers: _Layers) -> None:
+    """Remove ``x.contiguous()`` before layers that accept any memory format."""
     for node in list(graph.nodes):
         if node.op == "call_method" and node.target == "contiguous" and _is_needless(node, layers):
             node.replace_all_uses_with(node.args[0])
@@ -137,13 +136,13 @@ def _keep_layouts(graph: fx.Graph, layers: _Layers) -> None:
 
 
 def _is_needless(copy: fx.Node, layers: _Layers) -> bool:
-    """Whether readers of ``copy`` may read what it was made of."""
+    """Whether the readers of ``copy`` may read its input instead."""
     if len(copy.args) != 1 or copy.kwargs or not copy.users:
         return False
     for reader in copy.users:
         if reader.op != "call_module" or not layers.is_pure(str(reader.target)):
             return False
-    # What is changed in the meantime must not be what is read.
+    # Nothing may change the input before the last reader.
     return all(_is_pure(node, layers) for node in _up_to(copy, max(copy.users)))
 
 
@@ -156,13 +155,13 @@ def _up_to(first: fx.Node, last: fx.Node) -> Iterator[fx.Node]:
 
 
 def _is_convolution(found: _Found | None) -> bool:
-    return found is not None and found.letter != IDLE and found.letter in CONVOLUTIONS
+    return found is not None and found.kind in CONVOLUTIONS
 
 
 def _chain_around(node: fx.Node, layers: _Layers, taken: set[fx.Node]) -> Chain | None:
-    """The longest chain with the convolution, or from the normalisation, that ``node`` is."""
+    """The longest chain around ``node``, a convolution, or from it, a normalisation."""
     center = _step_of(node, layers)
-    if center is None or not (_is_convolution(center) or center.letter == "n"):
+    if center is None or not (_is_convolution(center) or center.kind is LayerKind.GROUP_NORM):
         return None
     line = [center]
     while (before := _step_of(line[0].source, layers)) is not None:
@@ -192,13 +191,13 @@ def _only_reader(found: _Found, layers: _Layers) -> _Found | None:
         if left is right:
             return None
         if right is found.node and not is_in_place(user):
-            reader = _Found(user, reader.step, reader.letter, right, left)
+            reader = _Found(user, reader.step, reader.kind, right, left)
     return reader if reader.source is found.node else None
 
 
 def _is_chain(line: list[_Found], layers: _Layers) -> bool:
-    """Whether one op computes ``line``, and may do so at the place of its last node."""
-    if line[0].letter == IDLE or _letters(line) not in OPS:
+    """Whether one op computes ``line``, and may run at the place of its last node."""
+    if line[0].kind is LayerKind.IDENTITY or _kinds(line) not in OPS:
         return False
     nodes = {found.node for found in line}
     return all(
@@ -209,48 +208,48 @@ def _is_chain(line: list[_Found], layers: _Layers) -> bool:
 
 def _as_chain(line: list[_Found], layers: _Layers) -> Chain:
     additions = [found for found in line if found.residual is not None]
-    letters = _letters(line)
+    kinds = _kinds(line)
     return Chain(
-        OPS[letters],
-        letters,
+        OPS[kinds],
+        kinds,
         tuple(found.node for found in line),
         tuple(found.step for found in line),
         additions[0].addition if additions else None,
-        _projection(additions[0], line, layers) if letters.endswith("a") else None,
+        _projection(additions[0], line, layers) if kinds[-1] is LayerKind.RESIDUAL else None,
     )
 
 
 def _projection(addition: _Found, line: list[_Found], layers: _Layers) -> fx.Node | None:
-    """What computes the residual, if that is a 1x1 convolution that may as well run later."""
+    """The 1x1 convolution that computes the residual, if it may run later as well."""
     assert addition.residual is not None
     found = _step_of(addition.residual, layers)
-    if found is None or found.letter != PROJECTION or len(found.node.users) != 1:
+    if found is None or found.kind is not LayerKind.CONV1X1 or len(found.node.users) != 1:
         return None
     nodes = {each.node for each in line}
     later = all(_is_pure(n, layers) for n in _up_to(found.node, line[-1].node) if n not in nodes)
     return found.node if later else None
 
 
-def _letters(line: list[_Found]) -> str:
-    return "".join(found.letter for found in line)
+def _kinds(line: list[_Found]) -> tuple[LayerKind, ...]:
+    return without_identities([found.kind for found in line])
 
 
 def _step_of(node: Any, layers: _Layers) -> _Found | None:
-    """What ``node`` does to its first tensor, if it can be a step."""
+    """``node`` as a step on its first argument; None if it cannot be one."""
     if not isinstance(node, fx.Node) or not node.args or not isinstance(node.args[0], fx.Node):
         return None
     source = node.args[0]
     if node.op == "call_module":
         alone = len(node.args) == 1 and not node.kwargs
-        letter = layers.letter(str(node.target))
-        fits = alone and letter != OTHER
-        return _Found(node, str(node.target), letter, source) if fits else None
+        kind = layers.kind(str(node.target))
+        fits = alone and kind is not LayerKind.OTHER
+        return _Found(node, str(node.target), kind, source) if fits else None
     if node.op not in ("call_function", "call_method"):
         return None
     step = function_step(node)
     if step is None:
         return None
-    residual = node.args[1] if step[0] == "a" else None
+    residual = node.args[1] if step[0] is LayerKind.RESIDUAL else None
     return _Found(node, step, step[0], source, residual)  # type: ignore[arg-type]
 
 

@@ -1,14 +1,15 @@
-"""What the code of a forward reads beside its module: globals, closures, functions, methods.
+"""Guards of a trace: the globals, closures, functions and methods that the traced code reads.
 
-``torch.fx`` keeps what came of them in the graph. So they are found in the code itself, and are
-compared at each call: in that of the class, of functions in its file, and of those in other files
-that called an operation in a tracing. PyTorch's own code is not looked into.
+``torch.fx`` specialises a graph on their values. They are found by inspecting the code of the
+class, of functions in its file, and of functions in other files that called an operation during
+tracing, and are compared at each call. PyTorch's own code is not inspected.
 """
 
 from __future__ import annotations
 
 import dis
 import functools
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import CellType, CodeType, FrameType, FunctionType
@@ -21,7 +22,7 @@ from vaekernels.nn.unmodified import is_from_torch
 
 ABSENT = object()
 _WITHOUT_NAMES = (bool, int, float, complex, str, type(None), torch.dtype, torch.device, Tensor)
-# Answers of these are about the symbols of a tracing, or nobody would see what they do.
+# Their results describe the proxies of a trace, or they have effects that tracing does not record.
 _BUILTINS = frozenset(
     ("type", "id", "print", "input", "open", "eval", "exec", "globals", "locals", "vars")
 )
@@ -29,60 +30,68 @@ _CHANGEABLE = (dict, list, set, bytearray)
 
 
 class Untraceable(Exception):
-    """Why a forward cannot be followed."""
+    """Why a forward cannot be traced."""
 
 
 class Read(NamedTuple):
     """A name that was read.
 
     Attributes:
-        place: the mapping that it is in, or the variable of a closure.
-        name: in the mapping.
-        value: ABSENT where there was none.
+        place: the mapping that contains it, or the cell of a closure.
+        name: the key.
+        value: the value; ABSENT if there was none.
     """
 
     place: Any
     name: str
     value: object
 
-    def is_as_it_was(self) -> bool:
-        """Whether reading it gives the same object."""
+    def is_unchanged(self) -> bool:
+        """Whether reading it returns the same object."""
         if type(self.place) is CellType:
             return self.place.cell_contents is self.value
         return self.place.get(self.name, ABSENT) is self.value
 
 
 class AttributeRead(Read):
-    """A name that was read of an object, ``place``, that may inherit or compute it."""
+    """An attribute that was read of the object ``place``, possibly inherited or computed."""
 
-    def is_as_it_was(self) -> bool:
-        """Whether reading it gives the same object."""
+    def is_unchanged(self) -> bool:
+        """Whether reading it returns the same object."""
         return getattr(self.place, self.name, ABSENT) is self.value
 
 
+_parts_of_function = operator.attrgetter("__code__", "__defaults__", "__kwdefaults__")
 # The code of a function and its globals.
 Helpers = Mapping[CodeType, dict[str, Any]]
 
 
+class FunctionRead(Read):
+    """The code and defaults of a Python function, ``place``, which hot reload replaces."""
+
+    def is_unchanged(self) -> bool:
+        """Whether they are the same objects."""
+        return all(map(operator.is_, _parts_of_function(self.place), self.value))  # type: ignore[call-overload]
+
+
 def reads_of_function(function: Any) -> tuple[Read, ...]:
-    """What a function is made of, if it is Python's and not PyTorch's: hot reload replaces it."""
+    """The guard of a Python function; none for one of PyTorch's."""
     function = getattr(function, "__func__", function)
     if not isinstance(function, FunctionType) or is_from_torch(function):
         return ()
-    names = ("__code__", "__defaults__", "__kwdefaults__")
-    return tuple(AttributeRead(function, name, getattr(function, name)) for name in names)
+    return (FunctionRead(function, function.__name__, _parts_of_function(function)),)
 
 
 def reads_of(function: Any, kind: type[nn.Module], helpers: Helpers) -> tuple[Read, ...]:
-    """What a call of ``function`` may read, beside the attributes of its module.
+    """What a call of ``function`` may read, besides the attributes of its module.
 
     Args:
         function: a forward.
         kind: the class of the module.
-        helpers: other code that was run.
+        helpers: other code that ran during tracing.
 
     Raises:
-        Untraceable: it sets globals, or reads what may change unseen.
+        Untraceable: it sets globals, or reads a mutable object, whose changes have no guard.
     """
     reader = _Reader(kind, function)
     reader.method("forward")
@@ -93,7 +102,7 @@ def reads_of(function: Any, kind: type[nn.Module], helpers: Helpers) -> tuple[Re
 
 
 def running_code(frame: FrameType | None, last: CodeType) -> Helpers:
-    """The code of ``frame`` and its callers, before that of ``last``; PyTorch's own aside."""
+    """The code of ``frame`` and its callers up to ``last``, without PyTorch's."""
     found = {}
     while frame is not None and frame.f_code is not last:
         if not str(frame.f_globals.get("__name__", "")).startswith(("torch.", "vaekernels.")):
@@ -104,7 +113,7 @@ def running_code(frame: FrameType | None, last: CodeType) -> Helpers:
 
 @dataclass(frozen=True)
 class _Names:
-    """What a code object and those inside of it refer to."""
+    """The names that a code object and its nested ones use."""
 
     of_globals: frozenset[str]
     of_attributes: frozenset[str]
@@ -144,7 +153,7 @@ class _Reader:
         self._read_by: set[tuple[int, str, frozenset[str]]] = set()
 
     def function(self, function: Any) -> None:
-        """Read the code of ``function``, if it is Python's and in a file of the module."""
+        """Inspect ``function``, if it is a Python function of a file of the module."""
         function = getattr(function, "__func__", function)
         if not isinstance(function, FunctionType) or is_from_torch(function):
             return
@@ -156,8 +165,8 @@ class _Reader:
             self.function(getattr(function, "__wrapped__", None))
 
     def code(self, code: CodeType, place: dict[str, Any], cells: Sequence[CellType]) -> None:
-        """Read what ``code`` refers to, with its globals and the variables of its closure."""
-        key = (code, *map(id, cells))  # what a decorator makes shares its code
+        """Add what ``code`` reads, given its globals and the cells of its closure."""
+        key = (code, *map(id, cells))  # the closures of a decorator share their code
         if key in self._walked:
             return
         self._walked.add(key)
@@ -177,7 +186,7 @@ class _Reader:
             self.method(name)
 
     def method(self, name: str) -> None:
-        """Read ``name`` of the class, and of its bases, for ``super()``."""
+        """Add the method ``name`` of the class, and of its bases, for ``super()``."""
         if not any(name in vars(kind) for kind in self._kinds):
             return
         for kind in self._kinds:
@@ -187,7 +196,7 @@ class _Reader:
                 self.function(part)
 
     def _read(self, names: _Names, owner: Any, place: Any, name: str, value: Any) -> None:
-        # Each code reads attributes of its own of what others read too.
+        # Several functions may read different attributes of one object.
         if (id(owner), name, names.of_attributes) in self._read_by:
             return
         self._read_by.add((id(owner), name, names.of_attributes))
@@ -203,7 +212,7 @@ class _Reader:
 
 
 def _namespaces(value: Any) -> list[tuple[Any, Any]]:
-    """Whose attributes those of a module, a class or an object are, and where."""
+    """The owners of the attributes of a module, a class or an object, and their namespaces."""
     if isinstance(value, type):
         return [(kind, vars(kind)) for kind in value.__mro__ if not is_from_torch(kind)]
     return [(value, vars(value))] if hasattr(value, "__dict__") else []

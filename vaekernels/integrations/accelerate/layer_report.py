@@ -1,4 +1,4 @@
-"""What runs each layer of a model; with an example also how: ``vk.explain`` of a model."""
+"""``vk.explain`` of a model: which op runs each layer, and with an example, by which algorithm."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from vaekernels.integrations.accelerate.report import LayerReport, Report, repor
 
 
 def explain_model(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Report:
-    """What :func:`accelerate` does with ``model``, or would do; and how on an example.
+    """What :func:`accelerate` does with ``model``, and how each op computes an example.
 
     Args:
-        model: left as it is. One that is accelerated, or a part of it, runs so; another is
-            accelerated for the run.
+        model: unchanged. If neither it nor a part of it is accelerated, it is for the run.
         args: the example: the model is run on it, unless it is empty.
-        kwargs: likewise.
+        kwargs: named arguments of the example.
     """
     if not args and not kwargs:
         return report(ModelPlan(model))
@@ -36,27 +35,31 @@ def explain_model(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, 
 def _with_calls(
     report: Report, model: nn.Module, calls: Sequence[tuple[Tensor, LayerCall]]
 ) -> Report:
-    """``report``, each call at the layers that its filters belong to."""
-    of_filters: dict[int, list[LayerCall]] = defaultdict(list)
+    """``report``, with each call at the layers that own its filters."""
+    calls_by_filter: dict[int, list[LayerCall]] = defaultdict(list)
     for weight, call in calls:
-        of_filters[id(weight)].append(call)
+        calls_by_filter[id(weight)].append(call)
     modules = dict(model.named_modules())
-    layers = tuple(_with_own(layer, modules[layer.path], of_filters) for layer in report.layers)
+    layers = tuple(
+        _with_own_calls(layer, modules[layer.path], calls_by_filter) for layer in report.layers
+    )
     known = {id(parameter) for parameter in model.parameters()}
     others = dict.fromkeys(call for weight, call in calls if id(weight) not in known)
     return replace(report, layers=layers, unmatched=tuple(others))
 
 
-def _with_own(
-    layer: LayerReport, module: nn.Module, of_filters: Mapping[int, list[LayerCall]]
+def _with_own_calls(
+    layer: LayerReport, module: nn.Module, calls_by_filter: Mapping[int, list[LayerCall]]
 ) -> LayerReport:
-    """``layer`` with the calls that took a parameter of ``module``, where it has filters."""
+    """``layer`` with the calls whose filters are a parameter of ``module``."""
     parameters = module._parameters.values()
-    calls = tuple(dict.fromkeys(call for p in parameters for call in of_filters.get(id(p), ())))
+    calls = tuple(
+        dict.fromkeys(call for p in parameters for call in calls_by_filter.get(id(p), ()))
+    )
     if not calls:
         is_convolution = isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))
         return replace(layer, calls=()) if is_convolution else layer
     if layer.op == calls[0].op:
         return replace(layer, calls=calls)
-    # The model calls an op by itself, or in another chain on this input: what was seen counts.
+    # The model calls an op by itself, or another chain on this input: the recorded op counts.
     return replace(layer, op=calls[0].op, parts=(), reason="", calls=calls)

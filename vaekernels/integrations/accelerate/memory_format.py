@@ -1,4 +1,4 @@
-"""Which tensors the kernels take, and who may see that their results are channels_last."""
+"""Which tensors the kernels support, and which code may observe that results are channels_last."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from vaekernels.backends import registry
 from vaekernels.nn.unmodified import functions_are_observed
 from vaekernels.ops._checks import derivatives_are_transformed
 
-# What tells the layouts apart, or fails for one of them. Behind a permutation even .view() works
-# on channels_last, and fails on contiguous. Noise is drawn in the order of the memory.
-_SHOWS_LAYOUT = frozenset(
+# Operations whose result depends on the memory format, or that fail for one. After a permutation
+# even .view() works on channels_last and fails on contiguous. Noise is drawn in memory order.
+_OBSERVES_LAYOUT = frozenset(
     (
         *("view", "view_as", "as_strided", "stride", "is_contiguous", "data_ptr", "storage"),
         *("untyped_storage", "storage_offset", "resize_", "set_", "numpy", "permute"),
@@ -26,38 +26,42 @@ _SHOWS_LAYOUT = frozenset(
 )
 
 
-def shown(
-    graph: fx.Graph, hides: Callable[[str], bool], absorbing: Collection[fx.Node] = ()
+def observable_nodes(
+    graph: fx.Graph, accepts_any_layout: Callable[[str], bool], absorbing: Collection[fx.Node] = ()
 ) -> set[fx.Node]:
-    """The nodes whose layout is seen by something in ``graph``; its outputs count as not seen.
+    """The nodes whose memory format something in ``graph`` observes; its outputs do not count.
 
     Args:
         graph: of a module.
-        hides: path of a child -> whether the child takes any layout.
-        absorbing: nodes that read any layout, and whose results have one of their own.
+        accepts_any_layout: path of a child -> whether the child accepts any memory format.
+        absorbing: nodes that read any memory format, and choose that of their results.
     """
     found: set[fx.Node] = set()
     for node in reversed(graph.nodes):
         for user in node.users:
             if user.op == "output" or user in absorbing:
                 continue
-            if user in found or _sees_layout(user, hides):
+            if user in found or _observes_layout(user, accepts_any_layout):
                 found.add(node)
     return found
 
 
-def _sees_layout(node: fx.Node, hides: Callable[[str], bool]) -> bool:
+def _observes_layout(node: fx.Node, accepts_any_layout: Callable[[str], bool]) -> bool:
     if node.op == "call_module":
-        return not hides(str(node.target))
+        return not accepts_any_layout(str(node.target))
     if node.target is getattr:
-        return str(node.args[1]) in _SHOWS_LAYOUT
-    return bool({str(node.target), getattr(node.target, "__name__", "")} & _SHOWS_LAYOUT)
+        return str(node.args[1]) in _OBSERVES_LAYOUT
+    return bool({str(node.target), getattr(node.target, "__name__", "")} & _OBSERVES_LAYOUT)
 
 
-def is_plain(x: object) -> TypeIs[Tensor]:
-    """Whether the kernels know such a tensor."""
-    if not isinstance(x, Tensor) or type(x) not in (Tensor, nn.Parameter):
+_PLAIN = (Tensor, nn.Parameter)
+
+
+def is_supported_tensor(x: object) -> TypeIs[Tensor]:
+    """Whether ``x`` is a plain tensor of a device and dtype that have kernels."""
+    if type(x) not in _PLAIN:
         return False
+    assert isinstance(x, Tensor)
     if x.is_cpu:
         return x.dtype == torch.float32
     return x.is_cuda and _has_kernels("cuda", x.dtype)
@@ -69,47 +73,59 @@ def _has_kernels(device: str, dtype: torch.dtype) -> bool:
     return not registry.refusals("triton", "conv3x3", device, dtype)
 
 
-def is_like(tensor: object, x: Tensor) -> TypeIs[Tensor]:
-    """Whether the kernels take ``tensor`` beside ``x``."""
-    return is_plain(tensor) and tensor.dtype == x.dtype and tensor.device == x.device
+def is_compatible(tensor: object, x: Tensor) -> TypeIs[Tensor]:
+    """Whether ``tensor`` is a plain tensor of the dtype and device of ``x``, a supported one."""
+    return type(tensor) in _PLAIN and tensor.dtype is x.dtype and tensor.device == x.device  # type: ignore[attr-defined]
 
 
-def takes(x: object) -> TypeIs[Tensor]:
-    """Whether a call with ``x`` is for the kernels: one in which PyTorch computes in its dtype.
+def is_supported_input(x: object) -> TypeIs[Tensor]:
+    """Whether the kernels run a call with ``x``: one that PyTorch computes in the dtype of ``x``.
 
     They have no rules for forward-mode derivatives and the transforms of torch.func, and a
-    TorchFunctionMode would not see the functions that it waits for.
+    TorchFunctionMode would not observe the functions that they replace.
     """
     return (
-        is_plain(x)
-        and not torch.is_autocast_enabled(x.device.type)
+        is_supported_tensor(x)
+        and not torch.is_autocast_enabled("cpu" if x.is_cpu else "cuda")
         and not derivatives_are_transformed()
         and not functions_are_observed()
     )
 
 
-def laid_out_like(y: Tensor, like: Tensor, filters: nn.Module | None = None) -> Tensor:
-    """``y`` in the layout of PyTorch's results: channels_last where ``like`` or a filter is.
+def match_memory_format(y: Tensor, like: Tensor, filters: Tensor | None = None) -> Tensor:
+    """``y``, the result of a kernel: contiguous unless ``like`` or ``filters`` is channels_last."""
+    if not is_channels_last(y) or is_channels_last(like):
+        return y
+    return y if filters is not None and is_channels_last(filters) else y.contiguous()
 
-    What is no result of a kernel is left as it is.
+
+def to_layout_of(y: Tensor, like: Tensor, module: nn.Module | None = None) -> Tensor:
+    """:func:`match_memory_format`, if ``y`` is the result of a kernel; else ``y``.
 
     Args:
         y: a result.
         like: what it was computed from.
-        filters: the module with the filters.
+        module: the owner of the filters.
     """
-    if not _is_channels_last(y) or _is_channels_last(like) or not takes(y):
+    if not is_channels_last(y) or is_channels_last(like) or not is_supported_input(y):
         return y
-    made_so = filters is not None and _has_channels_last_filters(filters)
-    return y if made_so else y.contiguous()
+    # After module.to(memory_format=torch.channels_last), the first filter is.
+    return match_memory_format(y, like, None if module is None else _first_filter(module))
 
 
-def _has_channels_last_filters(module: nn.Module) -> bool:
-    """Whether ``module.to(memory_format=torch.channels_last)`` was called: the first tells."""
-    first = next((p for p in module.parameters() if p.ndim == 4 and p.shape[2] > 1), None)
-    return first is not None and _is_channels_last(first)
+def _first_filter(module: nn.Module) -> Tensor | None:
+    """The first of ``module.parameters()`` that is a filter of more than one pixel."""
+    for parameter in module._parameters.values():
+        if parameter is not None and parameter.ndim == 4 and parameter.shape[2] > 1:
+            return parameter
+    for child in module._modules.values():
+        found = None if child is None else _first_filter(child)
+        if found is not None:
+            return found
+    return None
 
 
-def _is_channels_last(x: Tensor) -> bool:
+def is_channels_last(x: Tensor) -> bool:
+    """Whether ``x`` is channels_last and not contiguous too."""
     last = torch.channels_last
-    return x.ndim == 4 and x.is_contiguous(memory_format=last) and not x.is_contiguous()
+    return x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=last)

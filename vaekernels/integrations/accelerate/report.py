@@ -1,4 +1,4 @@
-"""What became of each layer of a model, and why."""
+"""Which op runs each layer of a model, or why none does."""
 
 from __future__ import annotations
 
@@ -10,20 +10,11 @@ from vaekernels.backends import extension
 from vaekernels.integrations.accelerate.call_recorder import LayerCall
 from vaekernels.integrations.accelerate.chains import OPS
 from vaekernels.integrations.accelerate.fx_rewrite import Chain
-from vaekernels.integrations.accelerate.module_patterns import IDLE, part, reason
-from vaekernels.integrations.accelerate.plan import ModelPlan, Plan
+from vaekernels.integrations.accelerate.patterns import LayerKind, match_layer, reason
+from vaekernels.integrations.accelerate.plan import LayerPlan, ModelPlan
 from vaekernels.nn.unmodified import original_class
 from vaekernels.ops._conv import CONVOLUTIONS
 from vaekernels.ops._uses import OpUse, op_uses_of
-
-_FUNCTIONS = {
-    "s": "silu",
-    "r": "relu",
-    "l": "leaky_relu",
-    "u": "upsampling",
-    "p": "padding",
-    "a": "residual",
-}
 
 
 @dataclass(frozen=True)
@@ -33,12 +24,12 @@ class LayerReport:
     Attributes:
         path: in the model.
         kind: the name of its class.
-        op: that computes it, alone or with its neighbours; None where it stays as it is.
-        parts: what the op computes, in order: the names of layers and functions; of this
-            package's own layers, up to the convolution.
-        reason: why it stays; empty where an op computes it.
-        calls: with an example, the calls of a convolution's op, each of its kinds once. None
-            without an example, and for other layers.
+        op: the op that computes it, alone or with its neighbours; None if it runs as before.
+        parts: the layers and functions that the op computes, in order; of this package's own
+            layers, up to the convolution.
+        reason: why no op computes it; empty otherwise.
+        calls: with an example, the distinct calls of a convolution's op. None without an example,
+            and for other layers.
     """
 
     path: str
@@ -49,7 +40,7 @@ class LayerReport:
     calls: tuple[LayerCall, ...] | None = None
 
     def lines(self) -> list[str]:
-        """What is printed of it behind its path."""
+        """The lines printed after its path."""
         if self.op is None:
             return [f"stays: {self.reason}"]
         what = self.op + (f" ({' + '.join(self.parts)})" if len(self.parts) > 1 else "")
@@ -67,12 +58,12 @@ class Report:
 
     Attributes:
         model: the name of its class.
-        layers: those with parameters, and what runs with them.
-        unfollowed: path of a module -> why its forward cannot be followed, so that its layers
+        layers: the layers with parameters.
+        unfollowed: path of a module -> why its forward cannot be traced, so that its layers
             run one by one.
-        refusals: why the ops run on PyTorch alone, so that nothing is gained; mostly empty.
-        unmatched: with an example, calls of convolutions whose filters are no parameter of the
-            model: made from one, as by a parametrization, or none.
+        refusals: why the ops fall back to PyTorch, so that nothing is gained; usually empty.
+        unmatched: with an example, calls of convolutions whose filters are not a parameter of the
+            model, for instance computed by a parametrization.
     """
 
     model: str
@@ -88,7 +79,7 @@ class Report:
 
     @property
     def stays(self) -> tuple[LayerReport, ...]:
-        """The layers that stay as they are."""
+        """The layers that run as before."""
         return tuple(layer for layer in self.layers if layer.op is None)
 
     def __str__(self) -> str:
@@ -110,20 +101,20 @@ class Report:
 
 
 def report(plan: ModelPlan) -> Report:
-    """The report of what ``plan`` does."""
+    """The report of ``plan``."""
     plans = list(plan.plans.values())
-    inside: dict[int, LayerReport] = {}
+    reports: dict[int, LayerReport] = {}
     for owner in plans:
         for chain in owner.chains:
-            _enter(owner, chain, inside)
-    for owner in reversed(plans):  # the innermost, whose names are the shortest, comes first
+            _add_chain(owner, chain, reports)
+    for owner in reversed(plans):  # innermost first: its names are the shortest
         for use in op_uses_of(owner.module) or ():
-            _enter_use(owner, use, plan, inside)
-    layers = [inside.get(id(p.module)) or _alone(p) for p in plans]
+            _add_op_use(owner, use, plan, reports)
+    layers = [reports.get(id(p.module)) or _single_layer(p) for p in plans]
     unfollowed = {
         p.path: p.untraceable
         for p in plans
-        if p.untraceable and any(part(child)[0] in OPS for child in p.module.children())
+        if p.untraceable and any((match_layer(child),) in OPS for child in p.module.children())
     }
     return Report(
         original_class(plans[0].module).__name__,
@@ -133,24 +124,26 @@ def report(plan: ModelPlan) -> Report:
     )
 
 
-def _enter(owner: Plan, chain: Chain, inside: dict[int, LayerReport]) -> None:
-    """Note for each layer of ``chain`` that has parameters what computes it."""
+def _add_chain(owner: LayerPlan, chain: Chain, reports: dict[int, LayerReport]) -> None:
+    """Add the report of each layer of ``chain`` with parameters."""
     prefix = f"{owner.path}." if owner.path else ""
     parts = tuple(
-        step if isinstance(step, str) else _FUNCTIONS[step[0]]
+        step if isinstance(step, str) else step[0].value
         for step in chain.steps
-        if isinstance(step, str) or step[0] != IDLE
+        if isinstance(step, str) or step[0] is not LayerKind.IDENTITY
     )
     for path in chain.paths:
         layer = owner.module.get_submodule(path)
-        known = inside.get(id(layer))
+        known = reports.get(id(layer))
         if _has_parameters(layer) and (known is None or len(known.parts) < len(parts)):
             kind = original_class(layer).__name__
-            inside[id(layer)] = LayerReport(prefix + path, kind, chain.op, parts)
+            reports[id(layer)] = LayerReport(prefix + path, kind, chain.op, parts)
 
 
-def _enter_use(owner: Plan, use: OpUse, plan: ModelPlan, inside: dict[int, LayerReport]) -> None:
-    """Note what computes the layers of an op that ``owner`` itself calls."""
+def _add_op_use(
+    owner: LayerPlan, use: OpUse, plan: ModelPlan, reports: dict[int, LayerReport]
+) -> None:
+    """Add the reports of the layers of an op that the forward of ``owner`` calls."""
     prefix = f"{owner.path}." if owner.path else ""
     paths = {step: plan.plans[id(step)].path for step in use.parts if isinstance(step, nn.Module)}
     parts = tuple(
@@ -158,17 +151,17 @@ def _enter_use(owner: Plan, use: OpUse, plan: ModelPlan, inside: dict[int, Layer
     )
     for layer, path in paths.items():
         kind = original_class(layer).__name__
-        inside.setdefault(id(layer), LayerReport(path, kind, use.op, parts))
+        reports.setdefault(id(layer), LayerReport(path, kind, use.op, parts))
 
 
-def _alone(plan: Plan) -> LayerReport | None:
-    """A layer outside of all chains; None for what has no parameters or is made of others."""
+def _single_layer(plan: LayerPlan) -> LayerReport | None:
+    """The report of a layer outside of all chains; None for a module without own parameters."""
     module = plan.module
     if not _has_parameters(module):
         return None
     kind = original_class(module).__name__
     if plan.is_layer:
-        return LayerReport(plan.path, kind, OPS[part(module)[0]])
+        return LayerReport(plan.path, kind, OPS[match_layer(module),])
     return LayerReport(plan.path, kind, None, (), reason(module))
 
 

@@ -1,4 +1,4 @@
-"""Whose statistics the next layer would use: a convolution that a normalisation reads."""
+"""Convolutions whose results a normalisation reads: only these emit statistics."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from itertools import chain
 
 from torch import fx, nn
 
-from vaekernels.integrations.accelerate.trace_variants import Followed
+from vaekernels.integrations.accelerate.trace_variants import TracedModule
 
 
-def asking(followed: Mapping[nn.Module, Followed]) -> set[fx.Node]:
-    """The last nodes of chains whose results are normalised next, also in other modules.
+def nodes_that_emit_statistics(traced: Mapping[nn.Module, TracedModule]) -> set[fx.Node]:
+    """The last nodes of chains whose results are normalised next, possibly in another module.
 
     Args:
-        followed: the modules whose forwards are known.
+        traced: the modules whose forwards were traced.
     """
-    readers = _Readers(followed)
+    readers = _Readers(traced)
     return {
         one.nodes[-1]
-        for module, found in followed.items()
+        for module, found in traced.items()
         for _, chains in found.traces.values()
         for one in chains
         if readers.normalise(module, one.nodes[-1])
@@ -28,19 +28,19 @@ def asking(followed: Mapping[nn.Module, Followed]) -> set[fx.Node]:
 
 
 class _Readers:
-    """Follows results to their readers, into modules that are called and out of them."""
+    """Finds the readers of results, also in modules that are called and in callers."""
 
-    def __init__(self, followed: Mapping[nn.Module, Followed]) -> None:
-        self._followed = followed
+    def __init__(self, traced: Mapping[nn.Module, TracedModule]) -> None:
+        self._traced = traced
         self._normalisations = {
             one.nodes[0]
-            for found in followed.values()
+            for found in traced.values()
             for _, chains in found.traces.values()
             for one in chains
             if one.normalises
         }
         self._calls: dict[nn.Module, list[tuple[nn.Module, fx.Node]]] = defaultdict(list)
-        for caller in followed:
+        for caller in traced:
             for node in chain.from_iterable(graph.nodes for graph in self._graphs(caller)):
                 if node.op == "call_module":
                     called = caller.get_submodule(str(node.target))
@@ -48,13 +48,15 @@ class _Readers:
         self._known: dict[fx.Node, bool] = {}
 
     def normalise(self, module: nn.Module, node: fx.Node) -> bool:
-        """Whether one reads the result of ``node``, of a graph of ``module``, to normalise it."""
+        """Whether a normalisation reads the result of ``node``, in a graph of ``module``."""
         if node not in self._known:
-            self._known[node] = False  # where a module is called behind itself
-            self._known[node] = any(self._does(module, node, user) for user in node.users)
+            self._known[node] = False  # ends the recursion where a module calls itself
+            self._known[node] = any(
+                self._consumes_statistics(module, node, user) for user in node.users
+            )
         return self._known[node]
 
-    def _does(self, module: nn.Module, node: fx.Node, reader: fx.Node) -> bool:
+    def _consumes_statistics(self, module: nn.Module, node: fx.Node, reader: fx.Node) -> bool:
         if reader.args[:1] != (node,):
             return False
         if reader.op == "output":
@@ -68,6 +70,6 @@ class _Readers:
         return any(self.normalise(child, x) for x in inputs)
 
     def _graphs(self, module: nn.Module) -> Iterator[fx.Graph]:
-        found = self._followed.get(module)
+        found = self._traced.get(module)
         for trace, _ in () if found is None else found.traces.values():
             yield trace.graph

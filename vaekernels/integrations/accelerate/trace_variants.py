@@ -1,4 +1,4 @@
-"""Following a module's forward in each mode, for each set of tensors that it may be given."""
+"""Traces a module's forward in each mode, for each set of tensor arguments."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from torch import fx, nn
 
 from vaekernels.integrations.accelerate.diffusers_patches import forward_to_trace
-from vaekernels.integrations.accelerate.fused_forward import Variant, compiled
+from vaekernels.integrations.accelerate.fused_forward import Variant, compile_graph
 from vaekernels.integrations.accelerate.fx_rewrite import Chain, find_chains
 from vaekernels.integrations.accelerate.guards import Untraceable
-from vaekernels.integrations.accelerate.memory_format import shown
+from vaekernels.integrations.accelerate.memory_format import observable_nodes
 from vaekernels.integrations.accelerate.tracing import Trace, trace
 from vaekernels.nn.unmodified import original_class
 
@@ -22,13 +22,13 @@ _EMPTY = inspect.Parameter.empty
 
 
 @dataclass(frozen=True)
-class Followed:
-    """What tracing a module found.
+class TracedModule:
+    """The traces of a module's forward.
 
     Attributes:
-        traces: for each mode and set of tensors.
-        defaults: parameter -> default; None for one that has none.
-        required: the parameters that have none.
+        traces: (training, names of the tensor arguments) -> the trace and its chains.
+        defaults: parameter -> default; None for one without.
+        required: the parameters without default.
     """
 
     traces: Mapping[tuple[bool, tuple[str, ...]], tuple[Trace, list[Chain]]]
@@ -37,36 +37,40 @@ class Followed:
 
     @property
     def chains(self) -> list[Chain]:
-        """Those of evaluation; of the call in which most is fused."""
+        """The chains in evaluation, of the set of arguments for which most is fused."""
         found = [chains for (training, _), (_, chains) in self.traces.items() if not training]
         return max(found, key=lambda chains: sum(len(chain.steps) - 1 for chain in chains))
 
     def variants(
-        self, hides: Callable[[str], bool], precision: str | None, asking: Collection[fx.Node]
+        self,
+        accepts_any_layout: Callable[[str], bool],
+        precision: str | None,
+        emitting: Collection[fx.Node],
     ) -> tuple[Variant, ...]:
-        """What the module runs from now on; the graphs are used up.
+        """The compiled forwards; the graphs are changed in place and cannot be used again.
 
         Args:
-            hides: path of a child -> whether the child takes any layout.
+            accepts_any_layout: path of a child -> whether the child accepts any memory format.
             precision: of the convolutions.
-            asking: the nodes whose statistics would be used.
+            emitting: the nodes that emit statistics.
         """
         variants = []
         for (training, names), (found, chains) in self.traces.items():
-            seen = shown(found.graph, hides, {node for chain in chains for node in chain.nodes})
-            function = compiled(found.graph, chains, seen, precision, asking)
-            variants.append(Variant(training, names, found.assumptions, function))
+            absorbing = {node for chain in chains for node in chain.nodes}
+            observable = observable_nodes(found.graph, accepts_any_layout, absorbing)
+            function = compile_graph(found.graph, chains, observable, precision, emitting)
+            variants.append(Variant(training, names, found.guards, function))
         return tuple(variants)
 
 
-def follow(module: nn.Module) -> Followed:
+def trace_module(module: nn.Module) -> TracedModule:
     """Trace the forward of ``module``.
 
-    A call with the first argument alone is traced, and, where more are required, one with all of
-    those. Either in both modes.
+    Two calls are traced, in training and in evaluation each: one with the first argument alone,
+    and one with all required arguments.
 
     Raises:
-        Untraceable: no such call can be followed.
+        Untraceable: neither can be traced.
     """
     if "forward" in module.__dict__:
         raise Untraceable("it was replaced on the instance")
@@ -93,4 +97,4 @@ def follow(module: nn.Module) -> Followed:
             reason = error
     if not traces:
         raise reason
-    return Followed(traces, defaults, required)
+    return TracedModule(traces, defaults, required)

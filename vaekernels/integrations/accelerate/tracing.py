@@ -1,10 +1,10 @@
-"""Following a module's forward with symbols instead of tensors, to see its chains of layers.
+"""Traces a module's forward with proxies in place of tensors, to find its chains of layers.
 
-``torch.fx`` records the operations; what is ours is that nothing goes unseen. The forward runs on
-a stand-in of the module, which answers from the module but counts what it was asked: each answer
-becomes an assumption, checked before a call uses what was found here. Children can be called, and
-not looked into. What cannot be an assumption, like drawing a random number, reading a list or
-setting an attribute, ends the tracing, and the module keeps its own forward.
+``torch.fx`` records the operations, but specialises silently on attributes, modes, random numbers,
+``isinstance`` and in-place operations. Here the forward runs on a proxy of the module that records
+each attribute it returns; these become guards, checked at each call. Children can be called, but
+not inspected. Operations without a guard, such as drawing a random number, reading a list or
+setting an attribute, end the tracing, and the module keeps its own forward.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from vaekernels.integrations.accelerate.function_patterns import methods_of
 from vaekernels.integrations.accelerate.guards import (
     ABSENT,
     Read,
@@ -29,7 +28,8 @@ from vaekernels.integrations.accelerate.guards import (
     reads_of,
     reads_of_function,
 )
-from vaekernels.integrations.accelerate.symbols import OnlySymbols, Tracer, message_of
+from vaekernels.integrations.accelerate.patterns import methods_of
+from vaekernels.integrations.accelerate.proxies import RequireProxyMode, Tracer, message_of
 from vaekernels.nn.unmodified import (
     all_are_observed,
     forward_of_class,
@@ -46,16 +46,16 @@ Path = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Assumptions:
-    """What a forward read of its module while it was traced.
+class Guards:
+    """What a forward read while it was traced: the graph is valid while that is unchanged.
 
     Attributes:
-        values: attribute -> its value.
-        methods: names that were found on its class, and would be found on the module first.
-        children: path -> the class of the child and its forward, None where there is none.
-        containers: path -> the names in a list, dict or sequence of modules.
-        inlined: paths of the sequences that were entered; hooks on them want them called.
-        reads: what its code reads beside the module.
+        values: attribute of the module -> its value.
+        methods: names of methods and children, that attributes of the module must not shadow.
+        children: path -> the class of the child and its forward; None where there is no child.
+        containers: path -> the names of the children of a list, dict or sequence.
+        inlined: paths of the sequences that were traced into; they must have no hooks.
+        reads: what the code reads besides the module.
     """
 
     values: Mapping[str, Any]
@@ -66,15 +66,18 @@ class Assumptions:
     reads: tuple[Read, ...]
 
     def hold(self, module: nn.Module) -> bool:
-        """Whether ``module`` would still answer the same."""
+        """Whether a trace of ``module`` would read the same."""
+        attributes = module.__dict__
+        for name in self.methods:
+            if name in attributes:
+                return False
         for name, value in self.values.items():
             now = getattr(module, name, ABSENT)
             if type(now) is not type(value) or now != value:
                 return False
-        if not self.methods.isdisjoint(module.__dict__):
-            return False
         for path, kind in self.children.items():
-            if _class_of(_descend(module, path)) != kind:
+            child = module._modules.get(path[0]) if len(path) == 1 else _descend(module, path)
+            if _class_of(child) != kind:
                 return False
         for path, names in self.containers.items():
             container = _descend(module, path)
@@ -86,16 +89,19 @@ class Assumptions:
                 return False
             if not runs_forward_of(container, nn.Sequential):
                 return False
-        return not (self.inlined and all_are_observed()) and self._reads_are_as_they_were()
+        return not (self.inlined and all_are_observed()) and self._reads_are_unchanged()
 
-    def _reads_are_as_they_were(self) -> bool:
-        return all(read.is_as_it_was() for read in self.reads)
+    def _reads_are_unchanged(self) -> bool:
+        for read in self.reads:  # noqa: SIM110 (generators take longer)
+            if not read.is_unchanged():
+                return False
+        return True
 
-    # Dynamo runs it where it traces a call, and keeps the answer.
-    _reads_are_as_they_were._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    # Dynamo evaluates it while it traces a call, and treats the result as a constant.
+    _reads_are_unchanged._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-# What is asked of a child: its class, and the forward that it has of it.
+# The class of a child and its forward.
 _Class = tuple[type[nn.Module], Any]
 
 
@@ -114,7 +120,7 @@ def _descend(module: nn.Module, path: Path) -> nn.Module | None:
 
 
 class Tracing:
-    """One run of a forward, with what it read and the graph it made."""
+    """One run of a forward: the graph, and what was read."""
 
     def __init__(self, module: nn.Module, training: bool) -> None:
         self.graph = fx.Graph()
@@ -126,11 +132,11 @@ class Tracing:
         self.inlined: list[str] = []
         self._module = module
         self._training = training
-        self._stand_ins: dict[str, nn.Module | None] = {}
+        self._module_proxies: dict[str, nn.Module | None] = {}
 
-    def assumptions(self) -> Assumptions:
+    def guards(self) -> Guards:
         """What was read of the module."""
-        return Assumptions(
+        return Guards(
             self.values,
             frozenset(self.methods),
             {_split(path): kind for path, kind in self.children.items()},
@@ -143,47 +149,48 @@ class Tracing:
         """Run ``forward``.
 
         Args:
-            forward: takes a module and ``arguments``.
-            arguments: parameter -> whether it is a tensor, else None.
+            forward: a function of a module and ``arguments``.
+            arguments: parameter -> whether it is a tensor; else it is None.
         """
-        symbols = {
+        proxies = {
             name: self.tracer.create_proxy("placeholder", name, (), {}) if is_tensor else None
             for name, is_tensor in arguments.items()
         }
-        result = forward(self._stand_in_of_module(), **symbols)
+        result = forward(self._proxy_of_module(), **proxies)
         output = self.tracer.create_arg(result)
         self.tracer.create_node("output", "output", (output,), {})
 
-    def _stand_in_of_module(self) -> Any:
+    def _proxy_of_module(self) -> Any:
         if _container(self._module) is nn.Sequential:
             self.containers[""] = tuple(self._module._modules)
             items = self._module._modules.items()
             return nn.Sequential(OrderedDict((n, self._child(n, m)) for n, m in items))  # type: ignore[misc]
         kind = original_class(self._module)
 
-        def read(stand_in: nn.Module, name: str) -> Any:
-            return self._read(stand_in, name)
+        def read(module_proxy: nn.Module, name: str) -> Any:
+            return self._read(module_proxy, name)
 
         members = {"__getattribute__": read, "__setattr__": self._refuse_to_set}
         return object.__new__(type(kind.__name__, (kind,), members))
 
-    def _read(self, stand_in: nn.Module, name: str) -> Any:
+    def _read(self, module_proxy: nn.Module, name: str) -> Any:
         module = self._module
         if name == "training":
             return self._training
-        # What a class has hides a child or tensor of that name (``self.half`` is a method).
-        hidden = hasattr(original_class(module), name)
-        if name in module._modules and not hidden:
+        # Attributes of a class shadow children and tensors (``self.half`` is a method).
+        shadowed = hasattr(original_class(module), name)
+        if name in module._modules and not shadowed:
+            self.methods.add(name)
             return self._child(name, module._modules[name])
         for tensors in (module._parameters, module._buffers):
-            if name in tensors and not hidden:
+            if name in tensors and not shadowed:
                 if tensors[name] is None:
                     return self._assumed(name, None)
                 return self.tracer.create_proxy("get_attr", name, (), {})
         if name in module.__dict__:
             return self._assumed(name, module.__dict__[name])
         try:
-            value = object.__getattribute__(stand_in, name)
+            value = object.__getattribute__(module_proxy, name)
         except AttributeError:
             self.values[name] = ABSENT
             raise
@@ -202,17 +209,17 @@ class Tracing:
         return value
 
     def _child(self, path: str, child: nn.Module | None) -> nn.Module | None:
-        if path not in self._stand_ins:
-            self._stand_ins[path] = self._stand_in_of_child(path, child)
-        return self._stand_ins[path]
+        if path not in self._module_proxies:
+            self._module_proxies[path] = self._proxy_of_child(path, child)
+        return self._module_proxies[path]
 
-    def _stand_in_of_child(self, path: str, child: nn.Module | None) -> nn.Module | None:
+    def _proxy_of_child(self, path: str, child: nn.Module | None) -> nn.Module | None:
         self.children[path] = _class_of(child)
         if child is None:
             return None
         container = _container(child)
         if container is None:
-            return self._closed(path, child)
+            return self._opaque_proxy(path, child)
         self.containers[path] = tuple(child._modules)
         items = {
             name: self._child(f"{path}.{name}", grandchild)
@@ -220,23 +227,23 @@ class Tracing:
         }
         if container is nn.Sequential:
             self.inlined.append(path)
-            stand_in: nn.Module = nn.Sequential(OrderedDict(items))  # type: ignore[arg-type]
+            module_proxy: nn.Module = nn.Sequential(OrderedDict(items))  # type: ignore[arg-type]
         elif container is nn.ModuleList:
-            stand_in = nn.ModuleList(items.values())  # type: ignore[arg-type]
+            module_proxy = nn.ModuleList(items.values())  # type: ignore[arg-type]
         else:
-            stand_in = nn.ModuleDict(items)  # type: ignore[arg-type]
-        stand_in.training = self._training
-        return stand_in
+            module_proxy = nn.ModuleDict(items)  # type: ignore[arg-type]
+        module_proxy.training = self._training
+        return module_proxy
 
-    def _closed(self, path: str, child: nn.Module) -> nn.Module:
-        """A child that can be called, and nothing else."""
+    def _opaque_proxy(self, path: str, child: nn.Module) -> nn.Module:
+        """A proxy of a child that can be called, and nothing else."""
 
-        def call(stand_in: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        def call(module_proxy: nn.Module, *args: Any, **kwargs: Any) -> Any:
             return self.tracer.create_proxy("call_module", path, args, kwargs)
 
-        def read(stand_in: nn.Module, name: str) -> Any:
+        def read(module_proxy: nn.Module, name: str) -> Any:
             if name.startswith("__"):
-                return object.__getattribute__(stand_in, name)
+                return object.__getattribute__(module_proxy, name)
             self.tracer.refuse(f"it reads {path}.{name}")
 
         kind = original_class(child)
@@ -246,14 +253,14 @@ class Tracing:
 
     @property
     def _refuse_to_set(self) -> Callable[..., NoReturn]:
-        def refuse(stand_in: nn.Module, name: str, value: Any) -> NoReturn:
+        def refuse(module_proxy: nn.Module, name: str, value: Any) -> NoReturn:
             self.tracer.refuse(f"it sets self.{name}")
 
         return refuse
 
 
 def _container(module: nn.Module) -> type[nn.Module] | None:
-    """The kind of container that ``module`` is, if it is no more than that."""
+    """The class of an unmodified container; None for other modules."""
     if "forward" in module.__dict__:
         return None
     kind = original_class(module)
@@ -264,10 +271,10 @@ def _container(module: nn.Module) -> type[nn.Module] | None:
 
 @dataclass(frozen=True)
 class Trace:
-    """What came of tracing: the graph, and when it is the forward."""
+    """The graph of a forward, and the guards under which it is valid."""
 
     graph: fx.Graph
-    assumptions: Assumptions
+    guards: Guards
 
 
 def trace(
@@ -276,32 +283,32 @@ def trace(
     arguments: Mapping[str, bool],
     training: bool,
 ) -> Trace:
-    """Follow ``forward`` of ``module``.
+    """Trace ``forward`` of ``module``.
 
     Args:
-        module: whose attributes it reads; nothing of it changes.
+        module: its attributes are read; it is not changed.
         forward: a function of a module and ``arguments``.
-        arguments: parameter -> whether it is a tensor, else None.
+        arguments: parameter -> whether it is a tensor; else it is None.
         training: the mode.
 
     Raises:
-        Untraceable: it does what no assumption covers.
+        Untraceable: the forward does something that no guard covers.
     """
     kind = original_class(module)
     before = reads_of(forward, kind, {})
     runs = [_run(module, forward, arguments, training, grad) for grad in (True, False)]
     for read in before:
-        if not read.is_as_it_was():
+        if not read.is_unchanged():
             raise Untraceable(f"it sets {read.name}")
     reads = reads_of(forward, kind, runs[0].tracer.helpers | runs[1].tracer.helpers)
     graph = runs[0].graph
     if _source(graph) != _source(runs[1].graph):
         raise Untraceable("it does other things where gradients are recorded")
-    first, second = (tracing.assumptions() for tracing in runs)
+    first, second = (tracing.guards() for tracing in runs)
     children = {**second.children, **first.children}
-    # What is assumed of children, such as the layouts that they take, is of their forwards.
+    # The memory formats that children accept depend on their forwards.
     forwards = {id(forward): forward for _, forward in filter(None, children.values())}.values()
-    merged = Assumptions(
+    merged = Guards(
         {**second.values, **first.values},
         first.methods | second.methods,
         children,
@@ -319,20 +326,20 @@ def _run(
     training: bool,
     gradients: bool,
 ) -> Tracing:
-    """One run of the forward, as :func:`trace` has it."""
+    """Run the forward once; the arguments are those of :func:`trace`."""
     tracing = Tracing(module, training)
     generator = torch.default_generator
     state = generator.get_state()
     try:
-        generator.manual_seed(_SEED)  # of nobody else, so that seeding is seen too
-        dice = _dice()
-        with torch.set_grad_enabled(gradients), OnlySymbols(tracing.tracer):
+        generator.manual_seed(_SEED)  # an unlikely seed, so that seeding is detected too
+        rng_state = _rng_state()
+        with torch.set_grad_enabled(gradients), RequireProxyMode(tracing.tracer):
             tracing.call(forward, arguments)
-        if _dice() != dice:
+        if _rng_state() != rng_state:
             raise Untraceable("it draws random numbers")
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # exit() of a branch that no tensor takes
+    except BaseException as error:  # also exit(), in a branch that tensors do not take
         raise Untraceable(tracing.tracer.refusal or message_of(error)) from error
     finally:
         generator.set_state(state)
@@ -343,8 +350,8 @@ def _split(path: str) -> Path:
     return tuple(path.split(".")) if path else ()
 
 
-def _dice() -> tuple[Any, ...]:
-    # The global generators of Python, NumPy and PyTorch.
+def _rng_state() -> tuple[Any, ...]:
+    """The state of the global generators of Python, NumPy and PyTorch."""
     state: Any = np.random.get_state()  # noqa: NPY002
     seed = torch.default_generator.get_state().numpy().tobytes()
     return random.getstate(), state[1].tobytes(), state[2:], seed

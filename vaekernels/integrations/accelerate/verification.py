@@ -1,4 +1,4 @@
-"""Running a model both ways on the same input, and how far the outputs are apart."""
+"""Compares the outputs of a model before and after it is accelerated."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from vaekernels.utils.tree import tensors_of
 
 @dataclass(frozen=True)
 class Difference:
-    """Of one output of an accelerated model from that of the original.
+    """The difference of one output of an accelerated model from the original's.
 
     Attributes:
-        output: where it is in what the model returns: ``"sample"``, ``"0"``; "" for all of it.
+        output: its path in what the model returns: ``"sample"``, ``"0"``; "" for a single tensor.
         max: the largest difference over the largest magnitude of the original.
-        mean: the mean difference over the mean magnitude. Of whole numbers the share that differs.
+        mean: the mean difference over the mean magnitude. For integers the share that differs.
     """
 
     output: str
@@ -33,10 +33,10 @@ class Difference:
 
 
 def outputs(model: nn.Module, example: object) -> dict[str, Tensor]:
-    """What ``model`` returns for ``example`` in evaluation: the tensors in it, by their place.
+    """The tensors that ``model`` returns for ``example`` in evaluation, by their path.
 
     Args:
-        model: as for :func:`evaluated`.
+        model: its mode and the random generators are restored.
         example: a tensor, a tuple of arguments, or a mapping of named ones.
     """
     args: tuple[Any, ...] = ()
@@ -57,10 +57,10 @@ def outputs(model: nn.Module, example: object) -> dict[str, Tensor]:
 
 
 def evaluated(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """What ``model`` returns in evaluation, without gradients.
+    """The result of ``model`` in evaluation, without gradients.
 
     Args:
-        model: it is left in the mode that it was in; so are the random generators.
+        model: its mode and the random generators are restored.
         args: of the call.
         kwargs: of the call.
     """
@@ -70,7 +70,7 @@ def evaluated(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 
 
 def compare(got: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[Difference, ...]:
-    """The differences of outputs of two runs."""
+    """The differences of the outputs of two runs."""
     return tuple(_difference(name, got[name], expected[name]) for name in expected)
 
 

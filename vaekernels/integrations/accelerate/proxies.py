@@ -1,4 +1,4 @@
-"""Symbols, which stand for tensors while a forward is followed, and their tracer."""
+"""Proxies, which stand for tensors while a forward is traced, and their tracer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from vaekernels.integrations.accelerate.guards import Untraceable, running_code
 from vaekernels.nn.unmodified import is_from_torch
 
-# Whose questions for the class of a symbol are about the symbol, not about what it stands for.
+# Modules that read the class of a proxy to handle proxies, not to handle tensors.
 _MACHINERY = (
     "torch.fx",
     "torch.overrides",
@@ -35,7 +35,7 @@ _IN_PLACE = (
     *("iand", "ior", "ixor", "ilshift", "irshift"),
 )
 _AUTOGRAD_FUNCTION = ("torch.autograd.function", "torch._functorch.utils")
-# Protocols by which Python, NumPy and PyTorch make a value of an object, or a copy: none is known.
+# Protocols by which Python, NumPy and PyTorch read the value of an object, or copy it.
 _VALUES = (
     *("complex", "float", "index", "int", "len", "round", "trunc", "floor", "ceil", "divmod"),
     *("rdivmod", "contains", "reversed", "setitem", "delitem", "array", "array_ufunc"),
@@ -44,40 +44,40 @@ _VALUES = (
 )
 
 
-class Symbol(fx.Proxy):
-    """Stands for what a tensor's place holds, and never claims to be one.
+class TensorProxy(fx.Proxy):
+    """A proxy of a tensor that is not an instance of ``Tensor``.
 
-    PyTorch's C++ reads the memory of what says that it is a tensor. So the class of a symbol is
-    its own; a forward that asks for it, which would take the wrong branch, is not followed.
+    PyTorch's C++ reads the memory of any object whose ``__class__`` is a tensor's. So the class of
+    a proxy is its own. A forward that reads it, and would take the wrong branch, is not traced.
     """
 
     tracer: Tracer
 
     def __init__(self, node: fx.Node, tracer: Tracer) -> None:
-        self.__dict__.update(node=node, tracer=tracer)  # setting attributes is refused
+        self.__dict__.update(node=node, tracer=tracer)  # __setattr__ raises
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
-        """Asked by ``isinstance``, also where C++ checks an argument.
+        """Read by ``isinstance``, also where C++ checks an argument.
 
-        Nothing is raised, because C++ may ask where it can handle no exception.
+        It does not raise, because C++ may read it where it cannot handle exceptions.
         """
         kind = type(self)
-        asking = sys._getframe(1).f_globals.get("__name__", "")
-        if not asking.startswith(_MACHINERY):
-            if asking in _AUTOGRAD_FUNCTION:
+        caller = sys._getframe(1).f_globals.get("__name__", "")
+        if not caller.startswith(_MACHINERY):
+            if caller in _AUTOGRAD_FUNCTION:
                 self.tracer.note("it calls an autograd function")
             else:
-                self.tracer.note(f"it asks for the class of {self.node.name}")
+                self.tracer.note(f"it reads the class of {self.node.name}")
         return kind
 
     def __getattr__(self, name: str) -> Any:
         if not hasattr(Tensor, name):
             if not name.startswith("__"):
-                self.tracer.note(f"it asks {self.node.name} for .{name}")
+                self.tracer.note(f"it reads {self.node.name}.{name}")
             raise AttributeError(f"'Tensor' object has no attribute '{name}'")
         if callable(getattr(Tensor, name)):
-            return _Method(self, name)
+            return _MethodProxy(self, name)
         return self.tracer.create_proxy("call_function", getattr, (self, name), {})
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
@@ -85,18 +85,18 @@ class Symbol(fx.Proxy):
 
     def keys(self) -> Any:
         """A tensor has none."""
-        self.tracer.refuse(f"it asks {self.node.name} for .keys")
+        self.tracer.refuse(f"it reads {self.node.name}.keys")
 
 
-class _Method(Symbol):
-    """A method of what a symbol stands for, mostly to be called."""
+class _MethodProxy(TensorProxy):
+    """A method of a proxied tensor, usually to be called."""
 
-    def __init__(self, of: Symbol, name: str) -> None:
+    def __init__(self, of: TensorProxy, name: str) -> None:
         self.__dict__.update(tracer=of.tracer, of=of, name=name)
 
     @functools.cached_property
     def node(self) -> fx.Node:  # type: ignore[override]
-        """The method itself, as a value."""
+        """The method as a value that is not called."""
         of, name = self.__dict__["of"], self.__dict__["name"]
         return self.tracer.create_proxy("call_function", getattr, (of, name), {}).node
 
@@ -105,7 +105,7 @@ class _Method(Symbol):
         return self.tracer.create_proxy("call_method", name, (of, *args), kwargs)
 
 
-def _recorded_in_place(name: str) -> Callable[[fx.Proxy, Any], Any]:
+def _record_in_place(name: str) -> Callable[[fx.Proxy, Any], Any]:
     function = getattr(operator, name)
 
     def in_place(self: fx.Proxy, other: Any) -> Any:
@@ -114,24 +114,24 @@ def _recorded_in_place(name: str) -> Callable[[fx.Proxy, Any], Any]:
     return in_place
 
 
-def _refused(name: str) -> Callable[..., NoReturn]:
-    def refused(self: Symbol, *args: Any, **kwargs: Any) -> NoReturn:
+def _refuse_value(name: str) -> Callable[..., NoReturn]:
+    def refused(self: TensorProxy, *args: Any, **kwargs: Any) -> NoReturn:
         self.tracer.refuse(f"it uses the value of {self.node.name} ({name})")
 
     return refused
 
 
 for _name in _IN_PLACE:
-    # torch.fx has none of these, and Python would take y = y + x for y += x.
-    setattr(Symbol, f"__{_name}__", _recorded_in_place(_name))
+    # torch.fx defines none of these, and Python would replace y += x by y = y + x.
+    setattr(TensorProxy, f"__{_name}__", _record_in_place(_name))
 for _name in _VALUES:
-    setattr(Symbol, f"__{_name}__", _refused(_name))
+    setattr(TensorProxy, f"__{_name}__", _refuse_value(_name))
 
 
 class Tracer(GraphAppendingTracer):
-    """Records until something cannot be recorded; then nothing any more.
+    """Records operations until one cannot be recorded.
 
-    A forward may catch what is raised. So the reason is kept, and counts in the end.
+    A forward may catch the exception that is raised then, so the first reason is kept.
     """
 
     def __init__(self, graph: fx.Graph, last: CodeType) -> None:
@@ -139,14 +139,14 @@ class Tracer(GraphAppendingTracer):
         self._last = last
         self.refusal: str | None = None
         self.helpers: dict[CodeType, dict[str, Any]] = {}
-        self._surroundings = _surroundings()
+        self._global_state = _global_state()
 
     def note(self, reason: str) -> None:
-        """Keep why the forward cannot be followed; the first reason counts."""
+        """Keep why the forward cannot be traced; only the first reason is kept."""
         self.refusal = self.refusal or reason
 
     def refuse(self, reason: str) -> NoReturn:
-        """Raise what ends the tracing."""
+        """End the tracing by raising an :class:`Untraceable`."""
         self.note(reason)
         raise Untraceable(self.refusal)
 
@@ -155,18 +155,18 @@ class Tracer(GraphAppendingTracer):
             raise Untraceable(self.refusal)
         if kind == "call_function" and _is_replaced(target):
             self.refuse(f"a function of PyTorch was replaced by {target.__name__}")
-        # A graph has one for all of its nodes: those of the call.
-        for name, now in _surroundings().items():
-            if now != self._surroundings[name]:
+        # A compiled graph runs all of its nodes in the global state of the call.
+        for name, now in _global_state().items():
+            if now != self._global_state[name]:
                 self.refuse(f"it changes {name} for a part of itself")
         self.helpers.update(running_code(sys._getframe(1), self._last))
         return super().create_node(kind, target, *args, **kwargs)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
-        return Symbol(node, self)
+        return TensorProxy(node, self)
 
     def create_arg(self, a: Any) -> Any:
-        # torch.fx would take a named tuple or a subclass of dict for a plain one.
+        # torch.fx would replace a named tuple or a subclass of dict by a plain one.
         if not issubclass(type(a), fx.Proxy) and type(a) not in _ARGUMENTS:
             self.refuse(f"it makes or passes on a {type(a).__name__}")
         return super().create_arg(a)
@@ -179,9 +179,9 @@ class Tracer(GraphAppendingTracer):
 
 
 def _is_replaced(function: Any) -> bool:
-    """Whether a function of PyTorch is called around this one, or by its name another one is.
+    """Whether ``function`` is a wrapper of one of PyTorch's, or its name now refers to another.
 
-    PyTorch hands the one that has its name on to be recorded, and code of torch.fx calls that.
+    PyTorch records the function of that name, and the code that torch.fx generates calls that.
     """
     if isinstance(function, FunctionType) and not is_from_torch(function):
         return True
@@ -189,8 +189,8 @@ def _is_replaced(function: Any) -> bool:
     return getattr(place, getattr(function, "__name__", ""), function) is not function
 
 
-class OnlySymbols(TorchFunctionMode):
-    """Refuses the functions that make tensors from nothing: noise, constants."""
+class RequireProxyMode(TorchFunctionMode):
+    """Refuses functions without a proxy among their arguments: noise, constants."""
 
     def __init__(self, tracer: Tracer) -> None:
         super().__init__()
@@ -201,18 +201,18 @@ class OnlySymbols(TorchFunctionMode):
     ) -> Any:
         name = getattr(function, "__name__", function)
         leaves = tree_leaves((args, kwargs or {}))
-        if not any(issubclass(type(leaf), Symbol) for leaf in leaves):
+        if not any(issubclass(type(leaf), TensorProxy) for leaf in leaves):
             self._tracer.refuse(f"it calls {name} on no input")
         try:
             return function(*args, **(kwargs or {}))
         except Exception as error:
-            # It might take a tensor or a number where it does not take a symbol.
+            # It may accept a tensor or a number where it does not accept a proxy.
             self._tracer.note(f"it calls {name}: {message_of(error)}")
             raise
 
 
-def _surroundings() -> dict[str, object]:
-    """What an operation depends on beside its arguments."""
+def _global_state() -> dict[str, object]:
+    """The thread-local state that operations depend on, besides their arguments."""
     return {
         "autocast": [
             (torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
@@ -223,4 +223,5 @@ def _surroundings() -> dict[str, object]:
 
 
 def message_of(error: BaseException) -> str:
+    """The first line of an error's message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
