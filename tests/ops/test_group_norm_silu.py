@@ -14,7 +14,7 @@ import vaekernels as vk
 from tests.ops.norms import CASES, LAYOUTS, check, draw, laid, run
 from vaekernels.backends import extension as _extension
 from vaekernels.backends import registry
-from vaekernels.ops._define import DTYPES
+from vaekernels.backends.definitions import DTYPES
 
 needs_extension = pytest.mark.skipif(
     bool(_extension.refusals()), reason="built without the C++ extension"

@@ -54,7 +54,6 @@ def load() -> ModuleType:
         if _series(build[name]) != _series(version):
             raise _not_loaded(f"it was built for {name} {build[name]} and this is {name} {version}")
     try:
-        importlib.import_module("vaekernels.ops")  # declares the schemas
         return importlib.import_module("vaekernels._C")
     except ImportError as error:
         raise _not_loaded(f"it was built for torch {build['torch']}: {error}") from error

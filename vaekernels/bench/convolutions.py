@@ -13,9 +13,9 @@ from torch import Tensor
 
 from vaekernels import ops
 from vaekernels.backends import registry
+from vaekernels.backends.definitions import DEFINITIONS
 from vaekernels.bench.op_inputs import CONV, ConvShape
 from vaekernels.bench.workloads import Call, Inputs
-from vaekernels.ops._define import DEFINITIONS
 
 
 @dataclass(frozen=True)

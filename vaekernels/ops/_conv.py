@@ -11,28 +11,34 @@ from torch import Tensor
 from torch._ops import OpOverload
 
 from vaekernels.backends import registry
+from vaekernels.backends.definitions import DEFINITIONS, OpDefinition, define, input_names
 from vaekernels.ops._checks import _floating
-from vaekernels.ops._define import DEFINITIONS, OpDefinition, define, input_names
 from vaekernels.ops._filters import constant
 from vaekernels.ops._precision import conv_precision, cpu_precision
 
 # Triton's kernels number the pixels of a batch, borders included, with 32 bits.
 _PIXELS = 2**31
 ACTIVATIONS = (None, "relu", "silu", "leaky_relu")
-CONVOLUTIONS: list[str] = []  # what define_conv declared
+CONVOLUTIONS: list[str] = []  # filled by define_conv
 _COMPUTED = ("x", "residual", "statistics")
 
 
 def define_conv(
-    name: str,
+    reference: Callable[..., Tensor],
     inputs: str,
     fake: Callable[..., Tensor],
     differentiable: Sequence[str] = ("x", "weight", "bias"),
 ) -> None:
-    """Declare a convolution: ``inputs``, then activation and precision -> y.
+    """Define the convolution that ``reference`` implements, under the same name.
 
-    The gradients of x and of residual are channels_last, as y is; the others lie as their inputs.
+    Args:
+        reference: the implementation in plain PyTorch.
+        inputs: the arguments in the schema, before activation, negative_slope and precision.
+        fake: an empty result.
+        differentiable: names of the inputs that receive a gradient. Those of ``x`` and
+            ``residual`` are channels_last, as the result is.
     """
+    name = reference.__name__
     CONVOLUTIONS.append(name)
     inputs += ", str? activation, float negative_slope, str precision"
     gradients = ", ".join(f"Tensor grad_{argument}" for argument in differentiable)
@@ -41,6 +47,7 @@ def define_conv(
             name=name,
             schema=f"({inputs}) -> (Tensor y)",
             fake=fake,
+            reference=reference,
             backward_schema=f"(Tensor? grad, {inputs}, Tensor y, bool[{len(differentiable)}] mask)"
             f" -> ({gradients})",
             differentiable=differentiable,

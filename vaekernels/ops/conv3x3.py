@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from vaekernels.backends.reference import conv3x3 as reference
 from vaekernels.ops._conv import (
     check_channels,
     check_conv,
@@ -40,7 +41,7 @@ def _fake(x: Tensor, weight: Tensor, *others: object) -> Tensor:
 
 
 define_conv(
-    OP,
+    reference.conv3x3,
     "Tensor x, Tensor weight, Tensor? bias, Tensor? residual, Tensor? norm_weight, "
     "Tensor? norm_bias, int norm_groups, float norm_eps",
     _fake,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from vaekernels.backends.reference import conv_transpose4x4 as reference
 from vaekernels.ops._conv import check_conv, define_conv, empty_result, run_conv
 
 OP = "conv_transpose4x4"
@@ -13,7 +14,7 @@ def _fake(x: Tensor, weight: Tensor, *others: object) -> Tensor:
     return empty_result(x, weight.shape[1], 2 * x.shape[2], 2 * x.shape[3])
 
 
-define_conv(OP, "Tensor x, Tensor weight, Tensor? bias", _fake)
+define_conv(reference.conv_transpose4x4, "Tensor x, Tensor weight, Tensor? bias", _fake)
 
 
 def conv_transpose4x4(

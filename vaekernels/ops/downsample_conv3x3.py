@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from vaekernels.backends.reference import downsample_conv3x3 as reference
 from vaekernels.ops._conv import check_conv, define_conv, empty_result, run_conv
 
 OP = "downsample_conv3x3"
@@ -17,7 +18,9 @@ def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, padding: str, *others:
     return empty_result(x, weight.shape[0], height, width)
 
 
-define_conv(OP, "Tensor x, Tensor weight, Tensor? bias, str padding", _fake)
+define_conv(
+    reference.downsample_conv3x3, "Tensor x, Tensor weight, Tensor? bias, str padding", _fake
+)
 
 
 def downsample_conv3x3(

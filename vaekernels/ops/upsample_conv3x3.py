@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from vaekernels.backends.reference import upsample_conv3x3 as reference
 from vaekernels.ops._conv import check_conv, define_conv, empty_result, run_conv
 
 OP = "upsample_conv3x3"
@@ -13,7 +14,7 @@ def _fake(x: Tensor, weight: Tensor, *others: object) -> Tensor:
     return empty_result(x, weight.shape[0], 2 * x.shape[2], 2 * x.shape[3])
 
 
-define_conv(OP, "Tensor x, Tensor weight, Tensor? bias", _fake)
+define_conv(reference.upsample_conv3x3, "Tensor x, Tensor weight, Tensor? bias", _fake)
 
 
 def upsample_conv3x3(

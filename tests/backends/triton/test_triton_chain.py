@@ -13,9 +13,10 @@ from torch import Tensor
 import vaekernels as vk
 from tests.models.autoencoders import images, randomised
 from tests.ops.convs import nearest_tf32
+from vaekernels.backends.definitions import STATISTICS_PARTS
 from vaekernels.bench.op_inputs import error
 from vaekernels.models import AutoencoderKL, AutoencoderKLConfig
-from vaekernels.ops._chained import PARTS, chained_conv
+from vaekernels.ops._chained import chained_conv
 
 pytestmark = [
     pytest.mark.interpreter,
@@ -69,7 +70,7 @@ def test_statistics_are_those_of_the_result(op: str, options: dict[str, Any], wa
     assert nothing is None
     assert error(y, getattr(vk, op)(x, weight, bias, **options, backend="reference")) <= 1e-5
     assert statistics is not None
-    assert statistics.shape == (2, PARTS, 3, 20)
+    assert statistics.shape == (2, STATISTICS_PARTS, 3, 20)
     assert (statistics[:, :, 0].sum(1) == y.shape[2] * y.shape[3]).all()
     check_moments(statistics, y)
 
@@ -78,7 +79,7 @@ def test_many_tiles_are_merged() -> None:
     """Several steps of a part, a last part that is not full, empty tiles, a large mean."""
     from vaekernels.backends.triton.conv.statistics import TILES, merge
 
-    tiles, size = (TILES + 3) * PARTS - 5, 4
+    tiles, size = (TILES + 3) * STATISTICS_PARTS - 5, 4
     x = 1000 + torch.randn(1, tiles, size, 6)
     count = torch.full((1, tiles, 6), float(size))
     count[:, ::7] = 0
@@ -260,7 +261,7 @@ def test_errors_are_those_of_the_public_ops_and_empty_batches_pass() -> None:
     y, statistics = chained_conv("upsample_conv3x3", x[:0], weight, None, asks=True)
     assert y.shape == (0, 4, 10, 12)
     assert statistics is not None
-    assert statistics.shape == (0, PARTS, 3, 4)
+    assert statistics.shape == (0, STATISTICS_PARTS, 3, 4)
 
 
 def test_opcheck() -> None:

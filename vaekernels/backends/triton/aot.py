@@ -25,7 +25,8 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from vaekernels.backends.triton import INTERPRETED, OPS
+from vaekernels.backends.definitions import DEFINITIONS
+from vaekernels.backends.triton import INTERPRETED
 from vaekernels.backends.triton.images import Cut
 from vaekernels.backends.triton.launch_grid import COMPUTE, WARPS
 from vaekernels.backends.triton.row_reduction import tile_shape
@@ -230,7 +231,8 @@ def cuobjdump() -> str:
 
 def shipped_configs() -> list[Config]:
     """The configurations of all ops, each op's ``AOT_CONFIGS``."""
-    modules = [importlib.import_module(f"vaekernels.backends.triton.{op}") for op in OPS]
+    ops = [op for op in sorted(DEFINITIONS) if "triton" in DEFINITIONS[op].backends]
+    modules = [importlib.import_module(f"vaekernels.backends.triton.{op}") for op in ops]
     return [config for module in modules for config in module.AOT_CONFIGS]
 
 

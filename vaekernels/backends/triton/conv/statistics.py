@@ -12,11 +12,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vaekernels.backends.definitions import STATISTICS_PARTS as PARTS
 from vaekernels.backends.triton.aot import Config
 from vaekernels.backends.triton.group_norm import AFFINE_BLOCK, store_affine
 from vaekernels.backends.triton.launch_grid import cdiv, run
 
-PARTS = 32  # of an image: programs enough to merge tiles, and few enough for one to merge them
 CHANNELS = 32  # of a program
 TILES = 32  # that are merged side by side
 SPAN = 8  # channels of a group likewise
