@@ -82,15 +82,18 @@ class Report:
         return total
 
 
-def tile_configs(kernel: Any, variant: str = "", **special: Any) -> list[Config]:
+def tile_configs(
+    kernel: Any, name: str | None = None, variant: str = "", **special: Any
+) -> list[Config]:
     """The configurations of a kernel of ``row_reduction.launch``: dtypes and tiles.
 
     Long rows (an image, a latent map) and short, unaligned ones (a latent of 20 numbers).
     float16 compiles to the code of bfloat16 but for conversions, and is left out. ``special``
-    replaces arguments, for a ``variant`` in which one is a number or absent.
+    replaces arguments, for a ``variant`` in which one is a number or absent. ``name`` is that of
+    the kernel unless given.
     """
     shapes = [("fp32", 4096), ("bf16", 4096), ("fp64", 4096), ("fp32", 20)]
-    name = " ".join([kernel.__name__.removesuffix("_kernel"), *variant.split()])
+    name = " ".join([name or kernel.__name__.removesuffix("_kernel"), *variant.split()])
     return [
         Config(
             f"{name} {dtype} rows of {extent}",
