@@ -131,7 +131,7 @@ def fused_backend(
 def tap_gemm(tile: Any = None) -> contextlib.AbstractContextManager[None]:
     """Inside, Triton's convolutions are our own product, where cuDNN might be chosen."""
     choice = importlib.import_module("vaekernels.backends.triton.conv.dispatch")
-    made: contextlib.AbstractContextManager[None] = choice.only("tap_gemm", tile)
+    made: contextlib.AbstractContextManager[None] = choice.force_algorithm("tap_gemm", tile)
     return made
 
 

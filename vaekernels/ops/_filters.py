@@ -13,7 +13,7 @@ from vaekernels.backends import extension
 from vaekernels.ops._checks import derivatives_are_transformed
 
 # Addresses of the storages whose end is awaited.
-_watched: set[int] = set()
+_tracked: set[int] = set()
 
 
 def keeps_filters(weight: Tensor, *, backward: bool = False) -> bool:
@@ -36,11 +36,11 @@ def constant(weight: Tensor) -> Tensor:
         return weight
     if torch._C._get_tracing_state() is not None:  # torch.jit.trace would record the detaching
         return weight
-    _watch(weight)
+    _track_weight(weight)
     return weight.detach() if weight.requires_grad else weight
 
 
-def _watch(weight: Tensor) -> None:
+def _track_weight(weight: Tensor) -> None:
     """Have the filters of ``weight`` freed as soon as its memory is.
 
     They are found unused without this too, but only when the next filter is kept. The storage is
@@ -48,13 +48,13 @@ def _watch(weight: Tensor) -> None:
     """
     storage = weight.untyped_storage()
     address = storage._cdata
-    if address not in _watched:
-        _watched.add(address)
-        weakref.finalize(storage, _forget, address).atexit = False
+    if address not in _tracked:
+        _tracked.add(address)
+        weakref.finalize(storage, _evict, address).atexit = False
 
 
-def _forget(address: int) -> None:
-    _watched.discard(address)
+def _evict(address: int) -> None:
+    _tracked.discard(address)
     extension.load().forget_filters(address)
 
 

@@ -18,7 +18,7 @@ from triton.runtime.jit import JITFunction
 from vaekernels.backends.triton.bernoulli_nll import bernoulli_nll
 from vaekernels.backends.triton.conv import launch as launch_conv
 from vaekernels.backends.triton.conv.chained import chained_conv
-from vaekernels.backends.triton.conv.dispatch import only
+from vaekernels.backends.triton.conv.dispatch import force_algorithm
 from vaekernels.backends.triton.conv3x3 import conv3x3, conv3x3_backward
 from vaekernels.backends.triton.downsample_conv3x3 import (
     downsample_conv3x3,
@@ -96,7 +96,7 @@ def convolutions(x: torch.Tensor) -> None:
         _, parts = chained_conv("conv3x3", x, filters, vector, x, *as_is, None, *norm)
         chained_conv("upsample_conv3x3", x, filters, vector, None, *as_is, parts, *norm)
         for way in ("tap_gemm", "cudnn"):
-            with only(way):
+            with force_algorithm(way):
                 chained_conv("conv3x3", x, filters, vector, x, *projected, parts, *norm)
         single = (x.float(), filters.float(), None, "symmetric", None, 0.0, "medium")
         y = downsample_conv3x3(*single)

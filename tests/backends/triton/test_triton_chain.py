@@ -57,13 +57,13 @@ def check_moments(parts: Tensor | None, y: Tensor) -> None:
 )
 def test_statistics_are_those_of_the_result(op: str, options: dict[str, Any], way: str) -> None:
     """Parts with a tile and parts without one; a mean far from zero; two images."""
-    from vaekernels.backends.triton.conv.dispatch import only
+    from vaekernels.backends.triton.conv.dispatch import force_algorithm
     from vaekernels.backends.triton.conv.tile_heuristics import Tile
 
     x, weight = torch.randn(2, 3, 7, 9), torch.randn(20, 3, 3, 3)
     bias = torch.full((20,), 300.0)
     x[1] += 5
-    with only(way, Tile(16, 32, 16, 4, 2)):
+    with force_algorithm(way, Tile(16, 32, 16, 4, 2)):
         y, statistics = chained_conv(op, x, weight, bias, **options, asks=True)
         again, nothing = chained_conv(op, x, weight, bias, **options)
     assert error(again, y) <= 1e-6
@@ -122,7 +122,7 @@ def test_a_normalisation_by_them(dtype: torch.dtype, counted: Any) -> None:
 @pytest.mark.parametrize("layout", ("channels_last", "planes", "part"))
 def test_a_projected_residual(dtype: torch.dtype, way: str, layout: str) -> None:
     """More channels than y, in number no multiple of a step; several steps; any strides."""
-    from vaekernels.backends.triton.conv.dispatch import only
+    from vaekernels.backends.triton.conv.dispatch import force_algorithm
     from vaekernels.backends.triton.conv.tile_heuristics import Tile
 
     x, weight = torch.randn(2, 4, 7, 5).to(dtype), torch.randn(20, 4, 3, 3).to(dtype)
@@ -133,7 +133,7 @@ def test_a_projected_residual(dtype: torch.dtype, way: str, layout: str) -> None
         residual = residual[:, :37].contiguous(memory_format=torch.channels_last)
     residual = residual[:, :37].contiguous() if layout == "planes" else residual[:, -37:]
     for first, second in ((bias, shift), (None, shift)):
-        with only(way, Tile(16, 32, 16, 4, 2)):
+        with force_algorithm(way, Tile(16, 32, 16, 4, 2)):
             y, statistics = chained_conv(
                 *("conv3x3", x, weight, first),
                 residual=residual,

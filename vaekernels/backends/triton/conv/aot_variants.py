@@ -44,7 +44,7 @@ class Numbers(NamedTuple):
 
     Attributes:
         stored: Triton's type in memory.
-        factors: what is multiplied, as configs.py has it.
+        factors: what is multiplied, as tile_heuristics.py has it.
         precision: how ``tl.dot`` multiplies.
     """
 
@@ -133,7 +133,7 @@ def epilogue_configs(op: str, form: Form) -> list[Config]:
 
 
 def every_tile(op: str, form: Form, *arounds: str) -> list[Config]:
-    """Of an op in each tile that configs.py finds for any shape; not of float16, as bfloat16 is.
+    """Variants of an op in each tile of tile_heuristics.py; float16 compiles as bfloat16 does.
 
     Args:
         op: that is named.

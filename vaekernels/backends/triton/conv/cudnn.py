@@ -1,6 +1,6 @@
 """The convolutions by PyTorch's own: cuDNN on a GPU, oneDNN where tests run in the interpreter.
 
-Prologue and epilogue are passes of ours (``finish.py``); upsampled images are written. Float32
+Prologue and epilogue are passes of ours (``epilogue.py``); upsampled images are written. Float32
 comes here in the tier "medium" alone: its products are tf32.
 """
 

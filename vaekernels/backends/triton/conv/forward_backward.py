@@ -103,7 +103,7 @@ class ConvCall:
         return self.bias.float() + self.projection_bias.float()
 
     def choice(self, direction: str, size: tuple[int, int], statistics: bool = False) -> Choice:
-        """How one of ``table.DIRECTIONS`` is computed; arguments as in :meth:`key`."""
+        """How one of ``autotune_table.DIRECTIONS`` is computed; arguments as in :meth:`key`."""
         return choose(self.key(direction, size, statistics))
 
     def key(self, direction: str, size: tuple[int, int], statistics: bool = False) -> Key:

@@ -46,7 +46,7 @@ def output_size(op: str, padding: str | None, height: int, width: int) -> tuple[
 
 
 def explain(op: str, arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Name and reason of the way of each of ``table.DIRECTIONS``.
+    """Name and reason of the way of each of ``autotune_table.DIRECTIONS``.
 
     Args:
         op: a convolution.
@@ -83,7 +83,7 @@ def explain(op: str, arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _tile(
     call: ConvCall, direction: str, size: tuple[int, int], statistics: bool
 ) -> Tile | GradientTile:
-    """The one that configs.py finds."""
+    """The one that tile_heuristics.py finds."""
     inputs, outputs = (call.weight.shape[dim] for dim in (1 - call.output_dim, call.output_dim))
     x, weight, form = call.x, call.weight, call.form
     if direction == "weight":

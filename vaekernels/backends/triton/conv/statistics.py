@@ -1,7 +1,7 @@
 """Statistics of a convolution's result on their way to the next normalisation.
 
 The product's epilogue leaves count, mean and M2 of each channel of each of its tiles, and so does
-the pass behind the library (``finish.py``). They are merged into those of ``PARTS`` parts of an
+the pass behind the library (``epilogue.py``). They are merged into those of ``PARTS`` parts of an
 image, whatever the tiles were, which is what is handed on; and the next normalisation merges the
 parts of its groups. So it reads no image.
 """
