@@ -37,7 +37,8 @@ def gaussian_kl(
         logvar: log of the variance, in the shape of ``mean``.
         prior_mean: mean of the prior: None for 0, a float, or a tensor that broadcasts to
             ``mean``.
-        prior_logvar: log variance of the prior, likewise.
+        prior_logvar: log variance of the prior: None for 0, a float, or a tensor that broadcasts to
+            ``mean``.
         backend: one of ``vk.BACKENDS``; None chooses.
 
     Returns:

@@ -64,8 +64,8 @@ def group_norm_silu(
         x: (N, C, ...) float64, float32, bfloat16 or float16; contiguous and channels_last
             tensors are read in place, others are copied first.
         weight: (C,), gamma, in the dtype of ``x``, or float32 for one of 16 bits.
-        bias: (C,), beta, likewise.
-        groups: how many the channels are split into; divides C.
+        bias: (C,), beta, in the dtype of ``x``, or float32 for one of 16 bits.
+        groups: number of groups; divides C.
         eps: added to the variance.
         activation: ``"silu"``, or None for the normalisation alone.
         backend: one of ``vk.BACKENDS``; None chooses.

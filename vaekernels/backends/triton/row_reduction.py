@@ -249,7 +249,7 @@ class NumberOutput:
 
 
 class NoOutput:
-    """A gradient that nobody wants."""
+    """A gradient that is not needed."""
 
     argument = None
     stride: int | None = None

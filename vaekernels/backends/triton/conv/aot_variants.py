@@ -78,7 +78,7 @@ PLANES = {"x_pixel": 1, **dict.fromkeys(("x_batch", "x_line", "x_channel"), "i32
 
 
 def conv_configs(op: str, form: Form) -> list[Config]:
-    """Of an op: its result, the gradients of its input and filters, and what is around them."""
+    """AOT variants of one op: forward, gradients of input and filters, padding and packing."""
     back = adjoint(form)
     one_phase = form if form.phases == 1 else back
     stride = {"STRIDE": form.stride}
@@ -102,7 +102,7 @@ def conv_configs(op: str, form: Form) -> list[Config]:
 
 
 def epilogue_configs(op: str, form: Form) -> list[Config]:
-    """Of an op with everything before and after it, in each way of loading; and float32."""
+    """AOT variants of one op with norm and residual, by descriptors and by pointers."""
     kinds: list[tuple[str, Tile, bool, str]] = [
         ("bf16", HALF[1], True, "ieee"),
         ("fp16", HALF[1], False, "ieee"),

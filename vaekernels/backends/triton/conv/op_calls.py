@@ -34,7 +34,7 @@ FORMS = {
 
 
 def form_of(op: str, padding: str | None) -> Form:
-    """Of an op; ``padding`` is downsample_conv3x3's."""
+    """Form of an op; ``padding`` applies to downsample_conv3x3 only."""
     return DOWN3X3[padding or ""] if op == "downsample_conv3x3" else FORMS[op]
 
 
@@ -83,7 +83,7 @@ def explain(op: str, arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _tile(
     call: ConvCall, direction: str, size: tuple[int, int], statistics: bool
 ) -> Tile | GradientTile:
-    """The one that tile_heuristics.py finds."""
+    """Tile that tile_heuristics.py selects."""
     inputs, outputs = (call.weight.shape[dim] for dim in (1 - call.output_dim, call.output_dim))
     x, weight, form = call.x, call.weight, call.form
     if direction == "weight":
