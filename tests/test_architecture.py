@@ -13,8 +13,8 @@ import torch
 
 import vaekernels as vk
 from vaekernels.backends import extension
+from vaekernels.backends.definitions import DEFINITIONS
 from vaekernels.bench import op_inputs
-from vaekernels.ops._define import DEFINITIONS
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "vaekernels"
@@ -28,7 +28,9 @@ MODULES = {
 _SPLIT = ("backends", "runtime", "integrations", "utils")
 
 # What each part may import of ours; imports go one way.
-BACKENDS = {"backends.extension", "backends.reference", "backends.registry"}
+BACKENDS = {
+    *("backends.definitions", "backends.extension", "backends.reference", "backends.registry"),
+}
 OPS = BACKENDS | {"ops"}
 UTILS = {
     "utils.atomic_file",
@@ -41,9 +43,10 @@ UTILS = {
 LAYERS = {
     **dict.fromkeys(UTILS, UTILS),
     "backends.reference": {"backends.reference"},
-    "backends.triton": {"backends.triton"},
-    "backends.extension": {"ops"},  # loading the library needs the schemas; imported when it loads
-    "backends.registry": BACKENDS | {"backends.triton"},
+    "backends.definitions": set(),
+    "backends.extension": set(),
+    "backends.triton": {"backends.triton", "backends.definitions"},
+    "backends.registry": {"backends.definitions", "backends.extension", "backends.triton"},
     "ops": OPS,
     "distributions": OPS | {"distributions"},
     "objectives": OPS | {"objectives", "distributions"},
@@ -131,13 +134,13 @@ def test_every_op_has_its_files(op: str) -> None:
 @pytest.mark.parametrize("op", DEFINITIONS)
 def test_an_op_has_one_name_in_every_layer(op: str) -> None:
     assert callable(getattr(vk, op))
-    assert callable(getattr(importlib.import_module(f"vaekernels.backends.reference.{op}"), op))
+    assert {op} <= set(vk.ops.__all__) <= set(vk.__all__)
+    module = importlib.import_module(f"vaekernels.backends.reference.{op}")
+    assert DEFINITIONS[op].reference is getattr(module, op)
     for namespace in DEFINITIONS[op].namespaces:
         schema = getattr(getattr(torch.ops, namespace), op).default._schema
         assert schema.name == f"{namespace}::{op}"
-    reference = inspect.signature(
-        importlib.import_module(f"vaekernels.backends.reference.{op}").__dict__[op]
-    )
+    reference = inspect.signature(DEFINITIONS[op].reference)
     assert list(reference.parameters) == [a.name for a in schema.arguments]
 
 

@@ -31,5 +31,5 @@ def fused_backend(
 def tap_gemm(tile: Any = None) -> contextlib.AbstractContextManager[None]:
     """Within the context Triton's convolutions run our own kernel, where cuDNN may be chosen."""
     dispatch = importlib.import_module("vaekernels.backends.triton.conv.dispatch")
-    forced: contextlib.AbstractContextManager[None] = dispatch.only("tap_gemm", tile)
+    forced: contextlib.AbstractContextManager[None] = dispatch.force_algorithm("tap_gemm", tile)
     return forced

@@ -11,8 +11,8 @@ from torch.autograd import forward_ad
 
 import vaekernels as vk
 from vaekernels.backends import extension, registry
+from vaekernels.backends.definitions import DEFINITIONS
 from vaekernels.bench.op_inputs import LATENT, options
-from vaekernels.ops._define import DEFINITIONS
 
 BACKENDS = ("reference", "cpu")
 needs_extension = pytest.mark.skipif(

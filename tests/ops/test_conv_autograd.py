@@ -14,7 +14,7 @@ from tests.ops import convs
 from tests.ops.conformance import in_layout
 from tests.ops.convs import ACTIVATIONS, BACKENDS, Conv
 from vaekernels.backends import extension
-from vaekernels.ops._define import DEFINITIONS
+from vaekernels.backends.definitions import DEFINITIONS
 
 CALLS = convs.every_op((2, 4, 3, 6, 5))
 SMALL = convs.every_op((1, 2, 2, 4, 3))

@@ -53,7 +53,7 @@ class Model(torch.nn.Module):
 
 
 def test_filters_go_with_the_model() -> None:
-    watched = set(_filters._watched)  # weights of other tests may still live
+    watched = set(_filters._tracked)  # weights of other tests may still live
     model = Model()
     with torch.no_grad():
         model(X)
@@ -65,7 +65,7 @@ def test_filters_go_with_the_model() -> None:
     del model
     gc.collect()
     assert kept() == 0
-    assert _filters._watched <= watched
+    assert _filters._tracked <= watched
 
 
 def test_filters_of_a_frozen_weight_go_with_it() -> None:
@@ -108,14 +108,14 @@ def test_compiled_training_keeps_nothing() -> None:
 
 
 def test_filters_of_inference_tensors_go_with_them() -> None:
-    watched = set(_filters._watched)
+    watched = set(_filters._tracked)
     with torch.inference_mode():
         weight = torch.randn(16, 16, 3, 3)
         vk.conv3x3(X, weight)
     assert kept() > 0
     del weight
     assert kept() == 0
-    assert _filters._watched <= watched
+    assert _filters._tracked <= watched
 
 
 def test_filters_stay_while_a_view_of_their_weight_lives() -> None:

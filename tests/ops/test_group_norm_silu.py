@@ -14,7 +14,7 @@ import vaekernels as vk
 from tests.ops.norms import CASES, LAYOUTS, check, draw, laid, run
 from vaekernels.backends import extension as _extension
 from vaekernels.backends import registry
-from vaekernels.ops._define import DTYPES
+from vaekernels.backends.definitions import DTYPES
 
 needs_extension = pytest.mark.skipif(
     bool(_extension.refusals()), reason="built without the C++ extension"
@@ -330,14 +330,18 @@ X, C = torch.zeros(2, 6, 3, 3), torch.zeros(6)
         (
             lambda: vk.group_norm_silu(X, C, C, 4),
             ValueError,
-            "groups must divide the channels of x, 6; got 4",
+            "groups must divide the 6 channels of x; got 4",
         ),
         (lambda: vk.group_norm_silu(X, C, C, 0), ValueError, "groups must divide.*got 0"),
-        (lambda: vk.group_norm_silu(X, C, C, 2.0), TypeError, "groups must be an int; got float"),
+        (
+            lambda: vk.group_norm_silu(X, C, C, 2.0),
+            TypeError,
+            "groups must be an integer; got float",
+        ),
         (
             lambda: vk.group_norm_silu(X, C[:5], C, 2),
             ValueError,
-            r"weight must have shape \(6,\), one number per channel of x; got \(5,\)",
+            r"weight must have shape \(6,\), one number per channel; got \(5,\)",
         ),
         (lambda: vk.group_norm_silu(X, None, C, 2), TypeError, "weight must be a tensor"),
         (lambda: vk.group_norm_silu(X, C, X, 2), ValueError, r"bias must have shape \(6,\)"),

@@ -11,8 +11,8 @@ from torch import Tensor
 import vaekernels as vk
 from tests.ops import convs
 from vaekernels.backends import extension
+from vaekernels.backends.definitions import DEFINITIONS
 from vaekernels.bench import op_inputs
-from vaekernels.ops._define import DEFINITIONS
 
 X, W, B = torch.zeros(1, 64, 64, 64), torch.zeros(64, 64, 3, 3), torch.zeros(64)
 NORM = vk.NormPrologue(torch.ones(64), torch.zeros(64), 8)

@@ -65,7 +65,6 @@ def load() -> ModuleType:
     if reason := _version_refusal(build):
         raise _not_loaded(reason)
     try:
-        importlib.import_module("vaekernels.ops")  # declares the schemas
         return importlib.import_module("vaekernels._C")
     except ImportError as error:
         raise _not_loaded(f"it was built for torch {build['torch']}: {error}") from error

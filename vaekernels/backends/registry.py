@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vaekernels.backends import extension, reference
+from vaekernels.backends import extension
+from vaekernels.backends.definitions import DEFINITIONS
 
 log = logging.getLogger("vaekernels")
 
@@ -123,23 +124,15 @@ def amend_choice(**fields: Any) -> None:
         choices[-1] = choices[-1]._replace(**fields)
 
 
-# Op -> the backends with kernels for it -> the dtypes that they take.
-_kernels: dict[str, Mapping[str, tuple[torch.dtype, ...]]] = {}
-
-
-def declare(op: str, backends: Mapping[str, tuple[torch.dtype, ...]]) -> None:
-    """Say which backends have kernels for ``op``, and for which dtypes."""
-    _kernels[op] = backends
-
-
 def refusals(backend: str, op: str, device: str, dtype: torch.dtype) -> list[str]:
     """Why ``backend`` will not run ``op`` on such tensors; empty if it will."""
     if backend == "reference":
         return []
-    if backend not in _kernels[op]:
+    dtypes = DEFINITIONS[op].backends.get(backend)
+    if dtypes is None:
         return [f"{op} has no {backend} kernels"]
     reasons = []
-    if dtype not in _kernels[op][backend]:
+    if dtype not in dtypes:
         reasons.append(f"{op} has no kernels for {dtype}")
     if backend == "cpu":
         reasons += extension.refusals()
@@ -151,17 +144,17 @@ def refusals(backend: str, op: str, device: str, dtype: torch.dtype) -> list[str
         if device != "cuda":
             reasons.append(f"tensors are on {device}, expected cuda")
         return reasons
-    return reasons + _triton_refusals(op, device, dtype)
+    return reasons + _triton_refusals(device)
 
 
-def _triton_refusals(op: str, device: str, dtype: torch.dtype) -> list[str]:
+def _triton_refusals(device: str) -> list[str]:
     try:
         triton = importlib.import_module("vaekernels.backends.triton")
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "triton":
             raise
         return ["the package triton is not installed (pip install triton)"]
-    return triton.refusals(op, device, dtype)
+    return triton.refusals(device)
 
 
 def select(op: str, device: str, dtype: torch.dtype, backend: str | None = None) -> str:
@@ -257,6 +250,6 @@ def implementation(
     if limits and name in limits:
         name = refuse_shape(op, name, backend, limits[name])
     if name == "reference":
-        return getattr(reference, op)
+        return DEFINITIONS[op].reference
     namespace = torch.ops.vaekernels_triton if name == "triton" else torch.ops.vaekernels
     return getattr(namespace, op).default

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vaekernels.backends import registry
+from vaekernels.backends.definitions import DEFINITIONS
 from vaekernels.bench.op_inputs import CONV, OpCases
 from vaekernels.bench.timing import Call
 from vaekernels.bench.workloads import Inputs
-from vaekernels.ops._define import DEFINITIONS
 
 
 @dataclass(frozen=True)

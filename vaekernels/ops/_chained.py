@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vaekernels.backends import registry
+from vaekernels.backends.definitions import LIBRARIES, STATISTICS_PARTS
 from vaekernels.ops._conv import (
     autocast_dtype,
     check_conv,
@@ -22,14 +23,10 @@ from vaekernels.ops._conv import (
     record_call,
     wants_gradient,
 )
-from vaekernels.ops._define import library
 from vaekernels.ops._precision import conv_precision
 from vaekernels.ops.conv3x3 import NormPrologue, check_norm, conv3x3
 from vaekernels.ops.downsample_conv3x3 import PADDINGS, downsample_conv3x3
 from vaekernels.ops.upsample_conv3x3 import upsample_conv3x3
-
-# Count, mean and M2 of each channel of so many parts of an image: the kernels' own number.
-PARTS = 32
 
 # Filters (Co, Ci, 1, 1) and bias (Co,) of a residual.
 Projection = tuple[Tensor, Tensor | None]
@@ -63,7 +60,7 @@ def _fake(
 ) -> tuple[Tensor, Tensor]:
     channels = weight.shape[0]
     y = empty_result(x, channels, *_size(op, x, padding))
-    shape = (x.shape[0], PARTS, 3, channels) if asks else (0,)
+    shape = (x.shape[0], STATISTICS_PARTS, 3, channels) if asks else (0,)
     return y, x.new_empty(shape, dtype=torch.float32 if asks else x.dtype)
 
 
@@ -75,7 +72,7 @@ def _size(op: str, x: Tensor, padding: str | None) -> list[int]:
     return list(x.shape[2:])
 
 
-_library = library("vaekernels_triton")
+_library = LIBRARIES["vaekernels_triton"]
 _library.define(_NAME + _SCHEMA, tags=(torch.Tag.pt2_compliant_tag,))
 torch.library.register_fake(f"vaekernels_triton::{_NAME}", _fake, lib=_library)
 

@@ -12,8 +12,8 @@ from torch.autograd import forward_ad
 FLOATING = frozenset({torch.float64, torch.float32, torch.bfloat16, torch.float16})
 
 
-def _floating(op: str, name: str, value: object, expected: str = "a tensor") -> Tensor:
-    """``value``, which must be a floating tensor."""
+def check_floating(op: str, name: str, value: object, expected: str = "a tensor") -> Tensor:
+    """Return ``value`` if it is a dense floating-point tensor."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{op}: {name} must be {expected}; got {type(value).__name__}")
     if value.dtype not in FLOATING:
@@ -27,19 +27,35 @@ def _floating(op: str, name: str, value: object, expected: str = "a tensor") -> 
 
 def check_rows(op: str, name: str, tensor: object) -> None:
     """``tensor`` is a floating tensor with at least a batch dim."""
-    tensor = _floating(op, name, tensor)
+    tensor = check_floating(op, name, tensor)
     if tensor.ndim == 0:
         raise ValueError(f"{op}: {name} must have a batch dim, shape (B, ...); got a scalar")
 
 
 def check_like(op: str, name: str, tensor: object, other_name: str, other: Tensor) -> None:
     """``tensor`` is a floating tensor with the shape and device of ``other``."""
-    tensor = _floating(op, name, tensor)
+    tensor = check_floating(op, name, tensor)
     if tensor.shape != other.shape:
         raise ValueError(
             f"{op}: {name} must have the shape of {other_name}, {tuple(other.shape)}; "
             f"got {tuple(tensor.shape)}"
         )
+    check_device(op, name, tensor, other_name, other)
+
+
+def check_per_channel(op: str, name: str, value: object, channels: int, x: Tensor) -> Tensor:
+    """Return ``value`` if it is a floating tensor (channels,) on the device of ``x``."""
+    tensor = check_floating(op, name, value)
+    if tensor.shape != (channels,):
+        raise ValueError(
+            f"{op}: {name} must have shape ({channels},), one number per channel; "
+            f"got {tuple(tensor.shape)}"
+        )
+    check_device(op, name, tensor, "x", x)
+    return tensor
+
+
+def check_device(op: str, name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
     if tensor.device != other.device:
         raise ValueError(
             f"{op}: {name} must be on the device of {other_name}, {other.device}; "
@@ -53,12 +69,9 @@ def broadcast(op: str, name: str, value: float | Tensor, other_name: str, other:
         # On the host: kernels take it by value, and no default device may move it elsewhere.
         dtype = torch.promote_types(other.dtype, torch.float32)
         return torch.full((), value, dtype=dtype, device="cpu")
-    value = _floating(op, name, value, "a float or a tensor")
-    if value.device != other.device and value.ndim > 0:
-        raise ValueError(
-            f"{op}: {name} must be on the device of {other_name}, {other.device}; "
-            f"got {value.device}"
-        )
+    value = check_floating(op, name, value, "a float or a tensor")
+    if value.ndim > 0:
+        check_device(op, name, value, other_name, other)
     if value.numel() == 1:
         return value.reshape(())
     try:

@@ -1,9 +1,11 @@
-"""What the convolutions have in common: checks, schema, fake, the call."""
+"""Shared by the convolutions: definition, docstring blocks, argument checks, and the call."""
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -11,28 +13,68 @@ from torch import Tensor
 from torch._ops import OpOverload
 
 from vaekernels.backends import registry
-from vaekernels.ops._checks import _floating
-from vaekernels.ops._define import DEFINITIONS, OpDefinition, define, input_names
+from vaekernels.backends.definitions import DEFINITIONS, OpDefinition, define, input_names
+from vaekernels.ops._checks import check_device, check_floating, check_per_channel
 from vaekernels.ops._filters import constant
 from vaekernels.ops._precision import conv_precision, cpu_precision
 
 # Triton's kernels number the pixels of a batch, borders included, with 32 bits.
 _PIXELS = 2**31
 ACTIVATIONS = (None, "relu", "silu", "leaky_relu")
-CONVOLUTIONS: list[str] = []  # what define_conv declared
-_COMPUTED = ("x", "residual", "statistics")
+CONVOLUTIONS: list[str] = []  # filled by define_conv
+_ACTIVATIONS = ("x", "residual", "statistics")
+
+
+_Function = TypeVar("_Function", bound=Callable[..., Tensor])
+# The parts that the docstrings of the convolutions share.
+_DOCSTRING_BLOCKS = {
+    "options": """\
+activation: None, ``"relu"``, ``"silu"`` or ``"leaky_relu"``; applied last.
+negative_slope: slope of leaky_relu for negative numbers; at least 0.
+precision: ``"medium"``, ``"high"``, ``"highest"``, or None for the current one
+    (``vk.set_conv_precision``).
+backend: one of ``vk.BACKENDS``; None chooses.""",
+    "raises": """\
+TypeError: an argument has the wrong type, or another dtype than ``x`` (under autocast
+    dtypes may differ, as in F.conv2d).
+ValueError: a shape, a device or a named option is invalid.
+BackendError: an explicitly chosen backend cannot run the call.""",
+    "precision": """\
+Precision: in float32 ``"high"`` is within 2e-5 of the largest result, the same for each
+gradient; ``"medium"`` is ``"high"`` on CPUs and within 2e-3 on GPUs; ``"highest"``, and 16 bits
+in every tier, have an error like that of plain PyTorch.
+Dtypes without kernels (cpu: all but float32; triton: float64) run PyTorch's own convolution.""",
+}
+
+
+def conv_docstring(function: _Function) -> _Function:
+    """Fill the lines ``%(name)s`` of a docstring with the block of that name."""
+
+    def block(line: re.Match[str]) -> str:
+        return textwrap.indent(_DOCSTRING_BLOCKS[line[2]], line[1])
+
+    if function.__doc__ is not None:  # None under ``python -OO``
+        pattern = r"^( *)%\((\w+)\)s$"
+        function.__doc__ = re.sub(pattern, block, function.__doc__, flags=re.MULTILINE)
+    return function
 
 
 def define_conv(
-    name: str,
+    reference: Callable[..., Tensor],
     inputs: str,
     fake: Callable[..., Tensor],
     differentiable: Sequence[str] = ("x", "weight", "bias"),
 ) -> None:
-    """Declare a convolution: ``inputs``, then activation and precision -> y.
+    """Define the convolution that ``reference`` implements, under the same name.
 
-    The gradients of x and of residual are channels_last, as y is; the others lie as their inputs.
+    Args:
+        reference: the implementation in plain PyTorch.
+        inputs: the arguments in the schema, before activation, negative_slope and precision.
+        fake: an empty result.
+        differentiable: names of the inputs that receive a gradient. Those of ``x`` and
+            ``residual`` are channels_last, as the result is.
     """
+    name = reference.__name__
     CONVOLUTIONS.append(name)
     inputs += ", str? activation, float negative_slope, str precision"
     gradients = ", ".join(f"Tensor grad_{argument}" for argument in differentiable)
@@ -41,6 +83,7 @@ def define_conv(
             name=name,
             schema=f"({inputs}) -> (Tensor y)",
             fake=fake,
+            reference=reference,
             backward_schema=f"(Tensor? grad, {inputs}, Tensor y, bool[{len(differentiable)}] mask)"
             f" -> ({gradients})",
             differentiable=differentiable,
@@ -55,7 +98,7 @@ def define_conv(
 
 
 def empty_result(x: Tensor, channels: int, height: int, width: int) -> Tensor:
-    """The fake of a result: channels_last, whatever lies before it."""
+    """An empty channels_last result, for the fakes."""
     shape = (x.shape[0], channels, height, width)
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
@@ -70,82 +113,72 @@ def check_conv(
     smallest: int = 1,
     transposed: bool = False,
 ) -> None:
-    """``x`` is (N, Ci, H, W), ``weight`` and ``bias`` fit it.
+    """Check the images, the filters and the bias of a convolution.
 
     Args:
-        op: named in the errors.
-        x: the images.
-        weight: (Co, Ci, kernel, kernel), or (Ci, Co, kernel, kernel) where ``transposed``.
+        op: name of the op, for the errors.
+        x: (N, Ci, H, W).
+        weight: (Co, Ci, kernel, kernel), or (Ci, Co, kernel, kernel) if ``transposed``.
         bias: (Co,) or None.
         kernel: taps in each direction.
-        smallest: height and width that give a result of at least one pixel.
-        transposed: weight has its input channels first.
+        smallest: smallest height and width with a result of at least one pixel.
+        transposed: ``weight`` has its input channels first.
     """
-    x = _floating(op, "x", x)
-    if x.ndim != 4:
-        raise ValueError(f"{op}: x must have shape (N, C, H, W); got {tuple(x.shape)}")
-    if x.shape[2] < smallest or x.shape[3] < smallest:
+    # Sizes are read once: each access of Tensor.shape takes longer than a comparison.
+    images, filters = check_floating(op, "x", x), check_floating(op, "weight", weight)
+    shape, sizes = images.shape, filters.shape
+    if len(shape) != 4:
+        raise ValueError(f"{op}: x must have shape (N, C, H, W); got {tuple(shape)}")
+    _, channels, height, width = shape
+    if height < smallest or width < smallest:
         raise ValueError(
-            f"{op}: x must be at least {smallest} pixels high and wide; got {tuple(x.shape)}"
+            f"{op}: x must be at least {smallest} pixels high and wide; got {tuple(shape)}"
         )
-    weight = _floating(op, "weight", weight)
-    incoming, outgoing = (0, 1) if transposed else (1, 0)
-    channels = x.shape[1]
     if channels < 1:
-        raise ValueError(f"{op}: x must have at least one channel; got {tuple(x.shape)}")
+        raise ValueError(f"{op}: x must have at least one channel; got {tuple(shape)}")
+    incoming, outgoing = (0, 1) if transposed else (1, 0)
     if (
-        weight.ndim != 4
-        or weight.shape[2] != kernel
-        or weight.shape[3] != kernel
-        or weight.shape[incoming] != channels
-        or weight.shape[outgoing] < 1
+        len(sizes) != 4
+        or sizes[2] != kernel
+        or sizes[3] != kernel
+        or sizes[incoming] != channels
+        or sizes[outgoing] < 1
     ):
         dims = f"{channels}, Co" if transposed else f"Co, {channels}"
         raise ValueError(
             f"{op}: weight must have shape ({dims}, {kernel}, {kernel}), for the {channels} "
-            f"channels of x; got {tuple(weight.shape)}"
+            f"channels of x; got {tuple(sizes)}"
         )
-    _check_like_x(op, "weight", weight, x)
+    check_device(op, "weight", filters, "x", images)
+    check_dtype(op, "weight", filters, images)
     if bias is not None:
-        check_channels(op, "bias", bias, weight.shape[outgoing], x)
-
-
-def check_channels(op: str, name: str, value: object, channels: int, x: Tensor) -> None:
-    """``value`` is a vector with a number per channel, like ``x``."""
-    value = _floating(op, name, value)
-    if value.ndim != 1 or value.shape[0] != channels:
-        raise ValueError(
-            f"{op}: {name} must have shape ({channels},), one number per channel; "
-            f"got {tuple(value.shape)}"
-        )
-    _check_like_x(op, name, value, x)
+        vector = check_per_channel(op, "bias", bias, sizes[outgoing], images)
+        check_dtype(op, "bias", vector, images)
 
 
 def check_residual(op: str, residual: object, shape: tuple[int, ...], x: Tensor) -> None:
-    """``residual`` has the result's shape."""
-    residual = _floating(op, "residual", residual)
+    """Check that ``residual`` has the shape of the result."""
+    residual = check_floating(op, "residual", residual)
     if residual.shape != shape:
         raise ValueError(
             f"{op}: residual must have the shape of the result, {tuple(shape)}; "
             f"got {tuple(residual.shape)}"
         )
-    _check_like_x(op, "residual", residual, x)
+    check_device(op, "residual", residual, "x", x)
+    check_dtype(op, "residual", residual, x)
 
 
-def _check_like_x(op: str, name: str, tensor: Tensor, x: Tensor) -> None:
-    if tensor.device != x.device:
-        raise ValueError(
-            f"{op}: {name} must be on the device of x, {x.device}; got {tensor.device}"
-        )
+def check_dtype(op: str, name: str, tensor: Tensor, x: Tensor) -> None:
+    """Check that ``tensor`` has the dtype of ``x``; under autocast dtypes may differ."""
     if tensor.dtype != x.dtype and autocast_dtype(x) is None:
         raise TypeError(f"{op}: {name} must have the dtype of x, {x.dtype}; got {tensor.dtype}")
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """What autocast turns x into in F.conv2d; None where it does not."""
-    device = x.device.type
-    if x.dtype == torch.float64:
+    """The dtype that autocast gives ``x`` in F.conv2d; None where autocast is not active."""
+    if not torch._C._is_any_autocast_enabled() or x.dtype == torch.float64:
         return None
+    device = x.device.type
     if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
         return None
     return torch.get_autocast_dtype(device)
@@ -160,15 +193,15 @@ def run_conv(
     precision: str | None,
     backend: str | None,
 ) -> Tensor:
-    """Call ``op`` on the backend that takes it.
+    """Select a backend for ``op`` and call it. All arguments but the last four are checked before.
 
     Args:
-        op: the op.
-        tensors: its first arguments, in the schema's order; x and weight are the first of them.
-        settings: the arguments between them and the activation.
+        op: name of the op.
+        tensors: the first arguments, in the order of the schema, beginning with x and weight.
+        settings: the arguments of the schema between the tensors and the activation.
         activation: one of ``ACTIVATIONS``.
-        negative_slope: of leaky_relu.
-        precision: a tier; None is the one in force.
+        negative_slope: slope of leaky_relu for negative numbers.
+        precision: a tier; None is the current one.
         backend: one of ``vk.BACKENDS``; None chooses.
     """
     if activation not in ACTIVATIONS:
@@ -201,21 +234,21 @@ def run_conv(
             if eager and dtype is None:
                 tensors = (x, constant(weight), *tensors[2:])
     if activation == "silu" and wants_gradient(tensors):
-        # The gradient of silu needs its argument, which y does not tell.
+        # The gradient of silu needs its argument, which cannot be recovered from y.
         return F.silu(kernel(*tensors, *settings, None, negative_slope, tier))
     return kernel(*tensors, *settings, activation, negative_slope, tier)
 
 
 def record_call(op: str, arguments: dict[str, Any]) -> None:
     """Add ``arguments``, by their names in the schema, to the choice that was just recorded."""
-    # A record of a whole model must not hold what it computes.
-    given = [name for name in _COMPUTED if arguments.get(name) is not None]
-    outlines = {name: torch.empty_like(arguments[name], device="meta") for name in given}
-    registry.amend_choice(op=op, arguments={**arguments, **outlines})
+    # Activations are recorded as meta tensors: the record of a model must not keep them alive.
+    given = [name for name in _ACTIVATIONS if arguments.get(name) is not None]
+    metas = {name: torch.empty_like(arguments[name], device="meta") for name in given}
+    registry.amend_choice(op=op, arguments={**arguments, **metas})
 
 
 def _limits(x: Tensor) -> dict[str, str] | None:
-    """The backends that do not take images of this shape, and why."""
+    """Backends that do not support images of this shape -> the reason."""
     batch, _, height, width = x.shape
     # With the border; results of twice the size have as many cells.
     if batch * (height + 4) * (width + 4) < _PIXELS:
@@ -224,5 +257,5 @@ def _limits(x: Tensor) -> dict[str, str] | None:
 
 
 def wants_gradient(tensors: tuple[Tensor | None, ...]) -> bool:
-    """Whether a graph is recorded of what is made of them."""
+    """Whether autograd records operations on ``tensors``."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)

@@ -1,4 +1,4 @@
-"""What the cpu kernels keep between calls: how long filters live, and freeing it all."""
+"""Memory that the cpu kernels cache between calls: lifetime of transformed filters, freeing."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from vaekernels.backends import extension
 from vaekernels.ops._checks import derivatives_are_transformed
 
-# Addresses of the storages whose end is awaited.
-_watched: set[int] = set()
+# Addresses of the storages that have a finalizer.
+_tracked: set[int] = set()
 
 
 def keeps_filters(weight: Tensor, *, backward: bool = False) -> bool:
@@ -27,34 +27,34 @@ def keeps_filters(weight: Tensor, *, backward: bool = False) -> bool:
 
 
 def constant(weight: Tensor) -> Tensor:
-    """``weight`` for a kernel that may keep its filters until the weight dies or changes.
+    """Return ``weight`` such that the kernels may cache its transformed filters.
 
-    The kernels keep filters of weights that require no gradient; where none is recorded, a
-    weight is passed on without its requirement.
+    The kernels cache filters of weights that do not require a gradient, until the weight is freed
+    or changes. Where autograd is not recording, the weight is detached for this.
     """
     if not keeps_filters(weight) or derivatives_are_transformed():
         return weight
     if torch._C._get_tracing_state() is not None:  # torch.jit.trace would record the detaching
         return weight
-    _watch(weight)
+    _track_weight(weight)
     return weight.detach() if weight.requires_grad else weight
 
 
-def _watch(weight: Tensor) -> None:
-    """Have the filters of ``weight`` freed as soon as its memory is.
+def _track_weight(weight: Tensor) -> None:
+    """Free the cached filters of ``weight`` as soon as its storage is freed.
 
-    They are found unused without this too, but only when the next filter is kept. The storage is
-    watched, because ``torch.utils.swap_tensors`` refuses tensors with weak references.
+    Without this they would be freed when the next filter is cached. The finalizer is attached to
+    the storage, because ``torch.utils.swap_tensors`` refuses tensors with weak references.
     """
     storage = weight.untyped_storage()
     address = storage._cdata
-    if address not in _watched:
-        _watched.add(address)
-        weakref.finalize(storage, _forget, address).atexit = False
+    if address not in _tracked:
+        _tracked.add(address)
+        weakref.finalize(storage, _evict, address).atexit = False
 
 
-def _forget(address: int) -> None:
-    _watched.discard(address)
+def _evict(address: int) -> None:
+    _tracked.discard(address)
     extension.load().forget_filters(address)
 
 

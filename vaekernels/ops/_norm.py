@@ -1,58 +1,59 @@
-"""What the ops that normalise groups have in common: argument checks."""
+"""Argument checks of the ops that normalise groups."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from vaekernels.ops._checks import _floating
+from vaekernels.ops._checks import check_per_channel
 
 
 def check_group_norm(
-    op: str, x: Tensor, weight: object, bias: object, groups: int, eps: float, prefix: str = ""
+    op: str,
+    x: Tensor,
+    weight: object,
+    bias: object,
+    groups: int,
+    eps: float,
+    *,
+    prefix: str = "",
+    check_dtype: Callable[[str, str, Tensor, Tensor], None] | None = None,
 ) -> None:
-    """``x`` can be normalised in ``groups`` groups, with these factors.
+    """Check the arguments of a group normalisation of ``x``.
 
     Args:
-        op: named in the errors.
+        op: name of the op, for the errors.
         x: (N, C, ...), a floating tensor.
-        weight: a factor per channel.
-        bias: a number added per channel.
-        groups: that the channels are split into.
-        eps: added to the variance.
-        prefix: before the names of the arguments in the errors.
+        weight: scale of each channel, (C,).
+        bias: shift of each channel, (C,).
+        groups: number of groups; divides C.
+        eps: added to the variance; not negative. With 0, as in PyTorch, a group without variance
+            is divided by 0.
+        prefix: prepended to the names of the arguments in the errors.
+        check_dtype: check of the dtype of ``weight`` and ``bias``, with the arguments (op, name,
+            tensor, x). None: the dtype of x, or float32 where x has 16 bits.
     """
-    for name, tensor in (("weight", weight), ("bias", bias)):
-        _check_per_channel(op, prefix + name, tensor, x)
-    if isinstance(groups, bool) or not isinstance(groups, (int, torch.SymInt)):
-        raise TypeError(f"{op}: {prefix}groups must be an int; got {type(groups).__name__}")
     channels = x.shape[1]
+    for name, value in ((f"{prefix}weight", weight), (f"{prefix}bias", bias)):
+        tensor = check_per_channel(op, name, value, channels, x)
+        (check_dtype or _check_dtype)(op, name, tensor, x)
+    if isinstance(groups, bool) or not isinstance(groups, (int, torch.SymInt)):
+        raise TypeError(f"{op}: {prefix}groups must be an integer; got {type(groups).__name__}")
     if groups < 1 or channels % groups != 0:
         raise ValueError(
-            f"{op}: {prefix}groups must divide the channels of x, {channels}; got {groups}"
+            f"{op}: {prefix}groups must divide the {channels} channels of x; got {groups}"
         )
-    check_eps(op, f"{prefix}eps", eps)
-
-
-def check_eps(op: str, name: str, eps: float) -> None:
-    """``eps`` can be added to a variance; 0 is PyTorch's division by 0 where there is none."""
     if isinstance(eps, bool) or not isinstance(eps, (int, float)):
-        raise TypeError(f"{op}: {name} must be a float; got {type(eps).__name__}")
+        raise TypeError(f"{op}: {prefix}eps must be a float; got {type(eps).__name__}")
     if not eps >= 0.0:
-        raise ValueError(f"{op}: {name} must not be negative; got {eps}")
+        raise ValueError(f"{op}: {prefix}eps must not be negative; got {eps}")
 
 
-def _check_per_channel(op: str, name: str, value: object, x: Tensor) -> None:
-    value = _floating(op, name, value)
-    if value.shape != x.shape[1:2]:
-        raise ValueError(
-            f"{op}: {name} must have shape ({x.shape[1]},), one number per channel of x; "
-            f"got {tuple(value.shape)}"
-        )
-    if value.device != x.device:
-        raise ValueError(f"{op}: {name} must be on the device of x, {x.device}; got {value.device}")
-    if value.dtype != x.dtype and (value.dtype != torch.float32 or x.dtype == torch.float64):
+def _check_dtype(op: str, name: str, tensor: Tensor, x: Tensor) -> None:
+    if tensor.dtype != x.dtype and (tensor.dtype != torch.float32 or x.dtype == torch.float64):
         raise TypeError(
             f"{op}: {name} must have the dtype of x, {x.dtype}, or be float32 where x has 16 "
-            f"bits; got {value.dtype}"
+            f"bits; got {tensor.dtype}"
         )

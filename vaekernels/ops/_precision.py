@@ -1,4 +1,4 @@
-"""How exact the convolutions are: the tier in force, and how it is set."""
+"""Precision of the convolutions: the current tier, and how it is set."""
 
 from __future__ import annotations
 

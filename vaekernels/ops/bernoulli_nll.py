@@ -5,22 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from vaekernels.backends import registry
+from vaekernels.backends.reference import bernoulli_nll as reference
 from vaekernels.ops._checks import check_like, check_rows
-from vaekernels.ops._define import OpDefinition, define
-from vaekernels.ops._row_sum import row_sum_fake
+from vaekernels.ops._row_sum import define_row_sum
 
-_INPUTS = "Tensor logits, Tensor target"
-
-define(
-    OpDefinition(
-        name="bernoulli_nll",
-        schema=f"({_INPUTS}) -> Tensor",
-        fake=row_sum_fake,
-        backward_schema=f"(Tensor? grad, {_INPUTS}, bool[2] mask) "
-        "-> (Tensor grad_logits, Tensor grad_target)",
-        differentiable=("logits", "target"),
-    )
-)
+define_row_sum(reference.bernoulli_nll)
 
 
 def bernoulli_nll(logits: Tensor, target: Tensor, *, backend: str | None = None) -> Tensor:

@@ -6,15 +6,17 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from vaekernels.backends.reference import conv3x3 as reference
 from vaekernels.ops._conv import (
-    check_channels,
     check_conv,
+    check_dtype,
     check_residual,
+    conv_docstring,
     define_conv,
     empty_result,
     run_conv,
 )
-from vaekernels.ops._norm import check_eps
+from vaekernels.ops._norm import check_group_norm
 
 OP = "conv3x3"
 
@@ -25,7 +27,7 @@ class NormPrologue(NamedTuple):
     Attributes:
         weight: (C,), the scale of each channel.
         bias: (C,), its shift.
-        groups: how many groups the channels form.
+        groups: number of groups; divides C.
         eps: added to the variance.
     """
 
@@ -40,7 +42,7 @@ def _fake(x: Tensor, weight: Tensor, *others: object) -> Tensor:
 
 
 define_conv(
-    OP,
+    reference.conv3x3,
     "Tensor x, Tensor weight, Tensor? bias, Tensor? residual, Tensor? norm_weight, "
     "Tensor? norm_bias, int norm_groups, float norm_eps",
     _fake,
@@ -48,6 +50,7 @@ define_conv(
 )
 
 
+@conv_docstring
 def conv3x3(
     x: Tensor,
     weight: Tensor,
@@ -81,30 +84,20 @@ def conv3x3(
         weight: (Co, Ci, 3, 3).
         bias: (Co,) or None.
         norm: a ``vk.NormPrologue`` of Ci channels, or None.
-        activation: None, ``"relu"``, ``"silu"`` or ``"leaky_relu"``, after the sum.
         residual: (N, Co, H, W), added to the convolution; or None.
-        negative_slope: of leaky_relu; at least 0.
-        recompute: what backward makes again. ``"norm"``: the normalised activations, so that
-            only ``x`` is kept for them. None: they are kept, which costs a tensor like ``x`` and
-            saves the time. The results are the same.
-        precision: ``"medium"``, ``"high"``, ``"highest"``, or None for the one in force
-            (``vk.set_conv_precision``).
-        backend: one of ``vk.BACKENDS``; None chooses.
+        recompute: ``"norm"``: backward recomputes the normalised activations and only ``x`` is
+            saved. None: they are saved, a tensor like ``x``, and not recomputed. The results are
+            the same.
+        %(options)s
 
     Returns:
         (N, Co, H, W) in the dtype of ``x``; channels_last on the cpu and triton backends.
         Gradients flow to ``x``, ``weight``, ``bias``, ``residual`` and both tensors of ``norm``.
 
     Raises:
-        TypeError: an argument has the wrong kind, or another dtype than ``x`` (under autocast
-            dtypes may differ, and all is as in F.conv2d).
-        ValueError: shapes, devices or a named option do not fit.
-        BackendError: an explicitly chosen backend cannot run the call.
+        %(raises)s
 
-    Precision: in float32 ``"high"`` is within 2e-5 of the largest result, the same for each
-    gradient; ``"medium"`` is ``"high"`` on CPUs and within 2e-3 on GPUs; ``"highest"``, and 16 bits
-    in every tier, have an error like that of plain PyTorch.
-    Dtypes without kernels (cpu: all but float32; triton: float64) run PyTorch's own convolution.
+    %(precision)s
 
     Paper: A. Lavin, S. Gray, "Fast algorithms for convolutional neural networks", CVPR 2016;
     for the block, R. Rombach et al., "High-resolution image synthesis with latent diffusion
@@ -137,16 +130,7 @@ def conv3x3(
 
 
 def check_norm(norm: object, x: Tensor) -> None:
-    """``norm`` is a prologue for ``x``."""
+    """Check that ``norm`` is a prologue for ``x``."""
     if not isinstance(norm, NormPrologue):
         raise TypeError(f"{OP}: norm must be a vk.NormPrologue or None; got {type(norm).__name__}")
-    channels = x.shape[1]
-    check_channels(OP, "norm.weight", norm.weight, channels, x)
-    check_channels(OP, "norm.bias", norm.bias, channels, x)
-    if not isinstance(norm.groups, int):
-        raise TypeError(f"{OP}: norm.groups must be an integer; got {type(norm.groups).__name__}")
-    if norm.groups < 1 or channels % norm.groups != 0:
-        raise ValueError(
-            f"{OP}: norm.groups must divide the {channels} channels of x; got {norm.groups}"
-        )
-    check_eps(OP, "norm.eps", norm.eps)
+    check_group_norm(OP, x, *norm, prefix="norm.", check_dtype=check_dtype)

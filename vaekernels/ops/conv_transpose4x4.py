@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vaekernels.ops._conv import check_conv, define_conv, empty_result, run_conv
+from vaekernels.backends.reference import conv_transpose4x4 as reference
+from vaekernels.ops._conv import check_conv, conv_docstring, define_conv, empty_result, run_conv
 
 OP = "conv_transpose4x4"
 
@@ -13,9 +14,10 @@ def _fake(x: Tensor, weight: Tensor, *others: object) -> Tensor:
     return empty_result(x, weight.shape[1], 2 * x.shape[2], 2 * x.shape[3])
 
 
-define_conv(OP, "Tensor x, Tensor weight, Tensor? bias", _fake)
+define_conv(reference.conv_transpose4x4, "Tensor x, Tensor weight, Tensor? bias", _fake)
 
 
+@conv_docstring
 def conv_transpose4x4(
     x: Tensor,
     weight: Tensor,
@@ -41,27 +43,16 @@ def conv_transpose4x4(
         x: (N, Ci, H, W), any strides; channels_last is read fastest.
         weight: (Ci, Co, 4, 4), its input channels first as in F.conv_transpose2d.
         bias: (Co,) or None.
-        activation: None, ``"relu"``, ``"silu"`` or ``"leaky_relu"``.
-        negative_slope: of leaky_relu; at least 0.
-        precision: ``"medium"``, ``"high"``, ``"highest"``, or None for the one in force
-            (``vk.set_conv_precision``).
-        backend: one of ``vk.BACKENDS``; None chooses.
+        %(options)s
 
     Returns:
-        (N, Co, 2H, 2W) in the dtype of ``x``; channels_last on the cpu and triton
-        backends.
+        (N, Co, 2H, 2W) in the dtype of ``x``; channels_last on the cpu and triton backends.
         Gradients flow to ``x``, ``weight`` and ``bias``.
 
     Raises:
-        TypeError: an argument has the wrong kind, or another dtype than ``x`` (under autocast
-            dtypes may differ, and all is as in F.conv_transpose2d).
-        ValueError: shapes, devices or a named option do not fit.
-        BackendError: an explicitly chosen backend cannot run the call.
+        %(raises)s
 
-    Precision: in float32 ``"high"`` is within 2e-5 of the largest result, the same for each
-    gradient; ``"medium"`` is ``"high"`` on CPUs and within 2e-3 on GPUs; ``"highest"``, and 16 bits
-    in every tier, have an error like that of plain PyTorch.
-    Dtypes without kernels (cpu: all but float32; triton: float64) run PyTorch's own convolution.
+    %(precision)s
 
     Paper: A. Radford, L. Metz, S. Chintala, "Unsupervised representation learning with deep
     convolutional generative adversarial networks", ICLR 2016.

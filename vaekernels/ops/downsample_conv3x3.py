@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vaekernels.ops._conv import check_conv, define_conv, empty_result, run_conv
+from vaekernels.backends.reference import downsample_conv3x3 as reference
+from vaekernels.ops._conv import check_conv, conv_docstring, define_conv, empty_result, run_conv
 
 OP = "downsample_conv3x3"
 # Padded pixels in each direction, both sides together.
@@ -17,9 +18,12 @@ def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, padding: str, *others:
     return empty_result(x, weight.shape[0], height, width)
 
 
-define_conv(OP, "Tensor x, Tensor weight, Tensor? bias, str padding", _fake)
+define_conv(
+    reference.downsample_conv3x3, "Tensor x, Tensor weight, Tensor? bias, str padding", _fake
+)
 
 
+@conv_docstring
 def downsample_conv3x3(
     x: Tensor,
     weight: Tensor,
@@ -51,28 +55,17 @@ def downsample_conv3x3(
         bias: (Co,) or None.
         padding: ``"asymmetric"``: a row below and a column to the right, as in the
             encoders of latent diffusion; ``"symmetric"``: one on every side.
-        activation: None, ``"relu"``, ``"silu"`` or ``"leaky_relu"``.
-        negative_slope: of leaky_relu; at least 0.
-        precision: ``"medium"``, ``"high"``, ``"highest"``, or None for the one in force
-            (``vk.set_conv_precision``).
-        backend: one of ``vk.BACKENDS``; None chooses.
+        %(options)s
 
     Returns:
         (N, Co, (H + p - 3) // 2 + 1, (W + p - 3) // 2 + 1), p the 1 or 2 padded pixels,
-        in the dtype of ``x``; channels_last on the cpu and triton
-        backends.
+        in the dtype of ``x``; channels_last on the cpu and triton backends.
         Gradients flow to ``x``, ``weight`` and ``bias``.
 
     Raises:
-        TypeError: an argument has the wrong kind, or another dtype than ``x`` (under autocast
-            dtypes may differ, and all is as in F.conv2d).
-        ValueError: shapes, devices or a named option do not fit.
-        BackendError: an explicitly chosen backend cannot run the call.
+        %(raises)s
 
-    Precision: in float32 ``"high"`` is within 2e-5 of the largest result, the same for each
-    gradient; ``"medium"`` is ``"high"`` on CPUs and within 2e-3 on GPUs; ``"highest"``, and 16 bits
-    in every tier, have an error like that of plain PyTorch.
-    Dtypes without kernels (cpu: all but float32; triton: float64) run PyTorch's own convolution.
+    %(precision)s
 
     Paper: R. Rombach et al., "High-resolution image synthesis with latent diffusion models",
     CVPR 2022.

@@ -5,22 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from vaekernels.backends import registry
+from vaekernels.backends.reference import gaussian_kl as reference
 from vaekernels.ops._checks import broadcast, check_like, check_rows
-from vaekernels.ops._define import OpDefinition, define
-from vaekernels.ops._row_sum import row_sum_fake
+from vaekernels.ops._row_sum import define_row_sum
 
-_INPUTS = "Tensor mean, Tensor logvar, Tensor prior_mean, Tensor prior_logvar"
-
-define(
-    OpDefinition(
-        name="gaussian_kl",
-        schema=f"({_INPUTS}) -> Tensor",
-        fake=row_sum_fake,
-        backward_schema=f"(Tensor? grad, {_INPUTS}, bool[4] mask) -> "
-        "(Tensor grad_mean, Tensor grad_logvar, Tensor grad_prior_mean, Tensor grad_prior_logvar)",
-        differentiable=("mean", "logvar", "prior_mean", "prior_logvar"),
-    )
-)
+define_row_sum(reference.gaussian_kl)
 
 
 def gaussian_kl(
@@ -48,7 +37,8 @@ def gaussian_kl(
         logvar: log of the variance, in the shape of ``mean``.
         prior_mean: mean of the prior: None for 0, a float, or a tensor that broadcasts to
             ``mean``.
-        prior_logvar: log variance of the prior, likewise.
+        prior_logvar: log variance of the prior: None for 0, a float, or a tensor that broadcasts to
+            ``mean``.
         backend: one of ``vk.BACKENDS``; None chooses.
 
     Returns:

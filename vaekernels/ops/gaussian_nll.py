@@ -5,22 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from vaekernels.backends import registry
+from vaekernels.backends.reference import gaussian_nll as reference
 from vaekernels.ops._checks import broadcast, check_like, check_rows
-from vaekernels.ops._define import OpDefinition, define
-from vaekernels.ops._row_sum import row_sum_fake
+from vaekernels.ops._row_sum import define_row_sum
 
-_INPUTS = "Tensor mean, Tensor target, Tensor logvar"
-
-define(
-    OpDefinition(
-        name="gaussian_nll",
-        schema=f"({_INPUTS}) -> Tensor",
-        fake=row_sum_fake,
-        backward_schema=f"(Tensor? grad, {_INPUTS}, bool[3] mask) "
-        "-> (Tensor grad_mean, Tensor grad_target, Tensor grad_logvar)",
-        differentiable=("mean", "target", "logvar"),
-    )
-)
+define_row_sum(reference.gaussian_nll)
 
 
 def gaussian_nll(

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from vaekernels.backends import registry
+from vaekernels.backends.definitions import DTYPES, OpDefinition, define
+from vaekernels.backends.reference import group_norm_silu as reference
 from vaekernels.ops._checks import check_rows
-from vaekernels.ops._define import DTYPES, OpDefinition, define
 from vaekernels.ops._norm import check_group_norm
 
 _INPUTS = "Tensor x, Tensor weight, Tensor bias, SymInt groups, float eps, str? activation"
@@ -26,6 +27,7 @@ define(
         name="group_norm_silu",
         schema=f"({_INPUTS}) -> (Tensor y, Tensor mean, Tensor rstd)",
         fake=_fake,
+        reference=reference.group_norm_silu,
         backward_schema=f"(Tensor? grad, {_INPUTS}, Tensor mean, Tensor rstd, bool[3] mask) "
         "-> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)",
         differentiable=("x", "weight", "bias"),
@@ -62,8 +64,8 @@ def group_norm_silu(
         x: (N, C, ...) float64, float32, bfloat16 or float16; contiguous and channels_last
             tensors are read in place, others are copied first.
         weight: (C,), gamma, in the dtype of ``x``, or float32 for one of 16 bits.
-        bias: (C,), beta, likewise.
-        groups: how many the channels are split into; divides C.
+        bias: (C,), beta, in the dtype of ``x``, or float32 for one of 16 bits.
+        groups: number of groups; divides C.
         eps: added to the variance.
         activation: ``"silu"``, or None for the normalisation alone.
         backend: one of ``vk.BACKENDS``; None chooses.

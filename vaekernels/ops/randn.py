@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from vaekernels.backends import registry
+from vaekernels.backends.definitions import OpDefinition, define
+from vaekernels.backends.reference import randn as reference
 from vaekernels.ops._checks import FLOATING, check_sample_ids, check_step
-from vaekernels.ops._define import OpDefinition, define
 from vaekernels.ops._seed import seed_tensor
 
 
@@ -23,6 +24,7 @@ define(
         name="randn",
         schema="(Tensor like, Tensor seed, SymInt step, Tensor? sample_ids) -> Tensor",
         fake=_fake,
+        reference=reference.randn,
     )
 )
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from vaekernels.backends import registry
+from vaekernels.backends.definitions import OpDefinition, define
+from vaekernels.backends.reference import rsample_kl as reference
 from vaekernels.ops._checks import (
     check_like,
     check_rows,
@@ -13,7 +15,6 @@ from vaekernels.ops._checks import (
     check_step,
     checked_clamp,
 )
-from vaekernels.ops._define import OpDefinition, define
 from vaekernels.ops._seed import seed_tensor
 
 _INPUTS = (
@@ -40,6 +41,7 @@ define(
         name="rsample_kl",
         schema=f"({_INPUTS}) -> (Tensor z, Tensor kl)",
         fake=_fake,
+        reference=reference.rsample_kl,
         backward_schema=f"(Tensor? grad_z, Tensor? grad_kl, {_INPUTS}, bool[2] mask) "
         "-> (Tensor grad_mean, Tensor grad_logvar)",
         differentiable=("mean", "logvar"),

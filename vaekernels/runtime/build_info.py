@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from vaekernels.backends import extension, registry
-from vaekernels.ops._define import DEFINITIONS
+from vaekernels.backends.definitions import DEFINITIONS
 from vaekernels.runtime import cpu_info
 
 RUNS = "runs"

@@ -260,7 +260,7 @@ def measure(job: Job, device: str, timer: Timer) -> Entry:
         RuntimeError: no candidate runs.
     """
     from vaekernels.backends.triton.conv.autotune_table import Entry
-    from vaekernels.backends.triton.conv.dispatch import only
+    from vaekernels.backends.triton.conv.dispatch import force_algorithm
 
     call = job.shape.call(device)
     grad = None
@@ -268,7 +268,7 @@ def measure(job: Job, device: str, timer: Timer) -> Entry:
         grad = call.forward(*job.shape.size)
 
     def run(choice: Choice) -> object:
-        with only(choice.way, choice.tile):
+        with force_algorithm(choice.way, choice.tile):
             if grad is not None:
                 wants = job.direction == "input", job.direction == "weight"
                 return call.backward(grad, grad, *wants, False)

@@ -11,9 +11,9 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from vaekernels import ops
 from vaekernels.backends import registry
+from vaekernels.backends.definitions import DEFINITIONS
 from vaekernels.integrations.accelerate import Report, explain_model
 from vaekernels.ops._conv import CONVOLUTIONS
-from vaekernels.ops._define import DEFINITIONS
 from vaekernels.runtime.conv_algorithm import Way, ways_of
 
 

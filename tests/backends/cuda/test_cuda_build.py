@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.utils import cpp_extension
 
-from vaekernels.ops._define import DEFINITIONS
+from vaekernels.backends.definitions import DEFINITIONS
 
 ARCHITECTURES = ("sm_80", "sm_90a")
 SOURCES = Path(__file__).parents[3] / "csrc" / "cuda"

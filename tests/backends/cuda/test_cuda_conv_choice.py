@@ -22,9 +22,9 @@ pytestmark = [
 @pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16), ids=str)
 @pytest.mark.parametrize("conv", convs.every_op((2, 48, 64, 17, 18)), ids=convs.name_of)
 def test_cudnn(conv: Conv, dtype: torch.dtype) -> None:
-    from vaekernels.backends.triton.conv.dispatch import only
+    from vaekernels.backends.triton.conv.dispatch import force_algorithm
 
-    with only("cudnn"):
+    with force_algorithm("cudnn"):
         convs.check(conv, "triton", dtype, device="cuda", roundings=1)
 
 
@@ -32,7 +32,7 @@ def test_cudnn(conv: Conv, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16, torch.float32), ids=str)
 def test_a_projected_residual(dtype: torch.dtype, way: str) -> None:
     """Channels in a multiple of a step, and not; images whose lines fill no tile."""
-    from vaekernels.backends.triton.conv.dispatch import only
+    from vaekernels.backends.triton.conv.dispatch import force_algorithm
     from vaekernels.ops._chained import chained_conv
 
     for channels in (192, 37):
@@ -42,7 +42,7 @@ def test_a_projected_residual(dtype: torch.dtype, way: str) -> None:
         eager = F.conv2d(x, weight, padding=1) + F.conv2d(residual, filters)
         wide = [tensor.double() for tensor in (x, weight, residual, filters)]
         exact = F.conv2d(*wide[:2], padding=1) + F.conv2d(*wide[2:])
-        with torch.no_grad(), only("tap_gemm" if dtype == torch.float32 else way):
+        with torch.no_grad(), force_algorithm("tap_gemm" if dtype == torch.float32 else way):
             y, statistics = chained_conv(
                 *("conv3x3", x.cuda(), weight.cuda(), None),
                 residual=residual.cuda(),
@@ -62,10 +62,10 @@ def test_cudnn_multiplies_tf32_in_medium(
     conv: Conv, allowed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the process allows PyTorch's own convolutions: the same bits, within 2e-3."""
-    from vaekernels.backends.triton.conv.dispatch import only
+    from vaekernels.backends.triton.conv.dispatch import force_algorithm
 
     tensors = {name: tensor.cuda() for name, tensor in conv.tensors().items()}
-    with only("cudnn"):
+    with force_algorithm("cudnn"):
         convs.check(conv, "triton", precisions=("medium",), device="cuda")
         default = conv.results(tensors, None, backend="triton", precision="medium")
         monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
@@ -78,7 +78,7 @@ def test_cudnn_multiplies_tf32_in_medium(
 @pytest.mark.parametrize("way", ("tap_gemm", "cudnn"))
 @pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16), ids=str)
 def test_an_autoencoder(dtype: torch.dtype, way: str) -> None:
-    from vaekernels.backends.triton.conv.dispatch import only
+    from vaekernels.backends.triton.conv.dispatch import force_algorithm
 
     model = autoencoders.kl("sd1")
     exact, eager = model.double(), autoencoders.kl("sd1")
@@ -89,7 +89,7 @@ def test_an_autoencoder(dtype: torch.dtype, way: str) -> None:
         with vk.use_backend("reference"):
             expected = exact.decode(latent.double()).sample
             plain = eager.decode(latent.cuda()).sample.cpu()
-        with only(way):
+        with force_algorithm(way):
             got, again = (eager.decode(latent.cuda()).sample.cpu() for _ in range(2))
     assert torch.equal(got, again)
     assert error(got, expected) <= 2 * error(plain, expected) + 1e-2

@@ -42,9 +42,9 @@ SHAPES = {
 @pytest.fixture(autouse=True)
 def _by_our_kernels() -> Iterator[None]:
     """Whatever the table says; cuDNN's way is tested in test_cuda_conv_choice.py."""
-    from vaekernels.backends.triton.conv.dispatch import only
+    from vaekernels.backends.triton.conv.dispatch import force_algorithm
 
-    with only("tap_gemm"):
+    with force_algorithm("tap_gemm"):
         yield
 
 

@@ -18,18 +18,19 @@ from triton.runtime.jit import JITFunction
 from vaekernels.backends.triton.bernoulli_nll import bernoulli_nll
 from vaekernels.backends.triton.conv import launch as launch_conv
 from vaekernels.backends.triton.conv.chained import chained_conv
-from vaekernels.backends.triton.conv.dispatch import only
+from vaekernels.backends.triton.conv.dispatch import force_algorithm
 from vaekernels.backends.triton.conv3x3 import conv3x3, conv3x3_backward
 from vaekernels.backends.triton.downsample_conv3x3 import (
     downsample_conv3x3,
     downsample_conv3x3_backward,
 )
-from vaekernels.backends.triton.gaussian_nll import gaussian_nll_backward, gaussian_nll_kernel
+from vaekernels.backends.triton.gaussian_nll import gaussian_nll_backward, gaussian_nll_formula
 from vaekernels.backends.triton.group_norm_silu import group_norm_silu, group_norm_silu_backward
 from vaekernels.backends.triton.laplace_nll import laplace_nll
 from vaekernels.backends.triton.launch_grid import COMPUTE
 from vaekernels.backends.triton.randn import randn
 from vaekernels.backends.triton.row_reduction import Tiling, launch
+from vaekernels.backends.triton.row_sum import row_sum_kernel
 from vaekernels.backends.triton.rsample_kl import rsample_kl, rsample_kl_backward
 
 compiled = []
@@ -65,11 +66,12 @@ def main() -> None:
         # A number in host memory beside CUDA tensors is a kernel argument.
         tiling = Tiling.of(mean)
         launch(
-            gaussian_nll_kernel,
+            row_sum_kernel,
             tiling,
             mean,
-            *(mean, logvar, 0.3, tiling.partial(mean, torch.float32)),
-            *(mean.stride(0), logvar.stride(0), None),
+            *(mean, logvar, 0.3, None, tiling.partial(mean, torch.float32)),
+            *(mean.stride(0), logvar.stride(0), None, None),
+            FORMULA=gaussian_nll_formula,
             COMPUTE=COMPUTE[torch.float32],
         )
         x, weight = torch.zeros(1, 128, 8, 8, dtype=torch.bfloat16), torch.zeros(128)
@@ -94,7 +96,7 @@ def convolutions(x: torch.Tensor) -> None:
         _, parts = chained_conv("conv3x3", x, filters, vector, x, *as_is, None, *norm)
         chained_conv("upsample_conv3x3", x, filters, vector, None, *as_is, parts, *norm)
         for way in ("tap_gemm", "cudnn"):
-            with only(way):
+            with force_algorithm(way):
                 chained_conv("conv3x3", x, filters, vector, x, *projected, parts, *norm)
         single = (x.float(), filters.float(), None, "symmetric", None, 0.0, "medium")
         y = downsample_conv3x3(*single)

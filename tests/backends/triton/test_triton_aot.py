@@ -68,8 +68,8 @@ def test_sm90_resources_and_vector_loads(sm90) -> None:
         if not name.startswith("randn"):
             assert report.count("LDG", "128") > 0, name
             narrow = report.count("LDG") - report.count("LDG", "128")
-            # What is not a row: the gradient of a row's sum, a number, a seed, a sample's id.
-            assert narrow <= 2, name
+            # Not a row: the gradient of the sum, up to two numbers, a seed, a sample id.
+            assert narrow <= 3, name
         if name.startswith(("randn", "rsample_kl")) or "backward" in name:
             assert report.count("STG", "128") > 0, name
 

@@ -13,9 +13,10 @@ from torch import Tensor
 import vaekernels as vk
 from tests.models.autoencoders import images, randomised
 from tests.ops.convs import nearest_tf32
+from vaekernels.backends.definitions import STATISTICS_PARTS
 from vaekernels.bench.op_inputs import error
 from vaekernels.models import AutoencoderKL, AutoencoderKLConfig
-from vaekernels.ops._chained import PARTS, chained_conv
+from vaekernels.ops._chained import chained_conv
 
 pytestmark = [
     pytest.mark.interpreter,
@@ -56,20 +57,20 @@ def check_moments(parts: Tensor | None, y: Tensor) -> None:
 )
 def test_statistics_are_those_of_the_result(op: str, options: dict[str, Any], way: str) -> None:
     """Parts with a tile and parts without one; a mean far from zero; two images."""
-    from vaekernels.backends.triton.conv.dispatch import only
+    from vaekernels.backends.triton.conv.dispatch import force_algorithm
     from vaekernels.backends.triton.conv.tile_heuristics import Tile
 
     x, weight = torch.randn(2, 3, 7, 9), torch.randn(20, 3, 3, 3)
     bias = torch.full((20,), 300.0)
     x[1] += 5
-    with only(way, Tile(16, 32, 16, 4, 2)):
+    with force_algorithm(way, Tile(16, 32, 16, 4, 2)):
         y, statistics = chained_conv(op, x, weight, bias, **options, asks=True)
         again, nothing = chained_conv(op, x, weight, bias, **options)
     assert error(again, y) <= 1e-6
     assert nothing is None
     assert error(y, getattr(vk, op)(x, weight, bias, **options, backend="reference")) <= 1e-5
     assert statistics is not None
-    assert statistics.shape == (2, PARTS, 3, 20)
+    assert statistics.shape == (2, STATISTICS_PARTS, 3, 20)
     assert (statistics[:, :, 0].sum(1) == y.shape[2] * y.shape[3]).all()
     check_moments(statistics, y)
 
@@ -78,7 +79,7 @@ def test_many_tiles_are_merged() -> None:
     """Several steps of a part, a last part that is not full, empty tiles, a large mean."""
     from vaekernels.backends.triton.conv.statistics import TILES, merge
 
-    tiles, size = (TILES + 3) * PARTS - 5, 4
+    tiles, size = (TILES + 3) * STATISTICS_PARTS - 5, 4
     x = 1000 + torch.randn(1, tiles, size, 6)
     count = torch.full((1, tiles, 6), float(size))
     count[:, ::7] = 0
@@ -121,7 +122,7 @@ def test_a_normalisation_by_them(dtype: torch.dtype, counted: Any) -> None:
 @pytest.mark.parametrize("layout", ("channels_last", "planes", "part"))
 def test_a_projected_residual(dtype: torch.dtype, way: str, layout: str) -> None:
     """More channels than y, in number no multiple of a step; several steps; any strides."""
-    from vaekernels.backends.triton.conv.dispatch import only
+    from vaekernels.backends.triton.conv.dispatch import force_algorithm
     from vaekernels.backends.triton.conv.tile_heuristics import Tile
 
     x, weight = torch.randn(2, 4, 7, 5).to(dtype), torch.randn(20, 4, 3, 3).to(dtype)
@@ -132,7 +133,7 @@ def test_a_projected_residual(dtype: torch.dtype, way: str, layout: str) -> None
         residual = residual[:, :37].contiguous(memory_format=torch.channels_last)
     residual = residual[:, :37].contiguous() if layout == "planes" else residual[:, -37:]
     for first, second in ((bias, shift), (None, shift)):
-        with only(way, Tile(16, 32, 16, 4, 2)):
+        with force_algorithm(way, Tile(16, 32, 16, 4, 2)):
             y, statistics = chained_conv(
                 *("conv3x3", x, weight, first),
                 residual=residual,
@@ -260,7 +261,7 @@ def test_errors_are_those_of_the_public_ops_and_empty_batches_pass() -> None:
     y, statistics = chained_conv("upsample_conv3x3", x[:0], weight, None, asks=True)
     assert y.shape == (0, 4, 10, 12)
     assert statistics is not None
-    assert statistics.shape == (0, PARTS, 3, 4)
+    assert statistics.shape == (0, STATISTICS_PARTS, 3, 4)
 
 
 def test_opcheck() -> None:

@@ -37,9 +37,9 @@ CALLS = [
 
 @pytest.fixture
 def by_library() -> Iterator[None]:
-    from vaekernels.backends.triton.conv.dispatch import only
+    from vaekernels.backends.triton.conv.dispatch import force_algorithm
 
-    with only("cudnn"):
+    with force_algorithm("cudnn"):
         yield
 
 
@@ -67,7 +67,7 @@ def test_backward_goes_the_way_of_its_forward(way: str, monkeypatch: pytest.Monk
         library, "gradients", lambda *given: calls.append("cudnn") or gradients(*given)
     )
     x, weight = torch.randn(1, 4, 4, 4), torch.randn(4, 4, 3, 3, requires_grad=True)
-    with dispatch.only(way):
+    with dispatch.force_algorithm(way):
         y = vk.conv3x3(x, weight, precision="medium", backend="triton")
         with ThreadPoolExecutor(1) as pool:
             assert pool.submit(dispatch._asked.get).result() is None

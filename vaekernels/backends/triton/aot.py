@@ -25,7 +25,8 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from vaekernels.backends.triton import INTERPRETED, OPS
+from vaekernels.backends.definitions import DEFINITIONS
+from vaekernels.backends.triton import INTERPRETED
 from vaekernels.backends.triton.images import Cut
 from vaekernels.backends.triton.launch_grid import COMPUTE, WARPS
 from vaekernels.backends.triton.row_reduction import tile_shape
@@ -81,15 +82,18 @@ class Report:
         return total
 
 
-def tile_configs(kernel: Any, variant: str = "", **special: Any) -> list[Config]:
+def tile_configs(
+    kernel: Any, name: str | None = None, variant: str = "", **special: Any
+) -> list[Config]:
     """The configurations of a kernel of ``row_reduction.launch``: dtypes and tiles.
 
     Long rows (an image, a latent map) and short, unaligned ones (a latent of 20 numbers).
     float16 compiles to the code of bfloat16 but for conversions, and is left out. ``special``
-    replaces arguments, for a ``variant`` in which one is a number or absent.
+    replaces arguments, for a ``variant`` in which one is a number or absent. ``name`` is that of
+    the kernel unless given.
     """
     shapes = [("fp32", 4096), ("bf16", 4096), ("fp64", 4096), ("fp32", 20)]
-    name = " ".join([kernel.__name__.removesuffix("_kernel"), *variant.split()])
+    name = " ".join([name or kernel.__name__.removesuffix("_kernel"), *variant.split()])
     return [
         Config(
             f"{name} {dtype} rows of {extent}",
@@ -230,7 +234,8 @@ def cuobjdump() -> str:
 
 def shipped_configs() -> list[Config]:
     """The configurations of all ops, each op's ``AOT_CONFIGS``."""
-    modules = [importlib.import_module(f"vaekernels.backends.triton.{op}") for op in OPS]
+    ops = [op for op in sorted(DEFINITIONS) if "triton" in DEFINITIONS[op].backends]
+    modules = [importlib.import_module(f"vaekernels.backends.triton.{op}") for op in ops]
     return [config for module in modules for config in module.AOT_CONFIGS]
 
 

@@ -16,8 +16,8 @@ from vaekernels.backends.triton.group_norm import normalisation, scale_shift
 from vaekernels.backends.triton.images import (
     Cut,
     Images,
-    lies_as_pixels,
-    lies_in_one_piece,
+    is_channels_last,
+    is_dense,
     locate,
     offsets,
 )
@@ -258,10 +258,10 @@ def group_norm_silu(
     if x.numel() == 0:  # what PyTorch makes of it
         mean = x.new_zeros((x.shape[0], groups), dtype=compute_dtype(x))
         return y.to(x.dtype), mean, torch.full_like(mean, float("nan"))
-    if not lies_in_one_piece(y):  # its dims are in another order
+    if not is_dense(y):  # its dims are in another order
         result, mean, rstd = group_norm_silu(x.contiguous(), weight, bias, groups, eps, activation)
         return torch.empty_like(x).copy_(result), mean, rstd
-    images = Images.of(x, lies_as_pixels(y))
+    images = Images.of(x, is_channels_last(y))
     norm = normalisation(images.tensor, weight, bias, groups, eps)
     _map(group_norm_silu_kernel, images, activation, images.tensor, norm.scale, norm.shift, y)
     return y.to(x.dtype), norm.mean, norm.rstd
@@ -283,11 +283,11 @@ def group_norm_silu_backward(
     if grad is None or x.numel() == 0 or not any(mask):
         return zero_gradients((x, weight, bias), mask)
     grad_x = torch.empty_like(x, dtype=written_dtype(x.dtype))
-    if not lies_in_one_piece(grad_x):  # its dims are in another order
+    if not is_dense(grad_x):  # its dims are in another order
         inputs = (x.contiguous(), weight, bias, groups, eps, activation, mean, rstd, mask)
         result, *others = group_norm_silu_backward(grad, *inputs)
         return (torch.empty_like(x).copy_(result) if mask[0] else result), *others
-    images = Images.of(x, lies_as_pixels(grad_x))
+    images = Images.of(x, is_channels_last(grad_x))
     upstream = Images.of(grad, images.pixels).tensor
     scale, shift = scale_shift(mean, rstd, weight, bias)
     batch, channels, length = images.sizes

@@ -66,7 +66,7 @@ class Images:
     def of(cls, x: Tensor, pixels: bool | None = None) -> Images:
         """``x`` as planes or pixels, or, None, as it lies; copied only where it lies otherwise."""
         if pixels is None:
-            pixels = lies_as_pixels(x)
+            pixels = is_channels_last(x)
         if not pixels:
             return cls(x.contiguous(), False)
         return cls(x.movedim(1, -1).contiguous().movedim(-1, 1), True)
@@ -78,14 +78,14 @@ class Images:
         return batch, channels, math.prod(spatial)
 
 
-def lies_as_pixels(x: Tensor) -> bool:
+def is_channels_last(x: Tensor) -> bool:
     """Whether ``x`` lies as pixels, and pixels differ from planes."""
     return x.shape[1] > 1 and x.movedim(1, -1).is_contiguous()
 
 
-def lies_in_one_piece(x: Tensor) -> bool:
+def is_dense(x: Tensor) -> bool:
     """Whether ``x`` lies as planes or as pixels."""
-    return x.is_contiguous() or lies_as_pixels(x)
+    return x.is_contiguous() or is_channels_last(x)
 
 
 @dataclass(frozen=True)

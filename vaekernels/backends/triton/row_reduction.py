@@ -23,9 +23,7 @@ from torch import Tensor
 
 from vaekernels.backends.triton import INTERPRETED
 from vaekernels.backends.triton.launch_grid import (
-    COMPUTE,
     cdiv,
-    compute_dtype,
     next_power_of_2,
     run,
     written_dtype,
@@ -150,7 +148,7 @@ class Tiling:
     @classmethod
     def of(cls, tensor: Tensor) -> Tiling:
         batch = tensor.shape[0]
-        extent = tensor[:1].numel() if batch else 0
+        extent = tensor.numel() // batch if batch else 0
         return cls(batch, extent, *tile_shape(extent))
 
     @property
@@ -213,7 +211,8 @@ class Operand:
 
 def has_contiguous_rows(tensor: Tensor) -> bool:
     """Whether the elements of every ``tensor[b]`` lie one after another, row-major."""
-    return tensor.numel() == 0 or tensor[0].is_contiguous()
+    # The first test needs no view, which would take longer than all other work on the host.
+    return tensor.is_contiguous() or tensor.numel() == 0 or tensor[0].is_contiguous()
 
 
 class RowOutput:
@@ -250,7 +249,7 @@ class NumberOutput:
 
 
 class NoOutput:
-    """A gradient that nobody wants."""
+    """A gradient that is not needed."""
 
     argument = None
     stride: int | None = None
@@ -285,9 +284,7 @@ def zero_gradients(inputs: Sequence[Tensor], mask: Sequence[bool]) -> tuple[Tens
     )
 
 
-def launch(
-    kernel: Any, tiling: Tiling, like: Tensor, *arguments: Any, **constants: tl.dtype
-) -> None:
+def launch(kernel: Any, tiling: Tiling, like: Tensor, *arguments: Any, **constants: Any) -> None:
     """Run ``kernel`` on every tile; the sizes follow the arguments."""
     run(
         kernel,
@@ -301,48 +298,3 @@ def launch(
         COLUMNS=tiling.columns,
         **constants,
     )
-
-
-def row_sums(kernel: Any, *inputs: Tensor) -> Tensor:
-    """Forward of an op (B, ...), ... -> (B,): ``kernel`` takes operands, partial, strides."""
-    first = inputs[0]
-    dtype, tiling = compute_dtype(*inputs), Tiling.of(first)
-    if first.numel() == 0:
-        return first.new_zeros(tiling.batch, dtype=dtype)
-    operands = [Operand.of(tensor, first, dtype) for tensor in inputs]
-    partial = tiling.partial(first, dtype)
-    launch(
-        kernel,
-        tiling,
-        first,
-        *(operand.argument for operand in operands),
-        partial,
-        *(operand.stride for operand in operands),
-        COMPUTE=COMPUTE[dtype],
-    )
-    return tiling.merge(partial)
-
-
-def row_gradients(
-    kernel: Any, grad: Tensor | None, inputs: Sequence[Tensor], mask: Sequence[bool]
-) -> tuple[Tensor, ...]:
-    """Backward of ``row_sums``: ``kernel`` takes grad, operands, outputs, then their strides."""
-    first = inputs[0]
-    if grad is None or first.numel() == 0 or not any(mask):
-        return zero_gradients(inputs, mask)
-    dtype, tiling = compute_dtype(*inputs), Tiling.of(first)
-    operands = [Operand.of(tensor, first, dtype) for tensor in inputs]
-    outputs = gradient_outputs(inputs, mask, tiling, dtype)
-    launch(
-        kernel,
-        tiling,
-        first,
-        grad,
-        *(operand.argument for operand in operands),
-        *(output.argument for output in outputs),
-        grad.stride(0),
-        *(operand.stride for operand in operands),
-        *(output.stride for output in outputs),
-        COMPUTE=COMPUTE[dtype],
-    )
-    return tuple(output.finish() for output in outputs)

@@ -172,11 +172,14 @@ def rsample_kl_backward_kernel(
 AOT_CONFIGS = [
     *tile_configs(rsample_kl_kernel),
     *tile_configs(
-        rsample_kl_kernel, "sample ids and seed in memory", sample_ids="*i64:16", seed="*i64"
+        rsample_kl_kernel,
+        variant="sample ids and seed in memory",
+        sample_ids="*i64:16",
+        seed="*i64",
     ),
     *tile_configs(rsample_kl_backward_kernel),
-    *tile_configs(rsample_kl_backward_kernel, "z alone", grad_kl=None, grad_kl_stride=None),
-    *tile_configs(rsample_kl_backward_kernel, "kl alone", grad_z=None, grad_z_stride=None),
+    *tile_configs(rsample_kl_backward_kernel, variant="z alone", grad_kl=None, grad_kl_stride=None),
+    *tile_configs(rsample_kl_backward_kernel, variant="kl alone", grad_z=None, grad_z_stride=None),
 ]
 
 

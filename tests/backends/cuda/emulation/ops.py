@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vaekernels.backends import registry
-from vaekernels.ops._define import DEFINITIONS, _register_autograd
+from vaekernels.backends.definitions import DEFINITIONS, _register_autograd
 
 NAMESPACE = "vaekernels_emulated"
 

@@ -44,7 +44,7 @@ class Numbers(NamedTuple):
 
     Attributes:
         stored: Triton's type in memory.
-        factors: what is multiplied, as configs.py has it.
+        factors: what is multiplied, as tile_heuristics.py has it.
         precision: how ``tl.dot`` multiplies.
     """
 
@@ -78,7 +78,7 @@ PLANES = {"x_pixel": 1, **dict.fromkeys(("x_batch", "x_line", "x_channel"), "i32
 
 
 def conv_configs(op: str, form: Form) -> list[Config]:
-    """Of an op: its result, the gradients of its input and filters, and what is around them."""
+    """AOT variants of one op: forward, gradients of input and filters, padding and packing."""
     back = adjoint(form)
     one_phase = form if form.phases == 1 else back
     stride = {"STRIDE": form.stride}
@@ -102,7 +102,7 @@ def conv_configs(op: str, form: Form) -> list[Config]:
 
 
 def epilogue_configs(op: str, form: Form) -> list[Config]:
-    """Of an op with everything before and after it, in each way of loading; and float32."""
+    """AOT variants of one op with norm and residual, by descriptors and by pointers."""
     kinds: list[tuple[str, Tile, bool, str]] = [
         ("bf16", HALF[1], True, "ieee"),
         ("fp16", HALF[1], False, "ieee"),
@@ -133,7 +133,7 @@ def epilogue_configs(op: str, form: Form) -> list[Config]:
 
 
 def every_tile(op: str, form: Form, *arounds: str) -> list[Config]:
-    """Of an op in each tile that configs.py finds for any shape; not of float16, as bfloat16 is.
+    """Variants of an op in each tile of tile_heuristics.py; float16 compiles as bfloat16 does.
 
     Args:
         op: that is named.

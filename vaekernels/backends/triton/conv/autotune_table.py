@@ -111,7 +111,7 @@ def read(path: Path) -> dict[Key, Entry]:
     except FileNotFoundError:
         raise
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not a table of tuned convolutions: {_said(error)}") from error
+        raise ValueError(f"{path}: not a table of tuned convolutions: {_message(error)}") from error
 
 
 def encoded(entries: Mapping[Key, Entry]) -> bytes:
@@ -179,5 +179,5 @@ def _tile(direction: str, numbers: Any) -> Tile | GradientTile:
     return kind(*numbers)
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return f"{error} is missing" if isinstance(error, KeyError) else str(error)

@@ -1,6 +1,6 @@
 """The convolutions by PyTorch's own: cuDNN on a GPU, oneDNN where tests run in the interpreter.
 
-Prologue and epilogue are passes of ours (``finish.py``); upsampled images are written. Float32
+Prologue and epilogue are passes of ours (``epilogue.py``); upsampled images are written. Float32
 comes here in the tier "medium" alone: its products are tf32.
 """
 
@@ -88,7 +88,7 @@ def _convolve(
 
 
 def forward(form: Form, x: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:
-    """The result of a form, ``size`` high and wide; channels_last, and nobody else's memory."""
+    """The result of a form, ``size`` high and wide; a fresh channels_last tensor."""
     how = _Geometry.of(form)
     y = _convolve(_enlarged(x, how), weight, how, how.transposed)
     y = y[:, :, how.dropped :, how.dropped :][:, :, : size[0], : size[1]]

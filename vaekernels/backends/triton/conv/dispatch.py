@@ -1,9 +1,9 @@
-"""Which way computes a convolution: our product, in which tile, or cuDNN.
+"""Selects the algorithm of a convolution: our tap-GEMM, with its tile, or cuDNN.
 
-What was measured decides (``table.py``). Where that is silent a rule does, which is a guess: it
-prefers our product where the pass that pads also normalises, where its epilogue saves a pass of
-statistics or a 1x1 convolution, and where the library would write an upsampled image; elsewhere
-the library.
+A measurement decides (``autotune_table.py``). Where nothing was measured a rule decides, which is a
+guess. It prefers our product where the pass that pads also normalises, where the epilogue saves a
+pass of statistics or a 1x1 convolution, and where cuDNN would need the upsampled image; elsewhere
+cuDNN.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Choice:
     """How one direction of a convolution is computed.
 
     Attributes:
-        way: one of ``table.WAYS``.
-        tile: of our product; None: the one that configs.py finds.
+        way: one of ``autotune_table.WAYS``.
+        tile: of our product; None: the one that tile_heuristics.py finds.
         reason: why.
     """
 
@@ -37,11 +37,11 @@ _asked: ContextVar[Choice | None] = ContextVar("vaekernels_conv_way", default=No
 
 
 @contextlib.contextmanager
-def only(way: str, tile: Tile | GradientTile | None = None) -> Iterator[None]:
-    """Every convolution inside the block is computed this way: to measure and to test it.
+def force_algorithm(way: str, tile: Tile | GradientTile | None = None) -> Iterator[None]:
+    """Compute every convolution inside the block by one algorithm, for measurements and tests.
 
     In this thread alone, but for the backwards of what is computed here, whatever thread of
-    PyTorch's runs them (``ops/_define.py``).
+    PyTorch's runs them (``backends/definitions.py``).
     """
     token = _asked.set(Choice(way, tile))
     try:

@@ -45,7 +45,7 @@ def finish_kernel(
     Grid: one program per tile and CHANNELS channels.
     Numerics: float32, one rounding. Statistics are those of the rounded results, about the
         tile's mean.
-    Saved for backward: the launcher's business, as kernel.py has it.
+    Saved for backward: the launcher's business, as tap_gemm.py has it.
     Paper: Chan, Golub and LeVeque 1983.
     """
     blocks = tl.cdiv(channels, CHANNELS)

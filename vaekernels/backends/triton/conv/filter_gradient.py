@@ -39,7 +39,7 @@ def filter_gradient_kernel(
     Numerics: products summed in float32 over CHUNK rows, whose sums are added in float32: the
         matrix units round towards zero, which a long chain of theirs would show.
     Saved for backward: nothing.
-    Paper: none; see kernel.py.
+    Paper: none; see tap_gemm.py.
     """
     output_tiles, input_tiles = tl.cdiv(columns, OUTPUTS), tl.cdiv(depth, INPUTS)
     program = tl.program_id(0)

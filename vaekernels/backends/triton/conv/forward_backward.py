@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from vaekernels.backends.definitions import STATISTICS_PARTS
 from vaekernels.backends.triton.conv import cudnn
 from vaekernels.backends.triton.conv.autotune_table import CUDNN, Key, epilogue_of
 from vaekernels.backends.triton.conv.dispatch import Choice, choose
@@ -20,7 +21,7 @@ from vaekernels.backends.triton.conv.launch import (
     filter_gradient,
 )
 from vaekernels.backends.triton.conv.padded_images import Padded, pad, pad_like
-from vaekernels.backends.triton.conv.statistics import PARTS, merge
+from vaekernels.backends.triton.conv.statistics import merge
 from vaekernels.backends.triton.conv.tile_heuristics import GradientTile, bucket, factors_of
 from vaekernels.backends.triton.group_norm_silu import affine_silu
 
@@ -70,7 +71,7 @@ class ConvCall:
     def forward_with_statistics(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         """y, and the statistics of its parts (statistics.py)."""
         if self.x.numel() == 0:
-            shape = (0, PARTS, 3, self.weight.shape[self.output_dim])
+            shape = (0, STATISTICS_PARTS, 3, self.weight.shape[self.output_dim])
             y = self.forward(height, width)
             return y, y.new_empty(shape, dtype=torch.float32)
         y, statistics = self._forward(height, width, statistics=True)
@@ -102,7 +103,7 @@ class ConvCall:
         return self.bias.float() + self.projection_bias.float()
 
     def choice(self, direction: str, size: tuple[int, int], statistics: bool = False) -> Choice:
-        """How one of ``table.DIRECTIONS`` is computed; arguments as in :meth:`key`."""
+        """How one of ``autotune_table.DIRECTIONS`` is computed; arguments as in :meth:`key`."""
         return choose(self.key(direction, size, statistics))
 
     def key(self, direction: str, size: tuple[int, int], statistics: bool = False) -> Key:

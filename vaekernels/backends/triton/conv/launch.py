@@ -72,7 +72,7 @@ def convolve(
         size: height and width of the result.
         precision: a tier.
         epilogue: after the products.
-        tile: None takes that of configs.py; its depth is cut to what divides x's.
+        tile: None takes that of tile_heuristics.py; its depth is cut to what divides x's.
 
     Returns:
         The result, and (N, tiles, 3, channels) statistics or None.
@@ -159,7 +159,7 @@ def filter_gradient(
         weight: gives shape, strides and dtype.
         output_dim: the dimension of weight with the channels of v.
         precision: a tier.
-        tile: None takes that of configs.py.
+        tile: None takes that of tile_heuristics.py.
     """
     (window,) = form.windows
     samples, rows = form.taps**2, x.batch * x.image_rows
@@ -211,7 +211,7 @@ def vector(numbers: Tensor | None) -> Tensor | None:
 def product_tile(
     form: Form, rows: int, depth: int, channels: int, weight: Tensor, precision: str, fused: bool
 ) -> Tile:
-    """The tile of the rule in configs.py.
+    """The tile of the rule in tile_heuristics.py.
 
     Args:
         form: of the product.

@@ -34,7 +34,7 @@ FORMS = {
 
 
 def form_of(op: str, padding: str | None) -> Form:
-    """Of an op; ``padding`` is downsample_conv3x3's."""
+    """Form of an op; ``padding`` applies to downsample_conv3x3 only."""
     return DOWN3X3[padding or ""] if op == "downsample_conv3x3" else FORMS[op]
 
 
@@ -46,7 +46,7 @@ def output_size(op: str, padding: str | None, height: int, width: int) -> tuple[
 
 
 def explain(op: str, arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Name and reason of the way of each of ``table.DIRECTIONS``.
+    """Name and reason of the way of each of ``autotune_table.DIRECTIONS``.
 
     Args:
         op: a convolution.
@@ -83,7 +83,7 @@ def explain(op: str, arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _tile(
     call: ConvCall, direction: str, size: tuple[int, int], statistics: bool
 ) -> Tile | GradientTile:
-    """The one that configs.py finds."""
+    """Tile that tile_heuristics.py selects."""
     inputs, outputs = (call.weight.shape[dim] for dim in (1 - call.output_dim, call.output_dim))
     x, weight, form = call.x, call.weight, call.form
     if direction == "weight":

@@ -1,7 +1,7 @@
 """Statistics of a convolution's result on their way to the next normalisation.
 
 The product's epilogue leaves count, mean and M2 of each channel of each of its tiles, and so does
-the pass behind the library (``finish.py``). They are merged into those of ``PARTS`` parts of an
+the pass behind the library (``epilogue.py``). They are merged into those of ``PARTS`` parts of an
 image, whatever the tiles were, which is what is handed on; and the next normalisation merges the
 parts of its groups. So it reads no image.
 """
@@ -12,11 +12,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vaekernels.backends.definitions import STATISTICS_PARTS as PARTS
 from vaekernels.backends.triton.aot import Config
 from vaekernels.backends.triton.group_norm import AFFINE_BLOCK, store_affine
 from vaekernels.backends.triton.launch_grid import cdiv, run
 
-PARTS = 32  # of an image: programs enough to merge tiles, and few enough for one to merge them
 CHANNELS = 32  # of a program
 TILES = 32  # that are merged side by side
 SPAN = 8  # channels of a group likewise

@@ -1,4 +1,4 @@
-"""Tiles by shape: the rule for what was not measured (``table.py``)."""
+"""Tiles by shape: the rule for what was not measured (``autotune_table.py``)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Tile:
     """What one program computes, and how.
 
     Attributes:
-        rows: cells, at most ``padded.TILE_ROWS``.
+        rows: cells, at most ``padded_images.TILE_ROWS``.
         columns: output channels.
         depth: of a step of the sum, at most; a step lies within one tap.
         warps: that share it.

@@ -1,13 +1,17 @@
-"""Registration of an op: schema, fake and autograd, once for every compiled backend.
+"""Definitions of the ops: schema, fake, autograd, and the backends that implement each.
 
 An op ``X`` is two torch ops, ``X`` and ``X_backward``. The backward takes the gradients of
 ``X``'s outputs (of those that carry one), then the inputs of ``X``, then the outputs that were
-saved for it, then ``mask``: which of the differentiable inputs want a gradient. It returns one
-tensor per differentiable input, an empty one where the mask is false. That convention lets one
-piece of code register autograd for all of them.
+saved for it, then ``mask``: which of the differentiable inputs need a gradient. It returns one
+tensor per differentiable input, an empty one where the mask is false. With this convention one
+piece of code registers autograd for all ops.
 
 Two namespaces hold the same ops: ``vaekernels`` (the C++ and CUDA kernels; their autograd is
 in C++, csrc/autograd.cpp) and ``vaekernels_triton`` (registered from Python).
+
+This module imports no other module of the package. Every file of ``vaekernels/ops`` defines its op
+here; the registry and the Triton backend read ``DEFINITIONS``. The compiled library may be loaded
+before or after: the dispatcher accepts an implementation before its schema.
 """
 
 from __future__ import annotations
@@ -20,38 +24,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaekernels.backends import registry
-
 NAMESPACES = ("vaekernels", "vaekernels_triton")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-_libraries = {name: torch.library.Library(name, "DEF") for name in NAMESPACES}
-
-
-def library(namespace: str) -> torch.library.Library:
-    """The one that defines the ops of a namespace."""
-    return _libraries[namespace]
+# Count, mean and M2 of each channel, for this many parts of an image: the second result of
+# chained_conv. Enough parts to merge in parallel, and few enough for one program to merge.
+STATISTICS_PARTS = 32
+LIBRARIES = {name: torch.library.Library(name, "DEF") for name in NAMESPACES}
 
 
 @dataclass(frozen=True)
 class OpDefinition:
-    """What the torch dispatcher and the registry must know of an op.
+    """Everything that is registered for an op.
 
     Attributes:
-        name: of the op, in every layer.
-        schema: arguments and returns, as torch writes them.
-        fake: the outputs' shapes from the inputs.
-        backward_schema: of ``X_backward``; None if the op has no gradient.
-        differentiable: the inputs that get a gradient.
-        saved_outputs: the outputs that backward takes.
-        constant_outputs: the outputs that no gradient flows through.
-        channels_last: the inputs whose gradients are channels_last, whatever the inputs are; the
-            other gradients lie in memory as their inputs do.
-        backends: those with kernels for the op, besides the reference: the dtypes that they take.
+        name: name of the op in every layer.
+        schema: arguments and returns in the notation of ``torch.library``.
+        fake: computes the outputs' shapes, dtypes and strides from the inputs.
+        reference: the implementation in plain PyTorch; takes the arguments of the schema.
+        backward_schema: schema of ``X_backward``; None if the op has no gradient.
+        differentiable: names of the inputs that receive a gradient.
+        saved_outputs: names of the outputs that are saved for backward.
+        constant_outputs: names of the outputs that no gradient flows through.
+        channels_last: names of the inputs whose gradients are always channels_last; the other
+            gradients have the strides of their inputs.
+        backends: backends with kernels for the op, besides the reference -> supported dtypes.
     """
 
     name: str
     schema: str
     fake: Callable[..., Any]
+    reference: Callable[..., Any]
     backward_schema: str | None = None
     differentiable: Sequence[str] = ()
     saved_outputs: Sequence[str] = ()
@@ -63,7 +65,7 @@ class OpDefinition:
 
     @property
     def namespaces(self) -> tuple[str, ...]:
-        """Where the op is declared."""
+        """Namespaces that hold the op."""
         return NAMESPACES if "triton" in self.backends else NAMESPACES[:1]
 
 
@@ -71,12 +73,11 @@ DEFINITIONS: dict[str, OpDefinition] = {}
 
 
 def define(definition: OpDefinition) -> None:
-    """Declare the op and its backward, with fakes, in its namespaces."""
+    """Register schemas and fakes of the op and its backward in its namespaces."""
     name = definition.name
     DEFINITIONS[name] = definition
-    registry.declare(name, definition.backends)
     for namespace in definition.namespaces:
-        library = _libraries[namespace]
+        library = LIBRARIES[namespace]
         library.define(name + definition.schema, tags=(torch.Tag.pt2_compliant_tag,))
         torch.library.register_fake(f"{namespace}::{name}", definition.fake, lib=library)
         if definition.backward_schema is None:
@@ -96,18 +97,18 @@ def _op(namespace: str, name: str) -> Any:
 
 
 def input_names(definition: OpDefinition) -> list[str]:
-    """The arguments of the op, in their order."""
+    """Names of the arguments, in the order of the schema."""
     return [argument.name for argument in _op("vaekernels", definition.name)._schema.arguments]
 
 
 def _output_positions(definition: OpDefinition, names: Sequence[str]) -> list[int]:
-    """Of the outputs with these names."""
+    """Positions of the outputs with these names."""
     returns = [output.name for output in _op("vaekernels", definition.name)._schema.returns]
     return [returns.index(name) for name in names]
 
 
 def _positions(definition: OpDefinition) -> list[int]:
-    """Of the differentiable inputs."""
+    """Positions of the differentiable inputs."""
     names = input_names(definition)
     return [names.index(name) for name in definition.differentiable]
 
