@@ -30,7 +30,8 @@ _SPLIT = ("backends", "runtime", "integrations", "utils")
 # What each part may import of ours; imports go one way.
 BACKENDS = {"backends.extension", "backends.reference", "backends.registry"}
 OPS = BACKENDS | {"ops"}
-UTILS = {"utils.atomic_file", "utils.limits", "utils.tree", "utils.image_grid", "utils.plots"}
+UTILS = {"utils.atomic_file", "utils.fields", "utils.limits", "utils.tree"}
+UTILS |= {"utils.image_grid", "utils.plots"}
 LAYERS = {
     **dict.fromkeys(UTILS, UTILS),
     "backends.reference": {"backends.reference"},
@@ -39,7 +40,7 @@ LAYERS = {
     "backends.registry": BACKENDS | {"backends.triton"},
     "ops": OPS,
     "distributions": OPS | {"distributions"},
-    "objectives": OPS | {"objectives", "distributions"},
+    "objectives": OPS | {"objectives", "distributions", "utils.fields"},
     "runtime.cpu_info": OPS,
     "runtime.build_info": OPS | {"runtime.cpu_info"},
     "runtime.detect_nonfinite": set(),

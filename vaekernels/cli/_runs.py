@@ -4,35 +4,44 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vaekernels.models import VAE
     from vaekernels.training import ImageData
 
 PARTS = ("all", "train", "heldout")
 
 
-def load_model(run: Path, device: str) -> VAE:
+def load_model(run: Path, device: str, command: str, protocol: type[Any], *fields: str) -> Any:
     """The model in ``run``, on ``device``, in eval mode.
+
+    Args:
+        run: a run folder, or any folder of :func:`vk.models.from_pretrained`.
+        device: as ``--device``.
+        command: what the model is used for, in the message.
+        protocol: of :mod:`vaekernels.models.registry`: the methods that the command calls.
+        *fields: of the model's config, which the command reads.
 
     Raises:
         FileNotFoundError: there is no such folder, or no model in it.
-        ValueError: the device or a file of the model is not usable.
+        ValueError: the device or a file of the model is not usable, or the command does not
+            support the kind of the model.
     """
-    from vaekernels.models import VAE
+    from vaekernels.models import from_pretrained
+    from vaekernels.models.registry import check_supports
     from vaekernels.training.distributed import choose_device
 
     if not run.is_dir():
         raise FileNotFoundError(f"run folder {run} does not exist")
-    model = VAE.from_pretrained(run, device=choose_device(device))
+    model = from_pretrained(run, device=choose_device(device))
+    check_supports(type(model), command, protocol, "image_shape", *fields)
     for name, weights in model.state_dict().items():
         if not weights.isfinite().all():
             raise ValueError(f"run folder {run}: the model's {name} is not finite")
     return model
 
 
-def load_part(run: Path, model: VAE, source: str, part: str) -> ImageData:
+def load_part(run: Path, model: Any, source: str, part: str) -> ImageData:
     """Images of ``source`` in the model's size: all, or those that ``run`` trains on or holds out.
 
     Raises:
@@ -55,7 +64,7 @@ def load_part(run: Path, model: VAE, source: str, part: str) -> ImageData:
     return split(data, settings.heldout)[part == "heldout"]
 
 
-def provenance(run: Path, model: VAE, data: ImageData, part: str) -> dict[str, str]:
+def provenance(run: Path, model: Any, data: ImageData, part: str) -> dict[str, str]:
     """The metadata of a file of latents: what made it, of what."""
     import hashlib
 
@@ -66,7 +75,7 @@ def provenance(run: Path, model: VAE, data: ImageData, part: str) -> dict[str, s
 
     metadata = {
         "model": json.dumps(model.config.to_dict()),
-        "model_sha256": hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest(),
+        "model_sha256": hashlib.sha256((run / model.weights_names[0]).read_bytes()).hexdigest(),
         "data": data.name,
         "data_part": part,
         "data_sha256": data.digest(),

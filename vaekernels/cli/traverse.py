@@ -41,6 +41,7 @@ def traverse(
     import math
 
     from vaekernels.cli._runs import load_model, load_part
+    from vaekernels.models.registry import ImageAutoencoder
     from vaekernels.training.diagnostics import kl_per_dim, traversal
     from vaekernels.utils.image_grid import grid, save_png
     from vaekernels.utils.limits import LARGEST_FLOAT
@@ -55,7 +56,7 @@ def traverse(
     if image is not None and data is None:
         raise ValueError(f"--image {image} needs DATA, whose image it is")
     path = _options.output_file(out, ".png")
-    model = load_model(run, device)
+    model = load_model(run, device, "traverse", ImageAutoencoder, "latent_dim")
     rows = min(dims, model.config.latent_dim)
     _options.check_pictures("--values", rows * values, model.config.image_shape)
     start, order = None, list(range(model.config.latent_dim))

@@ -1,4 +1,4 @@
-"""Training: read images, train a VAE, keep what is needed to go on."""
+"""Training: read images, train a model, keep what is needed to resume."""
 
 from __future__ import annotations
 

@@ -7,16 +7,17 @@ from typing import Any
 import torch
 
 from vaekernels.data.images import ImageData
-from vaekernels.models import VAEConfig
+from vaekernels.models.config_base import Config
+from vaekernels.models.registry import kind_of, model_class
 from vaekernels.training.config import TrainConfig
 from vaekernels.training.run_folder import RunFolder
 
-# The weights after an epoch do not depend on these.
+# The weights after an epoch do not depend on these; with a constant learning rate.
 _MAY_CHANGE = frozenset({"epochs", "device"})
 
 
 def describe_run(
-    model_config: VAEConfig,
+    model_config: Config,
     config: TrainConfig,
     data: ImageData,
     train_data: ImageData,
@@ -27,6 +28,7 @@ def describe_run(
 
     return {
         "train": config.to_dict(),
+        "kind": kind_of(model_config),
         "model": model_config.to_dict(),
         "data": {
             "name": data.name,
@@ -46,14 +48,23 @@ def check_same_run(folder: RunFolder, run: dict[str, Any]) -> None:
         ValueError: a setting or the data differ; the message names which.
     """
     stored = folder.settings()
-    for part in ("train", "model"):
-        for name, value in run[part].items():
-            before = stored[part].get(name)
-            if value != before and name not in _MAY_CHANGE:
-                raise ValueError(
-                    f"{folder.path} was started with {name} {before!r}; --resume cannot go on "
-                    f"with {value!r}"
-                )
+    if run["kind"] != stored["kind"]:
+        raise ValueError(
+            f"{folder.path} was started with model {stored['kind']!r}; --resume cannot go on with "
+            f"{run['kind']!r}"
+        )
+    # A setting that is missing is newer than the run and had its default.
+    before = {
+        **TrainConfig.from_dict(stored["train"]).to_dict(),
+        **model_class(stored["kind"]).config_class.from_dict(stored["model"]).to_dict(),
+    }
+    may_change = _MAY_CHANGE - ({"epochs"} if before["schedule"] != "constant" else set())
+    for name, value in {**run["train"], **run["model"]}.items():
+        if value != before[name] and name not in may_change:
+            raise ValueError(
+                f"{folder.path} was started with {name} {before[name]!r}; --resume cannot go on "
+                f"with {value!r}"
+            )
     if run["data"]["sha256"] != stored["data"].get("sha256"):
         raise ValueError(
             f"{folder.path} was trained on other images ({stored['data'].get('name')}, "

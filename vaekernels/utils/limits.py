@@ -16,7 +16,7 @@ LARGEST_FLOAT = torch.finfo(torch.float32).max
 # Levels of a model, and blocks in one: making more takes minutes.
 MOST_LAYERS = 1000
 # A configuration is a few kB; a list of a million entries is not one.
-_LARGEST_JSON = 2**20
+LARGEST_FILE = 2**20
 
 
 def check_room(what: str, needed: int, device: torch.device | str = "cpu") -> None:
@@ -50,9 +50,9 @@ def read_json_object(path: Path, *, otherwise: str = "expected JSON") -> dict[st
         ValueError: it is too large, nested too deep, or no JSON object; the error names it.
     """
     size = path.stat().st_size
-    if size > _LARGEST_JSON:
+    if size > LARGEST_FILE:
         raise ValueError(
-            f"{path}: expected a JSON file of at most {_LARGEST_JSON:,} bytes; got {size:,}"
+            f"{path}: expected a JSON file of at most {LARGEST_FILE:,} bytes; got {size:,}"
         )
     values = parse_json(str(path), path.read_bytes(), otherwise)
     if not isinstance(values, dict):
