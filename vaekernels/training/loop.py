@@ -91,7 +91,7 @@ def train(
     with joined(config.device) as (world, device), ExitStack() as stack:
         _check_room(model_config, config, device)
         writer = None
-        if tensorboard and world.is_main:
+        if tensorboard:  # in every process, so that all stop where the package is missing
             writer = stack.enter_context(EpochWriter(folder.path / "tensorboard"))
         if resume:
             check_same_run(folder, run)

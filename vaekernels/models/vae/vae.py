@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,12 +16,8 @@ from vaekernels.models.vae.backbones import build_backbone
 from vaekernels.models.vae.config import VAEConfig
 from vaekernels.models.vae.likelihoods import build_likelihood
 from vaekernels.models.vae.outputs import DecoderOutput, EncoderOutput, VAEOutput
-from vaekernels.objectives import (
-    Objective,
-    ObjectiveConfig,
-    importance_weighted_bound,
-    negative_elbo,
-)
+from vaekernels.objectives import Objective, ObjectiveConfig, importance_weighted_bound
+from vaekernels.objectives.elbo import NegativeELBO, negative_elbo
 from vaekernels.ops import randn
 from vaekernels.ops._seed import seed_tensor
 from vaekernels.runtime.nonfinite_policy import warn_if_slow
@@ -109,17 +106,8 @@ class VAE(PretrainedModel):
         Paper: beta: I. Higgins et al., "beta-VAE", ICLR 2017; free bits: D. Kingma et al.,
         "Improved variational inference with inverse autoregressive flow", NeurIPS 2016.
         """
-        _check_weight("beta", beta)
-        _check_weight("free_bits", free_bits)
-        out = negative_elbo(
-            self,
-            x,
-            beta=beta,
-            free_bits=free_bits,
-            seed=seed,
-            step=step,
-            sample_ids=sample_ids,
-            generator=generator,
+        out = self._negative_elbo(
+            x, beta, free_bits, seed=seed, step=step, sample_ids=sample_ids, generator=generator
         )
         return VAEOutput(out.cost.mean(), self.likelihood.mean(out.raw), out.nll, out.kl, out.z)
 
@@ -181,17 +169,8 @@ class VAE(PretrainedModel):
         Returns:
             (B,) in nats, float32 (float64 for a float64 model). Gradients flow to the weights.
         """
-        _check_weight("beta", beta)
-        _check_weight("free_bits", free_bits)
-        out = negative_elbo(
-            self,
-            x,
-            beta=beta,
-            free_bits=free_bits,
-            seed=seed,
-            step=step,
-            sample_ids=sample_ids,
-            generator=generator,
+        out = self._negative_elbo(
+            x, beta, free_bits, seed=seed, step=step, sample_ids=sample_ids, generator=generator
         )
         return -out.cost
 
@@ -342,6 +321,13 @@ class VAE(PretrainedModel):
     def dtype(self) -> torch.dtype:
         """Dtype of the parameters."""
         return next(self.parameters()).dtype
+
+    def _negative_elbo(
+        self, x: Tensor, beta: float, free_bits: float, **noise: Any
+    ) -> NegativeELBO:
+        _check_weight("beta", beta)
+        _check_weight("free_bits", free_bits)
+        return negative_elbo(self, x, beta=beta, free_bits=free_bits, **noise)
 
     def _check(self, name: str, tensor: Tensor, event: tuple[int, ...]) -> None:
         """``tensor`` is (B, *event), in the dtype and on the device of the parameters."""
