@@ -105,7 +105,7 @@ class LogMeanExp:
         self._count = 0
 
     def add(self, values: Tensor) -> None:
-        """Take in a block (K, B)."""
+        """Add a block (K, B)."""
         # The result does not depend on this offset: it needs no gradient.
         largest = values.detach().amax(0)
         if self._count == 0:

@@ -12,7 +12,6 @@ from vaekernels.objectives import ObjectiveConfig
 from vaekernels.utils.fields import check_fields, checked, choice, number, size
 
 AMP_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-# Keyword arguments of torch.optim's classes, by the name of the setting.
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
@@ -23,7 +22,8 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
 }
 _WITH_MOMENTUM = ("rmsprop", "sgd")
-_FUSED = ("adam", "adamw", "adagrad", "sgd")
+# Of the others some have no fused step, or not on every device.
+_FUSED = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine", "linear")
 
 
@@ -61,7 +61,7 @@ class OptimConfig:
             )
 
     def make_optimizer(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimizer of ``parameters``: fused where ``torch.optim`` has that."""
+        """The optimizer of ``parameters``; Adam, AdamW and SGD update all of them in one pass."""
         options: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
         if self.optimizer in _WITH_MOMENTUM:
             options["momentum"] = self.momentum

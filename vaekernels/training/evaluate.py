@@ -43,8 +43,8 @@ def evaluate(
         seed: of the noise.
         device: where.
         world: the processes that share the work; None: this one does it all.
-        objective: whose terms are measured; None: the model's own with default settings, for a
-            VAE the ELBO: beta 1 and no free bits.
+        objective: whose terms are measured; None: the model's own with default settings, such
+            as beta 1 and no free bits.
 
     Returns:
         The mean of each term, their sum ``loss``, and what the objective derives from them.

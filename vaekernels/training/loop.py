@@ -6,7 +6,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,8 @@ def train(
         data: what to train on; a part is held out, unless it brings its own held-out images.
         model_config: of a :class:`~vaekernels.models.registry.TrainableModel`; its
             ``image_shape`` must be that of ``data``.
-        config: how to train. On resuming only ``epochs`` and ``device`` may differ.
+        config: how to train. On resuming only ``device`` may differ, and ``epochs`` if the
+            schedule of the learning rate is constant.
         out: the run folder, see :mod:`vaekernels.training.run_folder`.
         resume: go on from the last finished epoch in ``out``.
         overwrite: replace a run that is in ``out``.
@@ -88,11 +89,12 @@ def train(
     folder = RunFolder(Path(out))
     train_data, heldout = split(data, config.heldout)
     run = describe_run(model_config, config, data, train_data, heldout)
-    with joined(config.device) as (world, device), ExitStack() as stack:
+    # The writer is made in every process, so that all stop where its package is missing.
+    with (
+        joined(config.device) as (world, device),
+        EpochWriter(folder.path / "tensorboard") if tensorboard else nullcontext() as writer,
+    ):
         _check_room(model_config, config, device)
-        writer = None
-        if tensorboard:  # in every process, so that all stop where the package is missing
-            writer = stack.enter_context(EpochWriter(folder.path / "tensorboard"))
         if resume:
             check_same_run(folder, run)
         else:
@@ -222,7 +224,7 @@ class _Trainer:
             initial=self.done.epoch * images,
             unit=" images",
             unit_scale=True,
-            # None: no bar where nobody watches a terminal.
+            # None: tqdm disables itself when stderr is not a terminal.
             disable=None if progress and self.world.is_main else True,
         ) as bar:
             for epoch in range(self.done.epoch + 1, epochs + 1):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vaekernels.objectives import LossTerms, Objective
 from vaekernels.training.config import TrainConfig
 
-# On a GPU a look at the losses waits for all queued work: look once in so many steps.
+# Reading a loss waits for all work that is queued on a GPU: it is done once in so many batches.
 _CUDA_INTERVAL = 50
 # Trained weights stay far below; Adam with a rate too high passes it in a few steps.
 _DIVERGED = 1e4
@@ -51,7 +51,7 @@ class Meter:
         self._steps: list[int] = []
 
     def add(self, step: int, out: LossTerms, images: int) -> tuple[int, str] | None:
-        """Take in a batch of ``step``; the result of :meth:`flush` when a block is full."""
+        """Add a batch of ``step``; returns :meth:`flush` when a block is full, else None."""
         if not self.names:
             self.names = tuple(out.terms)
             self._rows = torch.zeros(self.interval, len(self.names) + 2, device=self._device)
@@ -62,7 +62,7 @@ class Meter:
         return self.flush() if len(self._steps) == self.interval else None
 
     def flush(self) -> tuple[int, str] | None:
-        """Read the block: the first step with a value that is not finite, and which; else None."""
+        """Read the block: the first step with a value that is not finite, and its name; or None."""
         if not self._steps:
             return None
         steps, self._steps = self._steps, []

@@ -12,9 +12,6 @@ from vaekernels.models.registry import kind_of, model_class
 from vaekernels.training.config import TrainConfig
 from vaekernels.training.run_folder import RunFolder
 
-# The weights after an epoch do not depend on these; with a constant learning rate.
-_MAY_CHANGE = frozenset({"epochs", "device"})
-
 
 def describe_run(
     model_config: Config,
@@ -43,6 +40,9 @@ def describe_run(
 def check_same_run(folder: RunFolder, run: dict[str, Any]) -> None:
     """Raise unless ``run`` goes on with what ``folder`` was started with.
 
+    The device may change, on which the weights after an epoch do not depend; so may the number of
+    epochs if the learning rate does not fall with them.
+
     Raises:
         FileNotFoundError: ``folder`` holds no run.
         ValueError: a setting or the data differ; the message names which.
@@ -55,16 +55,17 @@ def check_same_run(folder: RunFolder, run: dict[str, Any]) -> None:
         )
     # A setting that is missing is newer than the run and had its default.
     before = {
-        **TrainConfig.from_dict(stored["train"]).to_dict(),
-        **model_class(stored["kind"]).config_class.from_dict(stored["model"]).to_dict(),
+        "train": TrainConfig.from_dict(stored["train"]).to_dict(),
+        "model": model_class(stored["kind"]).config_class.from_dict(stored["model"]).to_dict(),
     }
-    may_change = _MAY_CHANGE - ({"epochs"} if before["schedule"] != "constant" else set())
-    for name, value in {**run["train"], **run["model"]}.items():
-        if value != before[name] and name not in may_change:
-            raise ValueError(
-                f"{folder.path} was started with {name} {before[name]!r}; --resume cannot go on "
-                f"with {value!r}"
-            )
+    may_change = {"device"} | ({"epochs"} if before["train"]["schedule"] == "constant" else set())
+    for part, values in before.items():
+        for name, value in run[part].items():
+            if value != values.get(name) and not (part == "train" and name in may_change):
+                raise ValueError(
+                    f"{folder.path} was started with {name} {values.get(name)!r}; --resume cannot "
+                    f"go on with {value!r}"
+                )
     if run["data"]["sha256"] != stored["data"].get("sha256"):
         raise ValueError(
             f"{folder.path} was trained on other images ({stored['data'].get('name')}, "
