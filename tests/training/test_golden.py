@@ -83,6 +83,7 @@ ELSEWHERE = {
     "device": "test_distributed.py",
     "resume": "test_loop.py",
     "overwrite": "test_loop.py",
+    **dict.fromkeys(("background", "strict", "lazy", "workers"), "../data/test_lazy.py"),
 }
 
 

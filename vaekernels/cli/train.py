@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from vaekernels.cli import _options
 from vaekernels.cli._app import app
 
-if TYPE_CHECKING:
-    from vaekernels.training import ImageData
-
 _MODEL = ("latent_dim", "backbone", "hidden", "likelihood", "scale", "activation")
+_READING = ("background", "strict", "workers", "lazy")
 # Hidden sizes where none are given.
 _HIDDEN = {"conv": (32, 64), "mlp": (400,)}
 
@@ -47,6 +45,21 @@ def train(
             show_default="as they are",
         ),
     ] = None,
+    background: Annotated[
+        str, typer.Option(help="Of a folder: the colour below transparent pixels, as #ff8000.")
+    ] = "white",
+    strict: Annotated[
+        bool, typer.Option(help="Of a folder: stop at a broken image, or leave it out.")
+    ] = True,
+    lazy: Annotated[
+        bool | None,
+        typer.Option(
+            "--lazy/--no-lazy",
+            help="Of a folder: decode images batch by batch, in bounded memory.",
+            show_default="if they would fill half of the memory",
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Of a folder: processes that decode images.")] = 0,
     epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 10,
     batch: Annotated[int, typer.Option(help="Images per step, over all processes together.")] = 128,
     lr: Annotated[float, typer.Option(help="Learning rate of Adam.")] = 1e-3,
@@ -86,19 +99,19 @@ def train(
     if resume and overwrite:
         raise ValueError("expected --resume or --overwrite, got both")
     options = _read(ctx.params)
-    stored: dict[str, Any] = {"train": {}, "model": {}}
+    stored: dict[str, Any] = {"train": {}, "model": {}, "data": {}}
     if resume:
         stored = RunFolder(out).settings()
         options = {name: value for name, value in options.items() if _is_given(ctx, name)}
     model_options = {name: options.pop(name) for name in _MODEL if name in options}
     config = TrainConfig.from_dict({**stored["train"], **options})
-    size = _options.image_size(image_size)
-    images: ImageData
+    size, channels = _options.image_size(image_size), None
     if resume and size is None:
-        shape = VAEConfig.from_dict(stored["model"]).image_shape
-        images = load_images(data, image_size=shape[1:], channels=shape[0])
-    else:
-        images = load_images(data, image_size=size)
+        channels, height, width = VAEConfig.from_dict(stored["model"]).image_shape
+        size = height, width
+    given = [name for name in _READING if not resume or _is_given(ctx, name)]
+    reading = {**stored["data"].get("options", {}), **{name: ctx.params[name] for name in given}}
+    images = load_images(data, size, channels, **{"lazy": None, **reading})
     model = VAEConfig.from_dict({**stored["model"], "image_shape": images.shape, **model_options})
     folder = train(images, model, config, out, resume=resume, overwrite=overwrite)
     typer.echo(f"wrote {folder.path}")
@@ -106,7 +119,7 @@ def train(
 
 def _read(params: dict[str, Any]) -> dict[str, Any]:
     """The settings among the options, with texts read."""
-    ours = {"ctx", "data", "out", "image_size", "resume", "overwrite"}
+    ours = {"ctx", "data", "out", "image_size", "resume", "overwrite", *_READING}
     options = {name: value for name, value in params.items() if name not in ours}
     hidden, backbone = options["hidden"], options["backbone"]
     options["hidden"] = (

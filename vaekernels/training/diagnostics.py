@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vaekernels.data.images import ImageData, as_float
+from vaekernels.data.dataset import Dataset, as_float, load_batches
 from vaekernels.models import VAE
 
 # Enough images for a mean KL to one or two digits.
@@ -15,31 +15,31 @@ _KL_IMAGES = 2000
 
 @torch.no_grad()
 def moments(
-    model: VAE, data: ImageData, *, batch: int = 256, progress: bool = False
+    model: VAE, data: Dataset, *, batch: int = 256, progress: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Mean and log variance of the posterior of every image of ``data``: (N, L), on the CPU."""
     means, logvars = [], []
     with tqdm(
         total=len(data), unit=" images", unit_scale=True, disable=None if progress else True
     ) as bar:
-        for images, ids in data.batches(batch, model.device):
-            posterior = model.encode(images).latent_dist
+        for part in load_batches(data, torch.arange(len(data)).split(batch), model.device):
+            posterior = model.encode(part.x).latent_dist
             means.append(posterior.mean.cpu())
             logvars.append(posterior.logvar.cpu())
-            bar.update(len(ids))
+            bar.update(len(part.ids))
     return torch.cat(means), torch.cat(logvars)
 
 
 @torch.no_grad()
-def reconstructions(model: VAE, data: ImageData, count: int) -> tuple[Tensor, Tensor]:
+def reconstructions(model: VAE, data: Dataset, count: int) -> tuple[Tensor, Tensor]:
     """``count`` images spread evenly over ``data``, and what the posterior means decode to."""
     index = torch.linspace(0, len(data) - 1, min(count, len(data))).round().long()
-    images = data.batch(index, model.device)
+    images = data.get(index).to(model.device).x
     return images, model.decode(model.encode(images).latent_dist.mode()).sample
 
 
 @torch.no_grad()
-def kl_per_dim(model: VAE, data: ImageData) -> Tensor:
+def kl_per_dim(model: VAE, data: Dataset) -> Tensor:
     """(L,): the mean KL of each latent dim, in nats; a dim near 0 is not used."""
     index = torch.linspace(0, len(data) - 1, min(_KL_IMAGES, len(data))).round().long()
     mean, logvar = moments(model, data.take(index))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from vaekernels.data.images import ImageData
+from vaekernels.data.dataset import Dataset, load_batches
 from vaekernels.models import VAE
 from vaekernels.training.distributed import World
 from vaekernels.training.metrics import Losses, mean_of
@@ -14,7 +14,7 @@ from vaekernels.training.schedule import EVALUATION_STEP
 @torch.no_grad()
 def evaluate(
     model: VAE,
-    data: ImageData,
+    data: Dataset,
     *,
     batch: int,
     seed: int = 0,
@@ -35,13 +35,10 @@ def evaluate(
     was_training = model.training
     model.eval()
     total = torch.zeros(4, dtype=torch.float64, device=device)
-    for index in torch.arange(len(data)).split(batch):
-        mine = world.share(index)
-        if not len(mine):
-            continue
-        ids = data.ids[mine].to(device)
-        out = model(data.batch(mine, device), seed=seed, step=EVALUATION_STEP, sample_ids=ids)
+    parts = [world.share(index) for index in torch.arange(len(data)).split(batch)]
+    for mine in load_batches(data, filter(len, parts), device):
+        out = model(mine.x, seed=seed, step=EVALUATION_STEP, sample_ids=mine.ids)
         nll, kl = out.nll.double().sum(), out.kl.double().sum()
-        total += torch.stack((nll + kl, nll, kl, nll.new_tensor(len(mine))))
+        total += torch.stack((nll + kl, nll, kl, nll.new_tensor(len(mine.ids))))
     model.train(was_training)
     return mean_of(world.sum(total).cpu())

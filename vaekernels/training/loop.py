@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from vaekernels.data.images import ImageData, split
+from vaekernels.data.dataset import Batch, Dataset, load_batches, split
 from vaekernels.models import VAE, VAEConfig
 from vaekernels.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from vaekernels.training.config import TrainConfig
@@ -38,7 +38,7 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 
 def train(
-    data: ImageData,
+    data: Dataset,
     model_config: VAEConfig,
     config: TrainConfig,
     out: str | Path,
@@ -79,7 +79,7 @@ def train(
     with joined(config.device) as (world, device):
         _check_room(model_config, device)
         if resume:
-            check_same_run(folder, run)
+            check_same_run(folder, run, train_data)
         else:
             check_may_create(folder.path, overwrite)
         trainer = _Trainer(
@@ -131,8 +131,8 @@ class _Trainer:
         *,
         model_config: VAEConfig,
         config: TrainConfig,
-        data: ImageData,
-        heldout: ImageData,
+        data: Dataset,
+        heldout: Dataset,
         folder: RunFolder,
         world: World,
         device: torch.device,
@@ -141,7 +141,7 @@ class _Trainer:
         self.folder, self.world, self.device = folder, world, device
         torch.manual_seed(config.seed)
         self.model = VAE(model_config).to(device)
-        self.model.check_range = False  # ImageData's images are in [0, 1]; a GPU would wait
+        self.model.check_range = False  # images of a Dataset are in [0, 1]; a GPU would wait
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr, fused=True)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.amp == "fp16")
         self.done = Progress()
@@ -194,9 +194,14 @@ class _Trainer:
         started = time.perf_counter()
         meter = Meter(self.device)
         model.train()
-        order = permutation(self.config.seed, epoch, len(self.data))
-        for index in order.split(self.config.batch):
-            bad = self._step(model, index, meter)
+        order = permutation(self.config.seed, epoch, len(self.data)).split(self.config.batch)
+        # Every process must join the sum of the gradients: without a share, with weight zero.
+        shares = (
+            self.world.share(index) if len(index) > self.world.rank else index[:1]
+            for index in order
+        )
+        for index, batch in zip(order, load_batches(self.data, shares, self.device), strict=True):
+            bad = self._step(model, index, batch, meter)
             if bad is not None:
                 self._stop(*bad)
             bar.update(len(index))
@@ -227,23 +232,21 @@ class _Trainer:
             "images_per_second": len(self.data) / seconds,
         }
 
-    def _step(self, model: nn.Module, index: Tensor, meter: Meter) -> tuple[int, str] | None:
+    def _step(
+        self, model: nn.Module, index: Tensor, batch: Batch, meter: Meter
+    ) -> tuple[int, str] | None:
         """One optimizer step; steps ago and name of a loss that is not finite, or None."""
-        mine = self.world.share(index)
-        count = len(mine)
-        if count == 0:
-            # Every process must join the sum of the gradients: take part with weight zero.
-            mine = index[:1]
+        count = len(self.world.share(index))
         amp = self.config.amp_dtype
         autocast = nullcontext() if amp is None else torch.autocast(self.device.type, amp)
         with autocast:
             out = model(
-                self.data.batch(mine, self.device),
+                batch.x,
                 beta=kl_weight(self.config, self.step, len(self.data)),
                 free_bits=self.config.free_bits,
                 seed=self.config.seed,
                 step=self.step,
-                sample_ids=self.data.ids[mine].to(self.device),
+                sample_ids=batch.ids,
             )
         bad = meter.add(out, count) if count else None
         if bad is not None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from vaekernels.data.images import ImageData
+from vaekernels.data.dataset import Dataset, pixel_digest
 from vaekernels.models import VAEConfig
 from vaekernels.training.config import TrainConfig
 from vaekernels.training.run_folder import RunFolder
@@ -18,9 +18,9 @@ _MAY_CHANGE = frozenset({"epochs", "device"})
 def describe_run(
     model_config: VAEConfig,
     config: TrainConfig,
-    data: ImageData,
-    train_data: ImageData,
-    heldout: ImageData,
+    data: Dataset,
+    train_data: Dataset,
+    heldout: Dataset,
 ) -> dict[str, Any]:
     """The content of ``train_config.json``."""
     from vaekernels import __version__
@@ -32,13 +32,14 @@ def describe_run(
             "name": data.name,
             "images": len(train_data),
             "heldout": len(heldout),
-            "sha256": train_data.digest(),
+            "fingerprint": train_data.fingerprint(),
+            "options": dict(data.options),
         },
         "versions": {"vaekernels": __version__, "torch": torch.__version__},
     }
 
 
-def check_same_run(folder: RunFolder, run: dict[str, Any]) -> None:
+def check_same_run(folder: RunFolder, run: dict[str, Any], train_data: Dataset) -> None:
     """Raise unless ``run`` goes on with what ``folder`` was started with.
 
     Raises:
@@ -54,7 +55,17 @@ def check_same_run(folder: RunFolder, run: dict[str, Any]) -> None:
                     f"{folder.path} was started with {name} {before!r}; --resume cannot go on "
                     f"with {value!r}"
                 )
-    if run["data"]["sha256"] != stored["data"].get("sha256"):
+    # Earlier versions wrote the SHA-256 of the images alone.
+    before = str(stored["data"].get("fingerprint", f"pixels:{stored['data'].get('sha256')}"))
+    fingerprint = run["data"]["fingerprint"]
+    if before.startswith("pixels:") and not fingerprint.startswith("pixels:"):
+        # The run was started with its images in memory.
+        fingerprint = f"pixels:{pixel_digest(train_data)}"
+    if before.startswith("files:") and not fingerprint.startswith("files:"):
+        raise ValueError(
+            f"{folder.path} was started on a folder read lazily; read it with lazy=True to resume"
+        )
+    if fingerprint != before:
         raise ValueError(
             f"{folder.path} was trained on other images ({stored['data'].get('name')}, "
             f"{stored['data'].get('images')} images); got {run['data']['name']}, "
