@@ -126,6 +126,7 @@ ELSEWHERE = {
     "tensorboard": "test_settings_file.py",
     "config": "test_settings_file.py",
     "model": "test_new_kind.py",
+    **dict.fromkeys(("background", "strict", "lazy", "workers"), "../data/test_lazy.py"),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,10 +12,8 @@ from vaekernels.cli import _options
 from vaekernels.cli._app import app
 from vaekernels.cli._settings_file import check_keys, read_settings
 
-if TYPE_CHECKING:
-    from vaekernels.training import ImageData
-
 _MODEL = ("latent_dim", "backbone", "hidden", "likelihood", "scale", "activation")
+_READING = ("background", "strict", "workers", "lazy")
 
 
 @app.command()
@@ -58,6 +56,21 @@ def train(
             show_default="as they are",
         ),
     ] = None,
+    background: Annotated[
+        str, typer.Option(help="Of a folder: the colour below transparent pixels, as #ff8000.")
+    ] = "white",
+    strict: Annotated[
+        bool, typer.Option(help="Of a folder: stop at a broken image, or leave it out.")
+    ] = True,
+    lazy: Annotated[
+        bool | None,
+        typer.Option(
+            "--lazy/--no-lazy",
+            help="Of a folder: decode images batch by batch, in bounded memory.",
+            show_default="if they would fill half of the memory",
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Of a folder: processes that decode images.")] = 0,
     epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 10,
     batch: Annotated[int, typer.Option(help="Images per step, over all processes together.")] = 128,
     optimizer: Annotated[
@@ -130,7 +143,7 @@ def train(
         raise ValueError("expected --resume or --overwrite, got both")
     given = _given(ctx)
     of_file, train_of_file = ({}, {}) if config is None else read_settings(config)
-    stored: dict[str, Any] = {"train": {}, "model": {}, "kind": "vae"}
+    stored: dict[str, Any] = {"train": {}, "model": {}, "kind": "vae", "data": {}}
     if resume:
         stored = RunFolder(out).settings()
     kind = given.pop("model", of_file.pop("kind", stored["kind"]))
@@ -147,13 +160,13 @@ def train(
         values.setdefault("latent_dim", latent_dim)
     if values.get("backbone") == "mlp":
         values.setdefault("hidden", (400,))
-    size = _options.image_size(image_size)
-    images: ImageData
+    size, channels = _options.image_size(image_size), None
     if resume and size is None:
-        shape = tuple(stored["model"]["image_shape"])
-        images = load_images(data, image_size=shape[1:], channels=shape[0])
-    else:
-        images = load_images(data, image_size=size)
+        channels, height, width = stored["model"]["image_shape"]
+        size = height, width
+    named = [name for name in _READING if not resume or _is_given(ctx, name)]
+    reading = {**stored["data"].get("options", {}), **{name: ctx.params[name] for name in named}}
+    images = load_images(data, size, channels, **{"lazy": None, **reading})
     model_config = chosen.config_class.from_dict({**values, "image_shape": images.shape})
     folder = train(
         images,
@@ -170,6 +183,7 @@ def train(
 def _given(ctx: typer.Context) -> dict[str, Any]:
     """The settings that are on the command line, with texts read."""
     others = {"ctx", "data", "out", "config", "image_size", "resume", "overwrite", "tensorboard"}
+    others |= set(_READING)
     given = {name: value for name, value in ctx.params.items() if _is_given(ctx, name)}
     given = {name: value for name, value in given.items() if name not in others}
     if "hidden" in given:

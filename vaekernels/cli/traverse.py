@@ -40,6 +40,8 @@ def traverse(
     """
     import math
 
+    import torch
+
     from vaekernels.cli._runs import load_model, load_part
     from vaekernels.models.registry import ImageAutoencoder
     from vaekernels.training.diagnostics import kl_per_dim, traversal
@@ -65,7 +67,7 @@ def traverse(
         image = 0 if image is None else image
         if not 0 <= image < len(images):
             raise ValueError(f"--image must be in [0, {len(images)}); got {image}")
-        start = images.images[image : image + 1]
+        start = images.get(torch.tensor([image])).x
         kl = kl_per_dim(model, images)
         order = kl.argsort(descending=True).tolist()
     order = order[:dims]

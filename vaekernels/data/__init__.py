@@ -1,1 +1,1 @@
-"""Image datasets."""
+"""Datasets of images: the protocol, images in memory, and folders decoded batch by batch."""

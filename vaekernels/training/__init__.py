@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from vaekernels.data.images import ImageData, load_images, split
+from vaekernels.data.dataset import split
+from vaekernels.data.images import ImageData, load_images
 from vaekernels.training.checkpoint import CheckpointError
 from vaekernels.training.config import TrainConfig
 from vaekernels.training.evaluate import evaluate

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vaekernels.data.images import ImageData, as_float
+from vaekernels.data.dataset import Dataset, as_float, load_batches
 from vaekernels.distributions.diagonal_gaussian import DiagonalGaussian
 from vaekernels.objectives.elbo import kl_of_dims
 
@@ -21,7 +21,7 @@ _KL_IMAGES = 2000
 
 @torch.no_grad()
 def moments(
-    model: Any, data: ImageData, *, batch: int = 256, progress: bool = False
+    model: Any, data: Dataset, *, batch: int = 256, progress: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Mean and log variance of the posterior of every image of ``data``: (N, L), on the CPU.
 
@@ -32,8 +32,8 @@ def moments(
     with tqdm(
         total=len(data), unit=" images", unit_scale=True, disable=None if progress else True
     ) as bar:
-        for images, ids in data.batches(batch, model.device):
-            encoded = model.encode(images)
+        for part in load_batches(data, torch.arange(len(data)).split(batch), model.device):
+            encoded = model.encode(part.x)
             if not hasattr(encoded, "latent_dist"):
                 raise ValueError(
                     f"{type(model).__name__} has no posterior: expected an encode that returns "
@@ -41,20 +41,20 @@ def moments(
                 )
             means.append(encoded.latent_dist.mean.cpu())
             logvars.append(encoded.latent_dist.logvar.cpu())
-            bar.update(len(ids))
+            bar.update(len(part.ids))
     return torch.cat(means), torch.cat(logvars)
 
 
 @torch.no_grad()
-def reconstructions(model: Any, data: ImageData, count: int) -> tuple[Tensor, Tensor]:
+def reconstructions(model: Any, data: Dataset, count: int) -> tuple[Tensor, Tensor]:
     """``count`` images spread evenly over ``data``, and what their latents decode to."""
     index = torch.linspace(0, len(data) - 1, min(count, len(data))).round().long()
-    images = data.batch(index, model.device)
+    images = data.get(index).to(model.device).x
     return images, model.decode(_latents(model, images)).sample
 
 
 @torch.no_grad()
-def kl_per_dim(model: Any, data: ImageData) -> Tensor:
+def kl_per_dim(model: Any, data: Dataset) -> Tensor:
     """(L,): the mean KL of each latent dim, in nats; a dim near 0 is not used."""
     index = torch.linspace(0, len(data) - 1, min(_KL_IMAGES, len(data))).round().long()
     posterior = DiagonalGaussian.from_mean_logvar(*moments(model, data.take(index)))

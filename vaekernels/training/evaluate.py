@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vaekernels.data.images import ImageData
+from vaekernels.data.dataset import Batch, Dataset, load_batches
 from vaekernels.objectives import Objective, ObjectiveConfig
 from vaekernels.training.distributed import World
 from vaekernels.training.metrics import Losses, mean_of
 from vaekernels.training.schedule import EVALUATION_STEP
 
 
-class ImageBatch(NamedTuple):
-    """Images (B, C, H, W) with their ids (B,), on the device of the model."""
-
-    x: Tensor
-    ids: Tensor
-
-
 @torch.no_grad()
 def evaluate(
     model: Any,
-    data: ImageData,
+    data: Dataset,
     *,
     batch: int,
     seed: int = 0,
@@ -55,13 +49,10 @@ def evaluate(
     model.eval()
     names: tuple[str, ...] = ()
     total = torch.zeros((), dtype=torch.float64, device=device)
-    for index in torch.arange(len(data)).split(batch):
-        mine = world.share(index)
-        count = len(mine)
-        if not count:  # the sum over the processes needs every name: take part with weight zero
-            mine = index[:1]
-        ids = data.ids[mine].to(device)
-        out = objective(model, ImageBatch(data.batch(mine, device), ids), EVALUATION_STEP)
+    parts = torch.arange(len(data)).split(batch)
+    for index, mine in zip(parts, load_shares(data, parts, world, device), strict=True):
+        count = len(world.share(index))
+        out = objective(model, mine, EVALUATION_STEP)
         names = tuple(out.terms)
         sums = torch.stack([_sum(term, count) for term in out.terms.values()])
         total = total + torch.stack((sums.sum(), *sums, sums.new_tensor(count)))
@@ -74,3 +65,14 @@ def _sum(term: Tensor, count: int) -> Tensor:
     if count == 0 or term.ndim == 0:
         return term.double().mean() * count
     return term.double().sum()
+
+
+def load_shares(
+    data: Dataset, parts: Iterable[Tensor], world: World, device: torch.device
+) -> Iterator[Batch]:
+    """This process's images of each part; of a part without any for it, the first image.
+
+    Every process must join the sums over the processes: without a share, with weight zero.
+    """
+    shares = (world.share(part) if len(part) > world.rank else part[:1] for part in parts)
+    return load_batches(data, shares, device)

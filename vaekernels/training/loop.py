@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from vaekernels.data.images import ImageData, split
+from vaekernels.data.dataset import Batch, Dataset, split
 from vaekernels.models.config_base import Config
 from vaekernels.models.registry import MODELS, TrainableModel, check_supports, kind_of
 from vaekernels.objectives import LossTerms, Objective, ObjectiveConfig
 from vaekernels.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from vaekernels.training.config import TrainConfig
 from vaekernels.training.distributed import World, joined
-from vaekernels.training.evaluate import ImageBatch, evaluate
+from vaekernels.training.evaluate import evaluate, load_shares
 from vaekernels.training.metrics import (
     Losses,
     Meter,
@@ -44,7 +44,7 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 
 def train(
-    data: ImageData,
+    data: Dataset,
     model_config: Config,
     config: TrainConfig,
     out: str | Path,
@@ -96,7 +96,7 @@ def train(
     ):
         _check_room(model_config, config, device)
         if resume:
-            check_same_run(folder, run)
+            check_same_run(folder, run, train_data)
         else:
             check_may_create(folder.path, overwrite)
         trainer = _Trainer(
@@ -158,7 +158,7 @@ class _Loss(nn.Module):
         super().__init__()
         self.model, self.objective = model, objective
 
-    def forward(self, batch: ImageBatch, step: int) -> LossTerms:
+    def forward(self, batch: Batch, step: int) -> LossTerms:
         return self.objective(self.model, batch, step)
 
 
@@ -170,8 +170,8 @@ class _Trainer:
         *,
         model_config: Config,
         config: TrainConfig,
-        data: ImageData,
-        heldout: ImageData,
+        data: Dataset,
+        heldout: Dataset,
         folder: RunFolder,
         world: World,
         device: torch.device,
@@ -180,7 +180,7 @@ class _Trainer:
         self.folder, self.world, self.device = folder, world, device
         torch.manual_seed(config.seed)
         self.model = _make_model(model_config, device)
-        self.model.check_range = False  # ImageData's images are in [0, 1]; a GPU would wait
+        self.model.check_range = False  # images of a Dataset are in [0, 1]; a GPU would wait
         steps = steps_per_epoch(config, len(data))
         self.objective: Objective = self.model.objective(config, config.seed, steps)
         # Held-out images are measured by one objective, whatever is trained with.
@@ -251,9 +251,16 @@ class _Trainer:
         started = time.perf_counter()
         meter = Meter(self.device, self.objective)
         loss.train()
-        order = permutation(self.config.seed, epoch, len(self.data))
-        for index in order.split(self.config.batch):
-            bad = self._step(loss, index, meter)
+        order = permutation(self.config.seed, epoch, len(self.data)).split(self.config.batch)
+        # The parts of each batch; a small batch has fewer.
+        split_order = [
+            [part for part in index.tensor_split(self.config.accumulate) if len(part)]
+            for index in order
+        ]
+        every_part = (part for parts in split_order for part in parts)
+        batches = load_shares(self.data, every_part, self.world, self.device)
+        for index, parts in zip(order, split_order, strict=True):
+            bad = self._step(loss, parts, batches, meter)
             if bad is not None:
                 self._stop(*bad)
             bar.update(len(index))
@@ -296,15 +303,19 @@ class _Trainer:
             options["ema"] = self.config.ema
         return options
 
-    def _step(self, loss: Any, index: Tensor, meter: Meter) -> tuple[int, str] | None:
+    def _step(
+        self, loss: Any, parts: list[Tensor], batches: Iterator[Batch], meter: Meter
+    ) -> tuple[int, str] | None:
         """One optimizer step; the step and name of a loss that is not finite, or None."""
         self.optimizer.zero_grad(set_to_none=True)
-        parts = [part for part in index.tensor_split(self.config.accumulate) if len(part)]
+        total = sum(len(part) for part in parts)
         for number, part in enumerate(parts, start=1):
+            batch = next(batches)
+            count = len(self.world.share(part))
             # Gradients are summed over the processes with those of the last part.
             sync = number == len(parts) or self.world.size == 1
             with nullcontext() if sync else loss.no_sync():
-                bad = self._add_gradients(loss, part, len(part) / len(index), meter)
+                bad = self._add_gradients(loss, batch, count, total, meter)
             if bad is not None:
                 return bad
         for group in self.optimizer.param_groups:
@@ -320,27 +331,18 @@ class _Trainer:
         return None
 
     def _add_gradients(
-        self, loss: nn.Module, index: Tensor, share: float, meter: Meter
+        self, loss: nn.Module, batch: Batch, count: int, total: int, meter: Meter
     ) -> tuple[int, str] | None:
-        """Backward of this process's images of ``index``, which are ``share`` of the batch."""
-        mine = self.world.share(index)
-        count = len(mine)
-        if count == 0:
-            # Every process must join the sum of the gradients: take part with weight zero.
-            mine = index[:1]
+        """Backward of ``batch``, whose ``count`` images are of the ``total`` of the step."""
         amp = self.config.amp_dtype
         autocast = nullcontext() if amp is None else torch.autocast(self.device.type, amp)
         with autocast:
-            batch = ImageBatch(
-                self.data.batch(mine, self.device),
-                self.data.ids[mine].to(self.device),
-            )
             out = loss(batch, self.step)
         bad = meter.add(self.step, out, count)
         if bad is not None:
             return bad
         # DistributedDataParallel averages over processes; their parts may differ in size.
-        weight = share * count * self.world.size / len(index)
+        weight = count * self.world.size / total
         self.scaler.scale(out.total * weight if weight != 1 else out.total).backward()
         return None
 

@@ -25,15 +25,16 @@ def check_room(what: str, needed: int, device: torch.device | str = "cpu") -> No
     Raises:
         ValueError: they are; the message begins with ``what``.
     """
-    total = _memory(torch.device(device))
+    total = total_memory(device)
     if total is not None and needed > total:
         raise ValueError(
             f"{what} needs {needed / 2**30:,.0f} GiB of memory; {device} has {total / 2**30:,.0f}"
         )
 
 
-def _memory(device: torch.device) -> int | None:
+def total_memory(device: torch.device | str = "cpu") -> int | None:
     """All the memory of a device in bytes; None where the system does not say."""
+    device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     try:
