@@ -212,6 +212,14 @@ def test_start_methods(pictures, context):
     assert torch.equal(torch.cat([batch.x for batch in got]), whole(data).x)
 
 
+def test_the_working_directory_may_change(pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = load_images("pictures", lazy=True)
+    assert data.name == "pictures"
+    monkeypatch.chdir(pictures)
+    assert torch.equal(whole(data).x, load_images(pictures).images)
+
+
 def test_workers_leave_the_generator_alone(pictures):
     before = torch.get_rng_state()
     list(load_batches(scan_folder(pictures, workers=1), torch.arange(40).split(20), CPU))

@@ -46,7 +46,8 @@ class ImageFolder:
     (by its size and time of modification) is an error that names it.
 
     Attributes:
-        name: the folder, for messages.
+        name: the folder as it was given, for messages.
+        root: its absolute path, so that the working directory may change.
         shape: channels, height and width of every image.
         ids: (N,) int64: for each position, the place in ``files``.
         labels: (N,) int64, or None.
@@ -60,6 +61,7 @@ class ImageFolder:
     """
 
     name: str
+    root: Path
     shape: tuple[int, int, int]
     ids: Tensor
     labels: Tensor | None
@@ -124,7 +126,7 @@ class ImageFolder:
         return f"files:{digest.hexdigest()}"
 
     def _decode(self, i: int) -> Tensor:
-        path = Path(self.name, self.files[i])
+        path = self.root / self.files[i]
         try:
             image = decode(path, self.decoding)
         finally:  # also where it explains why the file cannot be decoded
@@ -198,6 +200,7 @@ def scan_folder(
     height, width = decode(folder / names[0], decoding).shape[1:]
     data = ImageFolder(
         name=str(folder),
+        root=folder.absolute(),
         shape=(decoding.channels, height, width),
         ids=torch.arange(len(names)),
         labels=_labels(names),
