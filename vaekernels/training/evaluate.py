@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Any
 
 import torch
@@ -69,10 +69,10 @@ def _sum(term: Tensor, count: int) -> Tensor:
 
 def load_shares(
     data: Dataset, parts: Iterable[Tensor], world: World, device: torch.device
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """This process's images of each part; of a part without any for it, the first image.
 
     Every process must join the sums over the processes: without a share, with weight zero.
     """
     shares = (world.share(part) if len(part) > world.rank else part[:1] for part in parts)
-    return load_batches(data, shares, device)
+    yield from load_batches(data, shares, device)

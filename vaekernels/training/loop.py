@@ -6,7 +6,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -258,15 +258,15 @@ class _Trainer:
             for index in order
         ]
         every_part = (part for parts in split_order for part in parts)
-        batches = load_shares(self.data, every_part, self.world, self.device)
-        for index, parts in zip(order, split_order, strict=True):
-            bad = self._step(loss, parts, batches, meter)
-            if bad is not None:
-                self._stop(*bad)
-            bar.update(len(index))
-            if meter.last is not None:
-                shown = _shown(meter.last, ["loss", *self.objective.summary(meter.last)])
-                bar.set_postfix_str(shown, refresh=False)
+        with closing(load_shares(self.data, every_part, self.world, self.device)) as batches:
+            for index, parts in zip(order, split_order, strict=True):
+                bad = self._step(loss, parts, batches, meter)
+                if bad is not None:
+                    self._stop(*bad)
+                bar.update(len(index))
+                if meter.last is not None:
+                    shown = _shown(meter.last, ["loss", *self.objective.summary(meter.last)])
+                    bar.set_postfix_str(shown, refresh=False)
         bad = meter.flush()
         if bad is not None:
             self._stop(*bad)
