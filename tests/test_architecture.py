@@ -32,14 +32,8 @@ BACKENDS = {
     *("backends.definitions", "backends.extension", "backends.reference", "backends.registry"),
 }
 OPS = BACKENDS | {"ops"}
-UTILS = {
-    "utils.atomic_file",
-    "utils.extras",
-    "utils.limits",
-    "utils.tree",
-    "utils.image_grid",
-    "utils.plots",
-}
+UTILS = {"utils.atomic_file", "utils.extras", "utils.fields", "utils.limits", "utils.tree"}
+UTILS |= {"utils.image_grid", "utils.plots"}
 LAYERS = {
     **dict.fromkeys(UTILS, UTILS),
     "backends.reference": {"backends.reference"},
@@ -49,7 +43,7 @@ LAYERS = {
     "backends.registry": {"backends.definitions", "backends.extension", "backends.triton"},
     "ops": OPS,
     "distributions": OPS | {"distributions"},
-    "objectives": OPS | {"objectives", "distributions"},
+    "objectives": OPS | {"objectives", "distributions", "utils.fields"},
     "runtime.cpu_info": OPS,
     "runtime.build_info": OPS | {"runtime.cpu_info"},
     "runtime.detect_nonfinite": set(),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import os
 import struct
 import warnings
 import zlib
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from vaekernels.data.decode import Decoding, decode
+from vaekernels.data.folder import scan_folder
 from vaekernels.training import load_images
 
 COLOUR = (200, 60, 30)
@@ -226,3 +231,158 @@ def test_cut_files_are_named(tmp_path, suffix):
         (tmp_path / f"a.{suffix}").write_bytes(whole[:size])
         with pytest.raises(ValueError, match=rf"a\.{suffix}: (not an image|cannot be read)"):
             load_images(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("background", "colour"),
+    [("black", (0, 0, 0)), ("#0a141e", (10, 20, 30)), ("#0a141e00", (10, 20, 30))],
+)
+@pytest.mark.parametrize("kind", ["RGBA", "LA", "palette", "RGB key", "L key"])
+def test_transparent_pixels_show_the_background(tmp_path, background, colour, kind):
+    hidden = (240, 240, 240)
+    image = transparent(kind, hidden)
+    key = {"RGB key": hidden, "L key": 240}.get(kind)
+    folder = save(tmp_path, image, **({} if key is None else {"transparency": key}))
+    read = pixels(folder, background=background, channels=3)
+    assert read[5, 5].tolist() == list(colour)
+    assert (read[3, 2] == 200).all()
+    if kind in ("RGBA", "LA"):
+        assert abs(read[0, 0] - (100 * 128 + np.array(colour) * 127) / 255).max() <= 1
+
+
+def test_decode_reads_files_and_bytes(tmp_path):
+    picture = transparent("RGBA", (0, 0, 0))
+    content = io.BytesIO()
+    picture.save(content, "png")
+    path = save(tmp_path, picture) / "a.png"
+    for how in (Decoding(), Decoding(channels=1, size=(3, 4), background="red")):
+        image = decode(path, how)
+        assert image.shape == (how.channels, *(how.size or (6, 6)))
+        assert image.equal(decode(content.getvalue(), how))
+    with pytest.raises(ValueError, match="^shard 3, b.png: cannot be read as an image"):
+        decode(content.getvalue()[:-30], Decoding(), "shard 3, b.png")
+    with pytest.raises(ValueError, match="^picture: not an image that Pillow can read"):
+        decode(b"", Decoding())
+
+
+@pytest.mark.parametrize(
+    ("fit", "expected"),
+    [
+        ("crop", [[100] * 4] * 4),
+        ("pad", [[255] * 4, [0, 100, 100, 200], [0, 100, 100, 200], [255] * 4]),
+        ("stretch", [[0, 100, 100, 200]] * 4),
+    ],
+)
+def test_how_a_picture_becomes_its_size(tmp_path, fit, expected):
+    wide = np.repeat([[0, 100, 100, 200]], 8, 0).repeat(4, 1).astype(np.uint8)  # 8 x 16
+    path = save(tmp_path, Image.fromarray(wide)) / "a.png"
+    how = Decoding(channels=1, size=(4, 4), fit=fit, resample="box")
+    assert decode(path, how)[0].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"channels": 4}, "1 or 3 channels; got 4"),
+        ({"fit": "cover"}, "fit must be one of crop, pad, stretch; got 'cover'"),
+        ({"resample": "best"}, "resample must be one of nearest, .*; got 'best'"),
+        ({"background": "#12"}, "background must be a colour such as .*; got '#12'"),
+    ],
+)
+def test_decodings_that_do_not_exist(values, message):
+    with pytest.raises(ValueError, match=message):
+        Decoding(**values)
+
+
+def broken_folder(folder):
+    """Two pictures, and much that is none."""
+    save(folder, Image.new("L", (8, 8), 30), "good 1.png")
+    (folder / "notes.txt").write_text("text")
+    (folder / ".hidden.png").write_text("text")
+    (folder / "text.png").write_text("text")
+    noise = np.random.default_rng(0).integers(0, 255, (8, 8), dtype=np.uint8)
+    save(folder, Image.fromarray(noise), "torn.png")
+    (folder / "torn.png").write_bytes((folder / "torn.png").read_bytes()[:70])
+    save(folder, Image.fromarray(np.full((8, 8), 2.0, np.float32)), "wide.tif")
+    (folder / "link.png").symlink_to("nowhere.png")
+    (folder / "loop.png").symlink_to("loop.png")
+    (folder / "up").symlink_to(folder, target_is_directory=True)
+    (folder / "empty").mkdir()
+    save(folder, Image.new("L", (8, 8), 40), "good 2.png")
+    return folder
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_cannot_be_read_is_left_out_and_said(tmp_path, lazy, workers):
+    folder = broken_folder(tmp_path)
+    with pytest.warns(UserWarning, match=r"7 left out: link\.png .* and 4 more") as caught:
+        data = load_images(folder, strict=False, lazy=lazy, workers=workers)
+    assert len(caught) == 1
+    assert data.files == ("good 1.png", "good 2.png")
+    read = data.get(data.ids)
+    assert read.x[:, 0, 0, 0].tolist() == [30, 40]
+    assert read.ids.tolist() == [0, 1]
+    assert not data.options["strict"]
+
+
+def test_why_files_are_left_out(tmp_path):
+    with pytest.warns(UserWarning, match="7 left out"):
+        data = scan_folder(broken_folder(tmp_path), strict=False)
+    reasons = dict(each.rstrip(")").split(" (", 1) for each in data.skipped)
+    assert reasons.keys() == {
+        *("wide.tif", "torn.png", "text.png", "notes.txt", "link.png", "loop.png", "up")
+    }
+    assert reasons["wide.tif"].startswith("floating pixels must lie in [0, 1]")
+    assert reasons["torn.png"].startswith("cannot be read as an image")
+    assert reasons["text.png"] == "not an image that Pillow can read"
+    assert reasons["notes.txt"] == "not named as an image"
+    assert reasons["link.png"] == reasons["loop.png"] == "not a file, or a broken link"
+    assert reasons["up"] == "a link to a folder"
+
+
+@pytest.mark.filterwarnings("ignore:data .* left out")
+def test_broken_pictures_are_errors_if_strict(tmp_path):
+    folder = broken_folder(tmp_path)
+    with pytest.raises(ValueError, match=r"text\.png: not an image that Pillow can read"):
+        scan_folder(folder)
+    (folder / "text.png").unlink()
+    data = scan_folder(folder)  # the headers of the others are as they should be
+    for name, message in (("torn.png", "cannot be read"), ("wide.tif", "floating pixels")):
+        with pytest.raises(ValueError, match=rf"{name}: {message}"):
+            data.get(data.ids[data.files.index(name)][None])
+    for path in (*folder.glob("good*"), folder / "wide.tif"):
+        path.unlink()
+    with pytest.raises(ValueError, match="none of its 1 images can be read"):
+        scan_folder(folder, strict=False)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_names_of_every_kind(tmp_path, lazy):
+    names = ["a.PNG", "b/a.png", "b/é 日本.png", "b/c/a.png", "b/e\u0301.png", "line\nbreak.png"]
+    if os.name == "posix":
+        names.append(os.fsdecode(b"c/\xff.png"))  # not UTF-8
+    for number, name in enumerate(sorted(names)):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4), number).save(path)
+    (tmp_path / "z.png").symlink_to("a.PNG")  # one picture under two names
+    data = load_images(tmp_path, lazy=lazy)
+    assert data.files == (*sorted(names), "z.png")
+    got = data.get(torch.arange(len(data))).x[:, 0, 0, 0].tolist()
+    assert got == [*range(len(names)), 0]
+    assert len(data.fingerprint()) > 64
+
+
+def test_a_subfolder_that_cannot_be_read(tmp_path, monkeypatch):
+    save(tmp_path / "a", Image.new("L", (4, 4)))
+    original = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("a"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(PermissionError, match=str(tmp_path / "a")):
+        load_images(tmp_path)

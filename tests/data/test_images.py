@@ -173,6 +173,7 @@ def save_images(folder, shapes, mode="L"):
     return folder
 
 
+@pytest.mark.filterwarnings("ignore:data .* left out")
 def test_folder_is_read_in_sorted_order_with_labels_from_subfolders(tmp_path):
     save_images(tmp_path / "b", [(6, 4)] * 2)
     save_images(tmp_path / "a", [(6, 4)] * 3)

@@ -73,7 +73,7 @@ def test_files_say_that_they_are_pytorch_s(folder: Path) -> None:
 
 _WRITE = """
 import sys, torch
-from vaekernels.models.weights import safetensors_bytes
+from vaekernels.models.checkpoint_io import safetensors_bytes
 torch.manual_seed(0)
 tensors = {"b": torch.randn(3, 5), "a": torch.arange(7), "ä": torch.randn(2).half()}
 sys.stdout.buffer.write(safetensors_bytes(tensors, {k: k * 3 for k in "zyxäcba\\n"}))

@@ -36,6 +36,15 @@ class Options:
     amp: str = "off"
     heldout: float = 0.1
     seed: int = 0
+    optimizer: str = "adam"
+    schedule: str = "constant"
+    lr_warmup: float = 0.0
+    weight_decay: float = 0.0
+    momentum: float = 0.0
+    accumulate: int = 1
+    ema: float = 0.0
+    objective: str = "elbo"
+    importance_samples: int = 5
 
 
 class PlainVAE(nn.Module):
@@ -119,6 +128,69 @@ class PlainVAE(nn.Module):
         kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar)
         return self.nll(self.decode(z.to(moments.dtype)), x), kl
 
+    def importance_weighted(self, x: Tensor, step: int, ids: Tensor) -> Tensor:
+        """(B,): log 1/K sum_k p(x, z_k) / q(z_k | x), by torch.distributions."""
+        mean, logvar = self.encode(x).chunk(2, dim=1)
+        samples, seed = self.options.importance_samples, self.options.seed
+        posterior = torch.distributions.Normal(mean, (0.5 * logvar).exp())
+        prior = torch.distributions.Normal(torch.zeros_like(mean), torch.ones_like(mean))
+        weights = []
+        for k in range(step * samples, (step + 1) * samples):
+            eps = vk.randn(mean.shape, seed=seed, step=k, sample_ids=ids, dtype=torch.float32)
+            z = mean + (0.5 * logvar).exp() * eps
+            ratio = (prior.log_prob(z) - posterior.log_prob(z)).sum(1)
+            weights.append(ratio - self.nll(self.decode(z), x))
+        return torch.stack(weights).logsumexp(0) - math.log(samples)
+
+    def loss(self, x: Tensor, step: int, ids: Tensor, beta: float) -> tuple[Tensor, list[Tensor]]:
+        """The loss, and the means of the terms."""
+        options = self.options
+        with torch.autocast("cpu", AMP[options.amp]) if options.amp in AMP else nullcontext():
+            if options.objective == "iwae":
+                bound = self.importance_weighted(x, step, ids).mean()
+                return -bound, [bound]
+            nll, kl = self.terms(x, step, ids)
+        cost = kl.sum(1).mean()
+        if options.free_bits:
+            cost = kl.mean(0).clamp(min=options.free_bits).sum()
+        return nll.mean() + beta * cost, [nll.mean(), kl.sum(1).mean()]
+
+
+def make_optimizer(options: Options, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """As a PyTorch user writes it."""
+    common = {"lr": options.lr, "weight_decay": options.weight_decay}
+    if options.optimizer == "adam":
+        return torch.optim.Adam(parameters, **common)
+    if options.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, **common)
+    if options.optimizer == "nadam":
+        return torch.optim.NAdam(parameters, **common)
+    if options.optimizer == "radam":
+        return torch.optim.RAdam(parameters, **common)
+    if options.optimizer == "adagrad":
+        return torch.optim.Adagrad(parameters, **common)
+    if options.optimizer == "rmsprop":
+        return torch.optim.RMSprop(parameters, **common, momentum=options.momentum)
+    assert options.optimizer == "sgd"
+    return torch.optim.SGD(parameters, **common, momentum=options.momentum)
+
+
+def make_schedule(
+    options: Options, optimizer: torch.optim.Optimizer, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """Of the learning rate, ``steps`` in an epoch."""
+    warmup = round(options.lr_warmup * steps)
+    rest = options.epochs * steps - warmup
+    if options.schedule == "cosine":
+        after = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, rest)
+    else:
+        end = 0.0 if options.schedule == "linear" else 1.0
+        after = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, end, rest)
+    if not warmup:
+        return after
+    before = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / warmup, 1.0, warmup - 1)
+    return torch.optim.lr_scheduler.SequentialLR(optimizer, [before, after], [warmup])
+
 
 @dataclass
 class Golden:
@@ -139,7 +211,9 @@ def train(images: Tensor, options: Options) -> Golden:
     torch.manual_seed(options.seed)
     model = PlainVAE(options, tuple(images.shape[1:]))
     initial = {name: value.clone() for name, value in model.state_dict().items()}
-    optimizer = torch.optim.Adam(model.parameters(), lr=options.lr)
+    optimizer = make_optimizer(options, list(model.parameters()))
+    schedule = make_schedule(options, optimizer, math.ceil(len(training) / options.batch))
+    average: dict[str, Tensor] = {}
     scaler = torch.amp.GradScaler("cpu", enabled=options.amp == "fp16")
     steps_of_warmup = options.kl_warmup * math.ceil(len(training) / options.batch)
     step, history = 0, []
@@ -147,21 +221,17 @@ def train(images: Tensor, options: Options) -> Golden:
         order = torch.Generator().manual_seed(
             (options.seed * 0x9E3779B97F4A7C15 + epoch) % 2**63  # docs: a function of both
         )
-        sums = torch.zeros(3, dtype=torch.float64)
+        names = ["iwae"] if options.objective == "iwae" else ["nll", "kl"]
+        sums = torch.zeros(1 + len(names), dtype=torch.float64)
         for index in torch.randperm(len(training), generator=order).split(options.batch):
-            ids = training[index]
             beta = options.beta
             if step < steps_of_warmup:
                 beta *= step / steps_of_warmup
-            with torch.autocast("cpu", AMP[options.amp]) if options.amp in AMP else nullcontext():
-                nll, kl = model.terms(images[ids], step, ids)
-            if options.free_bits:
-                cost = kl.mean(0).clamp(min=options.free_bits).sum()
-            else:
-                cost = kl.sum(1).mean()
-            loss = nll.mean() + beta * cost
             optimizer.zero_grad()
-            scaler.scale(loss).backward()
+            for ids in training[index].chunk(options.accumulate):
+                loss, terms = model.loss(images[ids], step, ids, beta)
+                scaler.scale(loss * len(ids) / len(index)).backward()
+                sums += len(ids) * torch.stack((loss, *terms)).detach().double()
             scaler.unscale_(optimizer)
             if options.grad_clip:
                 grads = [p.grad for p in model.parameters()]
@@ -170,12 +240,19 @@ def train(images: Tensor, options: Options) -> Golden:
                     grad.mul_(min(1.0, options.grad_clip / (norm + 1e-6)))
             scaler.step(optimizer)
             scaler.update()
-            sums += len(ids) * torch.stack((loss, nll.mean(), kl.sum(1).mean())).detach().double()
+            schedule.step()
+            for name, value in model.state_dict().items():
+                before = average.get(name, value)
+                average[name] = options.ema * before + (1 - options.ema) * value
             step += 1
-        record = dict(zip(("loss", "nll", "kl"), (sums / len(training)).tolist(), strict=True))
+        record = dict(zip(("loss", *names), (sums / len(training)).tolist(), strict=True))
+        evaluated = PlainVAE(options, tuple(images.shape[1:]))
+        evaluated.load_state_dict(average if options.ema else model.state_dict())
         with torch.no_grad():
-            nll, kl = model.terms(images[heldout], 2**32 - 1, heldout)
+            nll, kl = evaluated.terms(images[heldout], 2**32 - 1, heldout)
         record |= {"heldout_nll": nll.mean().item(), "heldout_kl": kl.sum(1).mean().item()}
-        history.append(record | {"step": step, "beta": beta})
+        record |= {"step": step} if options.objective == "iwae" else {"step": step, "beta": beta}
+        history.append(record)
+    model = evaluated
     weights = {name: value.detach() for name, value in model.state_dict().items()}
     return Golden(initial, weights, history)

@@ -20,12 +20,21 @@ OPTIONS = (
 )
 
 
-def test_two_processes_train_as_one(images, tmp_path):
+@pytest.mark.parametrize(
+    "more",
+    [
+        "",
+        pytest.param(
+            "--accumulate 3 --ema 0.5 --optimizer adamw --schedule cosine", marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_two_processes_train_as_one(images, tmp_path, more):
     # 29 training images in batches of 7: the processes get 4 and 3, and the last batch of 1
     # leaves one of them without an image.
     data = tmp_path / "39.npz"
     np.savez(data, images=images.images[:39].numpy())
-    options = ["train", str(data), *OPTIONS.split(), "--out"]
+    options = ["train", str(data), *OPTIONS.split(), *more.split(), "--out"]
     one, two = tmp_path / "one", tmp_path / "two"
     assert CliRunner().invoke(app, [*options, str(one)]).exit_code == 0
     launch = "-m torch.distributed.run --standalone --nproc-per-node 2 -m vaekernels.cli"

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from vaekernels.models import VAE
-from vaekernels.models.vae.outputs import VAEOutput
+from vaekernels.objectives import ELBO, LossTerms
 from vaekernels.training import CheckpointError, NonFiniteLossError, RunFolder, train
 from vaekernels.training.metrics import Meter, likely_cause
 
@@ -83,35 +83,39 @@ def test_no_checkpoint_is_made_of_broken_weights(images, model_config, config, t
 
 
 def output(loss, nll, kl):
-    image = torch.zeros(2, 1, 1, 1)
-    return VAEOutput(
-        torch.tensor(loss), image, torch.tensor([nll, 1.0]), torch.tensor([kl, 1.0]), image
+    return LossTerms(
+        torch.tensor(loss), {"nll": torch.tensor([nll, 1.0]), "kl": torch.tensor([kl, 1.0])}
     )
 
 
 def test_meter_finds_the_step_in_a_block():
-    meter = Meter(torch.device("cpu"))
-    meter.interval, meter._rows = 4, torch.zeros(4, 4)  # as on a GPU: no look at every step
+    meter = Meter(torch.device("cpu"), ELBO())
+    meter.interval = 4  # as on a GPU: the values are not read at every step
     nan, inf = float("nan"), float("inf")
-    assert meter.add(output(3.0, 2.0, 1.0), 2) is None
-    assert meter.add(output(inf, 2.0, inf), 2) is None
-    assert meter.add(output(nan, nan, nan), 2) is None
-    assert meter.add(output(nan, nan, nan), 2) == (2, "kl is inf")
+    assert meter.add(6, output(3.0, 2.0, 1.0), 2) is None
+    assert meter.add(7, output(inf, 2.0, inf), 2) is None
+    assert meter.add(7, output(nan, nan, nan), 2) is None
+    assert meter.add(8, output(nan, nan, nan), 2) == (7, "kl is inf")
 
 
 def test_meter_weighs_batches_by_their_size():
-    meter = Meter(torch.device("cpu"))
-    meter.add(output(3.0, 2.0, 1.0), 3)
-    meter.add(output(7.0, 2.0, 1.0), 1)
+    meter = Meter(torch.device("cpu"), ELBO())
+    meter.add(0, output(3.0, 2.0, 1.0), 3)
+    meter.add(1, output(7.0, 2.0, 1.0), 1)
+    assert meter.names == ("nll", "kl")
     assert meter.total.tolist() == pytest.approx([16.0, 6.0, 4.0, 4.0])
-    assert meter.last.loss == 7.0
+    assert meter.last == {"loss": 7.0, "nll": 1.5, "kl": 1.0, "elbo": -2.5}
+    assert meter.last.elbo == -2.5
+    with pytest.raises(AttributeError, match="no loss vq; there are loss, nll, kl, elbo"):
+        _ = meter.last.vq
 
 
 def test_likely_cause(model_config, config):
     model = VAE(model_config)
     assert "try --amp bf16" in likely_cause(model, replace(config, amp="fp16"), "kl is nan")
-    assert "the encoder makes it" in likely_cause(model, config, "kl is nan")
-    assert "vk.detect_nonfinite()" in likely_cause(model, config, "nll is nan")
+    cause = likely_cause(model, config, "kl is nan")
+    assert "kl is not" in cause
+    assert "vk.detect_nonfinite()" in cause
 
 
 def full_disk(monkeypatch, after=0):
@@ -223,3 +227,21 @@ def test_broken_metrics_are_named(run):
     run.metrics_file.write_text('{"epoch": 1}\n{"epo')
     with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2: expected JSON"):
         run.metrics()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"drop": ["ema.n_averaged"]}, "is of another model"),
+        ({"drop": ["ema.module.decoder.input.bias"]}, "is of another model"),
+        ({"drop": ["optimizer.0.momentum_buffer"]}, "expected the state of SGD of parameter 0"),
+    ],
+)
+def test_incomplete_checkpoint_of_other_settings(
+    images, model_config, config, tmp_path, change, message
+):
+    config = replace(config, optimizer="sgd", lr=1e-4, momentum=0.9, ema=0.9, epochs=1)
+    run = train(images, model_config, config, tmp_path / "run", progress=False)
+    changed(run.checkpoint, **change)
+    with pytest.raises(CheckpointError, match=message):
+        resume(images, model_config, config, run)

@@ -43,6 +43,31 @@ CASES = {
     "gaussian_learned": {"likelihood": "gaussian", "scale": "learned", "lr": 0.01},
     "laplace": {"likelihood": "laplace", "scale": 0.3},
     "laplace_learned": {"likelihood": "laplace", "scale": "learned", "lr": 0.01},
+    "adamw": {"optimizer": "adamw", "weight_decay": 0.1, "lr": 0.01},
+    "nadam": {"optimizer": "nadam"},
+    "radam": {"optimizer": "radam"},
+    "adagrad": {"optimizer": "adagrad", "lr": 0.01},
+    "rmsprop": {"optimizer": "rmsprop", "momentum": 0.5},
+    "sgd": {"optimizer": "sgd", "lr": 1e-4},
+    "momentum": {"optimizer": "sgd", "lr": 1e-4, "momentum": 0.9},
+    "weight_decay": {"weight_decay": 0.1},
+    "cosine": {"schedule": "cosine"},
+    "linear_schedule": {"schedule": "linear"},
+    "lr_warmup": {"lr_warmup": 1.6},
+    "warmup_and_cosine": {"lr_warmup": 1.6, "schedule": "cosine"},
+    "ema": {"ema": 0.9, "lr": 0.01},
+    "accumulate": {"accumulate": 3, "free_bits": 0.02, "beta": 8.0},
+    "iwae": {"objective": "iwae"},
+    "importance_samples": {"objective": "iwae", "importance_samples": 2},
+    "all_of_the_optimizer": {
+        "optimizer": "rmsprop",
+        "momentum": 0.5,
+        "schedule": "linear",
+        "lr_warmup": 1.6,
+        "ema": 0.8,
+        "accumulate": 2,
+        "grad_clip": 20.0,
+    },
     "all": {
         "beta": 3.0,
         "kl_warmup": 2.0,
@@ -76,6 +101,21 @@ OPTIONS = {
     "tanh": "activation",
     "gaussian": "scale",
     "laplace": "scale",
+    "adamw": "optimizer",
+    "nadam": "optimizer",
+    "radam": "optimizer",
+    "adagrad": "optimizer",
+    "rmsprop": "optimizer",
+    "sgd": "optimizer",
+    "momentum": "momentum",
+    "weight_decay": "weight_decay",
+    "cosine": "schedule",
+    "linear_schedule": "schedule",
+    "lr_warmup": "lr_warmup",
+    "ema": "ema",
+    "accumulate": "accumulate",
+    "iwae": "objective",
+    "importance_samples": "importance_samples",
 }
 # Not numbers of the training step; where each is tested instead.
 ELSEWHERE = {
@@ -83,6 +123,10 @@ ELSEWHERE = {
     "device": "test_distributed.py",
     "resume": "test_loop.py",
     "overwrite": "test_loop.py",
+    "tensorboard": "test_settings_file.py",
+    "config": "test_settings_file.py",
+    "model": "test_new_kind.py",
+    **dict.fromkeys(("background", "strict", "lazy", "workers"), "../data/test_lazy.py"),
 }
 
 
@@ -151,7 +195,7 @@ def test_every_option_of_the_command_has_a_case():
     command = next(c for c in app.registered_commands if c.callback.__name__ == "train")
     names = set(inspect.signature(command.callback).parameters) - {"ctx", "data", "out"}
     covered = {name for changes in CASES.values() for name in changes} | ELSEWHERE.keys()
-    assert {name.replace("kl_warmup_epochs", "kl_warmup") for name in names} == covered
+    assert {name.replace("warmup_epochs", "warmup") for name in names} == covered
 
 
 def test_initial_weights_are_those_of_the_seed(tmp_path):
@@ -172,14 +216,14 @@ def test_image_size(tmp_path):
 @pytest.mark.parametrize("amp", golden.AMP)
 def test_a_step_runs_under_autocast(tmp_path, monkeypatch, amp):
     seen = []
-    forward = VAE.forward
+    encode = VAE.encode
 
-    def spy(self, *args, **kwargs):
+    def spy(self, x):
         enabled = torch.is_autocast_enabled("cpu")
         seen.append((self.training, enabled and torch.get_autocast_dtype("cpu")))
-        return forward(self, *args, **kwargs)
+        return encode(self, x)
 
-    monkeypatch.setattr(VAE, "forward", spy)
+    monkeypatch.setattr(VAE, "encode", spy)
     run(tmp_path, images(), golden.Options(amp=amp, epochs=1))
     # Evaluation is in the weights' own precision.
     assert set(seen) == {(True, golden.AMP[amp]), (False, False)}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from vaekernels.models import VAE
 from vaekernels.training import RunFolder, TrainingInterrupted, evaluate, split, train
+from vaekernels.training.config import OPTIMIZERS
 from vaekernels.training.loop import _Trainer
 
 
@@ -47,6 +50,7 @@ def test_run_folder(images, model_config, config, tmp_path):
     assert sorted(file.name for file in folder.path.iterdir()) == [
         "checkpoint.safetensors",
         "config.json",
+        "metrics.csv",
         "metrics.jsonl",
         "model.safetensors",
         "train_config.json",
@@ -66,7 +70,23 @@ def test_run_folder(images, model_config, config, tmp_path):
     assert other.elbo == pytest.approx(losses.elbo, rel=1e-5)
 
 
-@pytest.mark.parametrize("changes", [{}, {"amp": "fp16"}, {"grad_clip": 0.5, "free_bits": 0.1}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"amp": "fp16"},
+        {"grad_clip": 0.5, "free_bits": 0.1},
+        *({"optimizer": name} for name in OPTIMIZERS if name != "adam"),
+        {"optimizer": "nadam", "amp": "fp16"},
+        {"optimizer": "sgd", "momentum": 0.9, "lr": 1e-3},
+        {"optimizer": "rmsprop", "momentum": 0.9, "weight_decay": 0.1},
+        {"ema": 0.9},
+        {"accumulate": 3},
+        {"lr_warmup_epochs": 2.5},
+        {"objective": "iwae", "kl_warmup_epochs": 0.0, "importance_samples": 2},
+    ],
+    ids=str,
+)
 def test_resumed_run_ends_bit_identical(images, model_config, config, tmp_path, changes):
     config = replace(config, **changes)
     train(images, model_config, config, tmp_path / "whole", progress=False)
@@ -80,10 +100,12 @@ def test_resumed_run_ends_bit_identical(images, model_config, config, tmp_path, 
     assert folder.settings()["train"]["epochs"] == 4
 
 
+@pytest.mark.parametrize("changes", [{}, {"schedule": "cosine", "lr_warmup_epochs": 1.5}])
 @pytest.mark.parametrize("learned", [False, True])
 def test_run_killed_in_mid_epoch_ends_bit_identical(
-    images, model_config, config, tmp_path, monkeypatch, learned
+    images, model_config, config, tmp_path, monkeypatch, learned, changes
 ):
+    config = replace(config, ema=0.5, **changes) if changes else config
     if learned:  # a weight without dims
         model_config = replace(model_config, likelihood="gaussian", scale="learned")
     train(images, model_config, config, tmp_path / "whole", progress=False)
@@ -192,6 +214,8 @@ def test_resume_refuses_what_would_not_be_the_same_run(images, model_config, con
         resume(model=replace(model_config, latent_dim=4))
     with pytest.raises(ValueError, match=r"already trained for 2 epochs; .*got 1"):
         resume(settings=replace(config, epochs=1))
+    with pytest.raises(ValueError, match=r"was started with ema 0\.0; .*with 0\.9"):
+        resume(settings=replace(config, ema=0.9))
     with pytest.raises(ValueError, match="was trained on other images"):
         resume(data=replace(images, images=255 - images.images))
     (run / "train_config.json").write_text("{")
@@ -220,3 +244,65 @@ def test_metrics_are_json(images, model_config, config, tmp_path):
     )
     for line in folder.metrics_file.read_text().splitlines():
         assert json.loads(line)["beta"] == pytest.approx(3 / 8)
+
+
+def test_epochs_of_a_falling_learning_rate_stay(images, model_config, config, tmp_path):
+    config = replace(config, epochs=1, schedule="cosine")
+    train(images, model_config, config, tmp_path / "run", progress=False)
+    with pytest.raises(ValueError, match=r"was started with epochs 1; --resume cannot .*with 2"):
+        train(
+            images,
+            model_config,
+            replace(config, epochs=2),
+            tmp_path / "run",
+            resume=True,
+            progress=False,
+        )
+
+
+def test_a_run_of_an_earlier_version_resumes(images, model_config, config, tmp_path):
+    half = replace(config, epochs=2)
+    folder = train(images, model_config, half, tmp_path / "run", progress=False)
+    settings = json.loads(folder.settings_file.read_text())
+    assert settings.pop("kind") == "vae"
+    earlier = "epochs batch lr beta kl_warmup_epochs free_bits grad_clip amp heldout seed device"
+    settings["train"] = {name: settings["train"][name] for name in earlier.split()}
+    folder.settings_file.write_text(json.dumps(settings))
+    train(images, model_config, config, tmp_path / "run", resume=True, progress=False)
+    train(images, model_config, config, tmp_path / "whole", progress=False)
+    assert_same_weights(tmp_path / "whole", tmp_path / "run")
+
+
+def test_metrics_as_a_table(images, model_config, config, tmp_path):
+    folder = train(
+        images, model_config, replace(config, epochs=1), tmp_path / "run", progress=False
+    )
+    train(images, model_config, replace(config, epochs=2), folder.path, resume=True, progress=False)
+    with open(folder.path / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    history = folder.metrics()
+    assert len(rows) == 2
+    for row, record in zip(rows, history, strict=True):
+        assert {name: float(value) for name, value in row.items()} == record
+
+
+def test_a_record_and_the_model_say_that_weights_are_averaged(
+    images, model_config, config, tmp_path, capsys
+):
+    config = replace(config, ema=0.5, epochs=1)
+    folder = train(images, model_config, config, tmp_path / "run")
+    with safe_open(folder.path / "model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt", "weights": "average with decay 0.5"}
+    assert "held-out (averaged weights) ELBO" in capsys.readouterr().out
+    record = folder.metrics()[-1]
+    assert record["ema"] == 0.5
+    heldout = split(images, config.heldout)[1]
+    losses = evaluate(VAE.from_pretrained(folder.path), heldout, batch=8, seed=config.seed)
+    assert losses.elbo == pytest.approx(record["heldout_elbo"], rel=1e-6)
+    last = load_checkpoint_weights(folder)
+    assert not torch.equal(last, weights(folder.path)["encoder.moments.weight"])
+
+
+def load_checkpoint_weights(folder):
+    with safe_open(folder.checkpoint, "pt") as file:
+        return file.get_tensor("model.encoder.moments.weight")

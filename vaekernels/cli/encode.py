@@ -30,12 +30,13 @@ def encode(
     """
     from vaekernels.cli._runs import load_model, load_part, provenance
     from vaekernels.models.checkpoint_io import safetensors_bytes
+    from vaekernels.models.registry import ImageAutoencoder
     from vaekernels.training.diagnostics import moments
     from vaekernels.utils.atomic_file import atomic_write
 
     _options.at_least_one("--batch", batch)
     path = _options.output_file(out, ".safetensors")
-    model = load_model(run, device)
+    model = load_model(run, device, "encode", ImageAutoencoder)
     images = load_part(run, model, data, part)
     mean, logvar = moments(model, images, batch=batch, progress=True)
     tensors = {"mean": mean, "logvar": logvar, "ids": images.ids}

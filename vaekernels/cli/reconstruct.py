@@ -29,13 +29,14 @@ def reconstruct(
     posterior.
     """
     from vaekernels.cli._runs import load_model, load_part
+    from vaekernels.models.registry import ImageAutoencoder
     from vaekernels.training.diagnostics import reconstructions
     from vaekernels.utils.image_grid import grid, save_png, stack_rows
 
     _options.at_least_one("-n", count)
     _options.at_least_one("--columns", columns)
     path = _options.output_file(out, ".png")
-    model = load_model(run, device)
+    model = load_model(run, device, "reconstruct", ImageAutoencoder)
     images = load_part(run, model, data, part)
     originals, decoded = reconstructions(model, images, count)
     columns = min(columns, len(originals))

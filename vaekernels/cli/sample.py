@@ -22,12 +22,13 @@ def sample(
 ) -> None:
     """Draw new images from the model in RUN: a PNG grid."""
     from vaekernels.cli._runs import load_model
+    from vaekernels.models.registry import SampledModel
     from vaekernels.utils.image_grid import grid, save_png
 
     _options.at_least_one("-n", count)
     _options.at_least_one("--columns", columns)
     path = _options.output_file(out, ".png")
-    model = load_model(run, device)
+    model = load_model(run, device, "sample", SampledModel)
     _options.check_pictures("-n", count, model.config.image_shape)
     save_png(grid(model.sample(count, seed=seed), columns), path)
     typer.echo(f"wrote {path}: {count} samples")

@@ -40,7 +40,10 @@ def traverse(
     """
     import math
 
+    import torch
+
     from vaekernels.cli._runs import load_model, load_part
+    from vaekernels.models.registry import ImageAutoencoder
     from vaekernels.training.diagnostics import kl_per_dim, traversal
     from vaekernels.utils.image_grid import grid, save_png
     from vaekernels.utils.limits import LARGEST_FLOAT
@@ -55,7 +58,7 @@ def traverse(
     if image is not None and data is None:
         raise ValueError(f"--image {image} needs DATA, whose image it is")
     path = _options.output_file(out, ".png")
-    model = load_model(run, device)
+    model = load_model(run, device, "traverse", ImageAutoencoder, "latent_dim")
     rows = min(dims, model.config.latent_dim)
     _options.check_pictures("--values", rows * values, model.config.image_shape)
     start, order = None, list(range(model.config.latent_dim))
@@ -64,7 +67,7 @@ def traverse(
         image = 0 if image is None else image
         if not 0 <= image < len(images):
             raise ValueError(f"--image must be in [0, {len(images)}); got {image}")
-        start = images.images[image : image + 1]
+        start = images.get(torch.tensor([image])).x
         kl = kl_per_dim(model, images)
         order = kl.argsort(descending=True).tolist()
     order = order[:dims]

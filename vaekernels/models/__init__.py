@@ -5,6 +5,7 @@ from vaekernels.models.autoencoder.kl import AutoencoderKL
 from vaekernels.models.autoencoder.ldm_keys import from_ldm, to_ldm
 from vaekernels.models.autoencoder.taesd_keys import from_taesd, to_taesd
 from vaekernels.models.autoencoder.tiny import AutoencoderTiny
+from vaekernels.models.registry import from_pretrained
 from vaekernels.models.vae.config import VAEConfig
 from vaekernels.models.vae.outputs import DecoderOutput, EncoderOutput, TinyEncoderOutput, VAEOutput
 from vaekernels.models.vae.vae import VAE
@@ -23,6 +24,7 @@ __all__ = [
     "VAEConfig",
     "VAEOutput",
     "from_ldm",
+    "from_pretrained",
     "from_taesd",
     "to_ldm",
     "to_taesd",

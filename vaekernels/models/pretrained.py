@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -25,7 +27,7 @@ from vaekernels.utils.extras import needs_extra
 from vaekernels.utils.limits import read_json_object
 
 CONFIG_NAME = "config.json"
-_CLASS_KEY = "_class_name"
+CLASS_KEY = "_class_name"
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 Self = TypeVar("Self", bound="PretrainedModel")
@@ -50,22 +52,25 @@ class PretrainedModel(nn.Module):
         super().__init__()
         self.config = config
 
-    def save_pretrained(self, folder: str | PathLike[str]) -> None:
+    def save_pretrained(
+        self, folder: str | PathLike[str], *, metadata: Mapping[str, str] | None = None
+    ) -> None:
         """Write config.json and a safetensors file into ``folder``, each atomically.
 
         Args:
             folder: made if it does not exist; other files in it stay.
+            metadata: of the safetensors file, beside ``format``.
 
         Raises:
             OSError: the folder cannot be written, or the disk is full; the error names the file.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        values = {_CLASS_KEY: type(self).__name__, **self.config.to_dict()}
+        values = {CLASS_KEY: type(self).__name__, **self.config.to_dict()}
         tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
         with atomic_write(folder / self.weights_names[0]) as file:
             # Not save_file, which hides the OSError of a full disk.
-            file.write(safetensors_bytes(tensors, {"format": "pt"}))
+            file.write(safetensors_bytes(tensors, {**(metadata or {}), "format": "pt"}))
         with atomic_write(folder / CONFIG_NAME) as file:
             file.write((json.dumps(values, indent=2) + "\n").encode())
 
@@ -100,27 +105,22 @@ class PretrainedModel(nn.Module):
             ValueError: a file is truncated, corrupted, of another kind or of another model; the
                 error names the file and what was expected.
         """
-        if not isinstance(source, (str, PathLike)):
-            raise TypeError(
-                f"from_pretrained: source must be a folder or a Hub id; got {type(source).__name__}"
-            )
-        if Path(source).is_dir():
-            folder = Path(source) / subfolder
-            names = cls.weights_names
-            found = next((name for name in names if has_weights(folder / name)), names[0])
-            paths = folder / CONFIG_NAME, folder / found
-        else:
-            paths = _download(
-                str(source),
-                (CONFIG_NAME, cls.weights_names),
-                subfolder=subfolder or None,
-                revision=revision,
-                token=token,
-                cache_dir=cache_dir,
-                local_files_only=local_files_only,
-            )
-        config = _read_config(paths[0], cls)
-        return cls._with_weights(config, read_weights(paths[1]), str(paths[1])).to(device)
+        files = PretrainedFiles(
+            source,
+            subfolder=subfolder,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
+        return cls.load(files, device)
+
+    @classmethod
+    def load(cls: type[Self], files: PretrainedFiles, device: torch.device | str = "cpu") -> Self:
+        """The model in ``files``; as :meth:`from_pretrained`."""
+        config = _read_config(files.find(CONFIG_NAME), cls)
+        weights = files.find(*cls.weights_names)
+        return cls._with_weights(config, read_weights(weights), str(weights)).to(device)
 
     @classmethod
     def _with_weights(
@@ -183,58 +183,76 @@ class PretrainedModel(nn.Module):
         return commit.commit_url
 
 
-def _download(
-    source: str,
-    files: tuple[str, tuple[str, ...]],
-    *,
-    subfolder: str | None,
-    revision: str | None,
-    token: str | None,
-    cache_dir: str | Path | None,
-    local_files_only: bool,
-) -> tuple[Path, Path]:
-    expected = f'from_pretrained: expected a folder or a Hub id "owner/name"; got {source!r}'
-    if not _HUB_ID.fullmatch(source):
-        raise FileNotFoundError(f"{expected}, which does not exist")
-    with needs_extra("hub", f"from_pretrained({source!r})"):
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError
+@dataclass(frozen=True)
+class PretrainedFiles:
+    """Files of a saved model, in a folder or on the Hugging Face Hub.
 
-    def fetch(name: str) -> Path:
-        return Path(
-            hf_hub_download(
-                source,
-                name,
-                subfolder=subfolder,
-                revision=revision,
-                token=token,
-                cache_dir=cache_dir,
-                local_files_only=local_files_only,
+    Args:
+        source: a folder, or ``"owner/name"`` on the Hub; the others are those of
+            :meth:`PretrainedModel.from_pretrained`.
+    """
+
+    source: str | PathLike[str]
+    subfolder: str = ""
+    revision: str | None = None
+    token: str | None = None
+    cache_dir: str | Path | None = None
+    local_files_only: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.source, (str, PathLike)):
+            raise TypeError(
+                "from_pretrained: source must be a folder or a Hub id; "
+                f"got {type(self.source).__name__}"
             )
-        )
 
-    config, candidates = files
-    missing: Exception | None = None
-    try:
-        path = fetch(config)
-        for name in candidates:
-            try:
-                return path, fetch(name)
-            except EntryNotFoundError as error:  # noqa: PERF203  # a download each
-                missing = missing or error
-    except OSError as error:
-        missing = error
-    raise FileNotFoundError(
-        f"{expected}, which is not a folder and could not be downloaded: {missing}"
-    ) from missing
+    def find(self, *names: str) -> Path:
+        """The first of ``names`` that exists, on this machine; the first name if none does.
+
+        Raises:
+            FileNotFoundError: the source is not a folder, and the Hub has none of the files.
+        """
+        if Path(self.source).is_dir():
+            paths = [Path(self.source) / self.subfolder / name for name in names]
+            return next((path for path in paths if has_weights(path)), paths[0])
+        expected = (
+            f'from_pretrained: expected a folder or a Hub id "owner/name"; got {str(self.source)!r}'
+        )
+        if not _HUB_ID.fullmatch(str(self.source)):
+            raise FileNotFoundError(f"{expected}, which does not exist")
+        with needs_extra("hub", f"from_pretrained({self.source!r})"):
+            from huggingface_hub import hf_hub_download
+            from huggingface_hub.errors import EntryNotFoundError
+
+        missing: Exception | None = None
+        try:
+            for name in names:
+                try:
+                    path = hf_hub_download(
+                        str(self.source),
+                        name,
+                        subfolder=self.subfolder or None,
+                        revision=self.revision,
+                        token=self.token,
+                        cache_dir=self.cache_dir,
+                        local_files_only=self.local_files_only,
+                    )
+                    return Path(path)
+                except EntryNotFoundError as error:  # noqa: PERF203  # a download each
+                    missing = missing or error
+        except OSError as error:
+            missing = error
+        raise FileNotFoundError(
+            f"{expected}, which is not a folder and could not be downloaded: {missing}"
+        ) from missing
 
 
 def _read_config(path: Path, model: type[PretrainedModel]) -> Config:
     check_exists(path)
     values = read_json_object(path)
-    found = values.get(_CLASS_KEY)
+    found = values.get(CLASS_KEY)
     if found != model.__name__:
-        raise ValueError(f"{path}: expected {_CLASS_KEY} {model.__name__!r}; got {found!r}")
+        raise ValueError(f"{path}: expected {CLASS_KEY} {model.__name__!r}; got {found!r}")
     # Others write notes of their own, such as _diffusers_version.
     values = {name: value for name, value in values.items() if not name.startswith("_")}
     try:

@@ -1,8 +1,9 @@
-"""Training: read images, train a VAE, keep what is needed to go on."""
+"""Training: read images, train a model, keep what is needed to resume."""
 
 from __future__ import annotations
 
-from vaekernels.data.images import ImageData, load_images, split
+from vaekernels.data.dataset import split
+from vaekernels.data.images import ImageData, load_images
 from vaekernels.training.checkpoint import CheckpointError
 from vaekernels.training.config import TrainConfig
 from vaekernels.training.evaluate import evaluate

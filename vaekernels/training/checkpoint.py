@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from vaekernels.training.config import OptimConfig
 from vaekernels.utils.atomic_file import atomic_write
 
 _FORMAT = "vaekernels checkpoint 1"
@@ -41,11 +42,14 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     progress: Progress,
+    ema: nn.Module | None = None,
 ) -> None:
     """Write ``path`` in one piece, or leave what was there."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    if ema is not None:
+        tensors |= {f"ema.{name}": value for name, value in ema.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
-        tensors.update({f"optimizer.{index}.{name}": value for name, value in state.items()})
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
     tensors["rng.cpu"] = torch.get_rng_state()
     if torch.cuda.is_initialized():
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
@@ -64,8 +68,10 @@ def load_checkpoint(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
+    config: OptimConfig,
+    ema: nn.Module | None = None,
 ) -> Progress:
-    """Put everything back as :func:`save_checkpoint` found it.
+    """Put everything back as :func:`save_checkpoint` found it; ``config`` made ``optimizer``.
 
     Raises:
         CheckpointError: missing, truncated, of another kind, or of another model.
@@ -86,7 +92,12 @@ def load_checkpoint(
         )
     progress = _progress(path, metadata)
     _load_model(path, model, _group(tensors, "model."))
-    _load_optimizer(path, optimizer, _group(tensors, "optimizer."), stepped=progress.step > 0)
+    if ema is not None:
+        _load_model(path, ema, _group(tensors, "ema."))
+    state = _group(tensors, "optimizer.")
+    # With scaled gradients every step of a short run may have been skipped.
+    stepped = progress.step > 0 and not (scaler.is_enabled() and not state)
+    _load_optimizer(path, optimizer, state, config if stepped else None)
     with _loading(path, "rng.cpu, the state of PyTorch's generator"):
         torch.set_rng_state(tensors["rng.cpu"])
     if torch.cuda.is_initialized() and "rng.cuda" in tensors:
@@ -133,9 +144,15 @@ def _load_model(path: Path, model: nn.Module, weights: dict[str, Tensor]) -> Non
 
 
 def _load_optimizer(
-    path: Path, optimizer: torch.optim.Optimizer, values: dict[str, Tensor], *, stepped: bool
+    path: Path,
+    optimizer: torch.optim.Optimizer,
+    values: dict[str, Tensor],
+    config: OptimConfig | None,
 ) -> None:
-    """The state alone: learning rate and the like come from the run's settings."""
+    """The state alone: learning rate and the like come from the run's settings.
+
+    With a ``config``, the state must be that of the optimizer it makes, after a step.
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for name, value in values.items():
@@ -143,14 +160,13 @@ def _load_optimizer(
         if not index.isdecimal() or int(index) >= len(parameters):
             raise CheckpointError(f"checkpoint {path} is of another model: no parameter {index}")
         state.setdefault(int(index), {})[key] = _like(parameters[int(index)], value)
-    for number, parameter in enumerate(parameters) if stepped else ():
-        found = {key: tuple(value.shape) for key, value in state.get(number, {}).items()}
-        expected: dict[str, tuple[int, ...]] = {"step": (), "exp_avg": tuple(parameter.shape)}
-        expected["exp_avg_sq"] = expected["exp_avg"]
+    for number, parameter in enumerate(parameters if config else ()):
+        found = _shapes(state.get(number, {}))
+        expected = _shapes(_state_after_a_step(config, parameter)) if config else {}
         if found != expected:
             raise CheckpointError(
-                f"checkpoint {path}: expected the state of Adam of parameter {number}, {expected}; "
-                f"got {found}"
+                f"checkpoint {path}: expected the state of {type(optimizer).__name__} of parameter "
+                f"{number}, {expected}; got {found}"
             )
     optimizer.load_state_dict(
         {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
@@ -160,3 +176,15 @@ def _load_optimizer(
 def _like(parameter: Tensor, value: Tensor) -> Tensor:
     # A fused optimizer reads state and parameter in one memory order.
     return value if value.shape != parameter.shape else torch.empty_like(parameter).copy_(value)
+
+
+def _state_after_a_step(config: OptimConfig, parameter: Tensor) -> dict[str, Any]:
+    probe = nn.Parameter(torch.zeros_like(parameter))
+    probe.grad = torch.zeros_like(probe)
+    optimizer = config.make_optimizer([probe])
+    optimizer.step()
+    return optimizer.state[probe]
+
+
+def _shapes(state: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in sorted(state.items())}

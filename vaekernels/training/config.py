@@ -1,86 +1,171 @@
-"""How to train: every number that decides the weights, checked and written beside them."""
+"""``TrainConfig``: the settings of a training run, in parts."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from vaekernels.utils.limits import LARGEST_FLOAT, LARGEST_SIZE
+from vaekernels.objectives import ObjectiveConfig
+from vaekernels.utils.fields import check_fields, checked, choice, number, size
 
-_KINDS = {int: "an integer", float: "a number", str: "a string"}
 AMP_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "nadam": torch.optim.NAdam,
+    "radam": torch.optim.RAdam,
+    "adagrad": torch.optim.Adagrad,
+    "rmsprop": torch.optim.RMSprop,
+    "sgd": torch.optim.SGD,
+}
+_WITH_MOMENTUM = ("rmsprop", "sgd")
+# Of the others some have no fused step, or not on every device.
+_FUSED = ("adam", "adamw", "sgd")
+SCHEDULES = ("constant", "cosine", "linear")
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """Settings of a training run.
+class OptimConfig:
+    """The optimizer, of ``torch.optim``, and what is done to gradients and weights around it.
+
+    Attributes:
+        optimizer: "adam", "adamw", "nadam", "radam", "adagrad", "rmsprop" or "sgd".
+        lr: learning rate.
+        weight_decay: of the optimizer: an L2 penalty; of AdamW the decoupled decay.
+        momentum: of SGD and RMSprop.
+        grad_clip: largest norm of the gradient; 0 does not clip.
+        accumulate: parts that a batch is computed in, one after another, to save memory: their
+            gradients are summed before the step. Only rounding, and the batch mean of free bits,
+            depend on it.
+        ema: decay of an exponential moving average of the weights, which is then evaluated and
+            saved as the model; 0: none.
+    """
+
+    optimizer: str = choice("adam", OPTIMIZERS)
+    lr: float = number(1e-3, positive=True)
+    weight_decay: float = number(0.0)
+    momentum: float = number(0.0)
+    grad_clip: float = number(0.0)
+    accumulate: int = size(1)
+    ema: float = number(0.0, below=1.0)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.momentum and self.optimizer not in _WITH_MOMENTUM:
+            raise ValueError(
+                f"momentum must be 0 for {self.optimizer}; {' and '.join(_WITH_MOMENTUM)} have "
+                f"it; got {self.momentum}"
+            )
+
+    def make_optimizer(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimizer of ``parameters``; Adam, AdamW and SGD update all of them in one pass."""
+        options: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
+        if self.optimizer in _WITH_MOMENTUM:
+            options["momentum"] = self.momentum
+        if self.optimizer in _FUSED:
+            options["fused"] = True
+        return OPTIMIZERS[self.optimizer](parameters, **options)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The learning rate over the steps.
+
+    Attributes:
+        schedule: "constant"; "cosine" or "linear": the learning rate falls to 0 over the epochs.
+        lr_warmup_epochs: the learning rate grows linearly over these before.
+    """
+
+    schedule: str = choice("constant", SCHEDULES)
+    lr_warmup_epochs: float = number(0.0)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+def _check_heldout(name: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise ValueError(f"{name} must be between 0 and 1; got {value}")
+
+
+def _check_seed(name: str, value: int) -> None:
+    if not 0 <= value < 2**63:
+        raise ValueError(f"{name} must be in [0, 2**63); got {value}")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What a step sees of the data.
+
+    Attributes:
+        batch: images per optimizer step, over all processes together.
+        heldout: fraction held out where the data has no held-out images of its own.
+    """
+
+    batch: int = size(128)
+    heldout: float = checked(0.1, _check_heldout)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How long, where, and in which precision.
 
     Attributes:
         epochs: passes over the training images.
-        batch: images per optimizer step, over all processes together.
-        lr: learning rate of Adam.
-        beta: weight of the KL term; 1 is the ELBO.
-        kl_warmup_epochs: the weight of the KL term grows linearly from 0 over these.
-        free_bits: nats of KL per latent dim that cost nothing.
-        grad_clip: largest norm of the gradient; 0 does not clip.
         amp: "off", "bf16" or "fp16": the dtype of matrix products and convolutions.
-        heldout: fraction held out where the data has no held-out images of its own.
         seed: decides initial weights, order of the images, and noise.
         device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1" ...
     """
 
-    epochs: int = 10
-    batch: int = 128
-    lr: float = 1e-3
-    beta: float = 1.0
-    kl_warmup_epochs: float = 0.0
-    free_bits: float = 0.0
-    grad_clip: float = 0.0
-    amp: str = "off"
-    heldout: float = 0.1
-    seed: int = 0
-    device: str = "auto"
+    epochs: int = size(10)
+    amp: str = choice("off", AMP_DTYPES)
+    seed: int = checked(0, _check_seed)
+    device: str = checked("auto")
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            kind = type(field.default)
-            # An integer is a number too; a bool, for isinstance, is an integer.
-            kinds = (float, int) if kind is float else (kind,)
-            if isinstance(value, bool) or not isinstance(value, kinds):
-                raise TypeError(
-                    f"{field.name} must be {_KINDS[kind]}; got {value!r} ({type(value).__name__})"
-                )
-        for name in ("epochs", "batch"):
-            value = getattr(self, name)
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1; got {value}")
-            if value > LARGEST_SIZE:
-                raise ValueError(f"{name} must be at most {LARGEST_SIZE}; got {value}")
-        for name in ("beta", "kl_warmup_epochs", "free_bits", "grad_clip", "lr"):
-            value = getattr(self, name)
-            if not (0 <= value < math.inf) or (value == 0 and name == "lr"):
-                sign = "positive" if name == "lr" else "not negative"
-                raise ValueError(f"{name} must be finite and {sign}; got {value}")
-            if value > LARGEST_FLOAT:
-                raise ValueError(
-                    f"{name} must be at most {LARGEST_FLOAT:.3g}, what float32 holds; got {value}"
-                )
-        if not 0 < self.heldout < 1:
-            raise ValueError(f"heldout must be between 0 and 1; got {self.heldout}")
-        if self.amp not in AMP_DTYPES:
-            raise ValueError(f"amp must be one of {', '.join(AMP_DTYPES)}; got {self.amp!r}")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must be in [0, 2**63); got {self.seed}")
+        check_fields(self)
 
     @property
     def amp_dtype(self) -> torch.dtype | None:
         """The dtype of autocast, or None."""
         return AMP_DTYPES[self.amp]
+
+
+# The tables of a TOML file of settings.
+PARTS: dict[str, type[Any]] = {
+    "run": RunConfig,
+    "data": DataConfig,
+    "optim": OptimConfig,
+    "schedule": ScheduleConfig,
+    "objective": ObjectiveConfig,
+}
+
+
+@dataclass(frozen=True)
+class TrainConfig(ObjectiveConfig, ScheduleConfig, OptimConfig, DataConfig, RunConfig):
+    """Settings of a training run: the fields of its parts, as keyword arguments.
+
+    The parts are :class:`RunConfig`, :class:`DataConfig`, :class:`OptimConfig`,
+    :class:`ScheduleConfig` and :class:`~vaekernels.objectives.ObjectiveConfig`; a
+    ``TrainConfig`` can be passed for each of them.
+
+    Raises:
+        TypeError: a setting has the wrong type.
+        ValueError: a setting is out of range, or has no meaning beside another.
+
+    Example:
+        >>> TrainConfig(epochs=30, optimizer="adamw", lr=2e-3, schedule="cosine", ema=0.999)
+    """
+
+    def __post_init__(self) -> None:
+        for part in PARTS.values():
+            part.__post_init__(self)
 
     def to_dict(self) -> dict[str, Any]:
         """For ``train_config.json``."""
@@ -88,7 +173,7 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
-        """From ``train_config.json``.
+        """From ``train_config.json``; a setting that is missing has its default.
 
         Raises:
             ValueError: an unknown setting, or a value out of range.

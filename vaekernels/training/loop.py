@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from vaekernels.data.images import ImageData, split
-from vaekernels.models import VAE, VAEConfig
+from vaekernels.data.dataset import Batch, Dataset, split
+from vaekernels.models.config_base import Config
+from vaekernels.models.registry import MODELS, TrainableModel, check_supports, kind_of
+from vaekernels.objectives import LossTerms, Objective, ObjectiveConfig
 from vaekernels.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from vaekernels.training.config import TrainConfig
 from vaekernels.training.distributed import World, joined
-from vaekernels.training.evaluate import evaluate
+from vaekernels.training.evaluate import evaluate, load_shares
 from vaekernels.training.metrics import (
     Losses,
     Meter,
@@ -29,7 +34,8 @@ from vaekernels.training.metrics import (
 )
 from vaekernels.training.run_folder import RunFolder, check_may_create, new_run_folder
 from vaekernels.training.run_metadata import check_same_run, describe_run
-from vaekernels.training.schedule import kl_weight, permutation, steps_per_epoch
+from vaekernels.training.schedule import learning_rate, permutation, steps_per_epoch
+from vaekernels.training.tensorboard import EpochWriter
 from vaekernels.utils.limits import check_room
 
 
@@ -38,28 +44,32 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 
 def train(
-    data: ImageData,
-    model_config: VAEConfig,
+    data: Dataset,
+    model_config: Config,
     config: TrainConfig,
     out: str | Path,
     *,
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = True,
+    tensorboard: bool = False,
 ) -> RunFolder:
-    """Train a VAE; under torchrun, together with the other processes.
+    """Train a model; under torchrun, together with the other processes.
 
     Every step is a function of the settings, the data and the step's number, so that a
     resumed run ends in the weights of an uninterrupted one, bit for bit on CPU.
 
     Args:
         data: what to train on; a part is held out, unless it brings its own held-out images.
-        model_config: the model; its ``image_shape`` must be that of ``data``.
-        config: how to train. On resuming only ``epochs`` and ``device`` may differ.
+        model_config: of a :class:`~vaekernels.models.registry.TrainableModel`; its
+            ``image_shape`` must be that of ``data``.
+        config: how to train. On resuming only ``device`` may differ, and ``epochs`` if the
+            schedule of the learning rate is constant.
         out: the run folder, see :mod:`vaekernels.training.run_folder`.
         resume: go on from the last finished epoch in ``out``.
         overwrite: replace a run that is in ``out``.
         progress: show a progress bar on stderr, and one line for each epoch on stdout.
+        tensorboard: also write the history to ``out/tensorboard``.
 
     Raises:
         ValueError: data, settings or checkpoint do not fit.
@@ -67,19 +77,26 @@ def train(
         NonFiniteLossError: a loss is NaN or infinite; the last checkpoint is kept.
         TrainingInterrupted: Ctrl-C; the last checkpoint is kept.
         OSError: a file cannot be written; none is left half-written.
+        ModuleNotFoundError: ``tensorboard`` without the package of that name.
     """
-    if data.shape != tuple(model_config.image_shape):
+    model = MODELS[kind_of(model_config)]
+    check_supports(model, "train", TrainableModel, "image_shape")
+    expected = tuple(model_config.to_dict()["image_shape"])
+    if data.shape != expected:
         raise ValueError(
-            f"data {data.name} has images of shape {data.shape}; the model expects "
-            f"{tuple(model_config.image_shape)}"
+            f"data {data.name} has images of shape {data.shape}; the model expects {expected}"
         )
     folder = RunFolder(Path(out))
     train_data, heldout = split(data, config.heldout)
     run = describe_run(model_config, config, data, train_data, heldout)
-    with joined(config.device) as (world, device):
-        _check_room(model_config, device)
+    # The writer is made in every process, so that all stop where its package is missing.
+    with (
+        joined(config.device) as (world, device),
+        EpochWriter(folder.path / "tensorboard") if tensorboard else nullcontext() as writer,
+    ):
+        _check_room(model_config, config, device)
         if resume:
-            check_same_run(folder, run)
+            check_same_run(folder, run, train_data)
         else:
             check_may_create(folder.path, overwrite)
         trainer = _Trainer(
@@ -101,7 +118,7 @@ def train(
                 trainer.create(run, overwrite)
         world.wait()
         try:
-            trainer.run(progress)
+            trainer.run(progress, writer)
         except KeyboardInterrupt as interrupt:
             raise TrainingInterrupted(
                 f"interrupted at step {trainer.step}; {folder.path} holds epoch "
@@ -111,16 +128,38 @@ def train(
     return folder
 
 
-def _check_room(config: VAEConfig, device: torch.device) -> None:
+def _check_room(model_config: Config, config: TrainConfig, device: torch.device) -> None:
     """Raise, before any memory is taken, if the device cannot hold the state of a training."""
-    what = f"a model with hidden {config.hidden} and latent_dim {config.latent_dim}"
+    model = MODELS[kind_of(model_config)]
+    changed = ", ".join(
+        f"{field.name} {getattr(model_config, field.name)}"
+        for field in dataclasses.fields(model_config)
+        if getattr(model_config, field.name) != field.default
+    )
+    what = f"a {model.__name__} with {changed}"
     try:
         with torch.device("meta"):
-            parameters = sum(each.numel() for each in VAE(config).parameters())
+            parameters = sum(each.numel() for each in model(model_config).parameters())
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"{what} has more parameters than 64 bits count") from error
-    # In float32: weights, gradients and the two moments of Adam.
-    check_room(f"training {what}", 16 * parameters, device)
+    # In float32: weights, gradients, the moments of Adam and its relatives, the average.
+    copies = 2 + 2 * ("adam" in config.optimizer) + (config.ema > 0)
+    check_room(f"training {what}", 4 * copies * parameters, device)
+
+
+def _make_model(config: Config, device: torch.device) -> Any:
+    return MODELS[kind_of(config)](config).to(device)
+
+
+class _Loss(nn.Module):
+    """An objective of a model as a module, for DistributedDataParallel."""
+
+    def __init__(self, model: nn.Module, objective: Objective) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, batch: Batch, step: int) -> LossTerms:
+        return self.objective(self.model, batch, step)
 
 
 class _Trainer:
@@ -129,10 +168,10 @@ class _Trainer:
     def __init__(
         self,
         *,
-        model_config: VAEConfig,
+        model_config: Config,
         config: TrainConfig,
-        data: ImageData,
-        heldout: ImageData,
+        data: Dataset,
+        heldout: Dataset,
         folder: RunFolder,
         world: World,
         device: torch.device,
@@ -140,9 +179,18 @@ class _Trainer:
         self.config, self.data, self.heldout = config, data, heldout
         self.folder, self.world, self.device = folder, world, device
         torch.manual_seed(config.seed)
-        self.model = VAE(model_config).to(device)
-        self.model.check_range = False  # ImageData's images are in [0, 1]; a GPU would wait
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr, fused=True)
+        self.model = _make_model(model_config, device)
+        self.model.check_range = False  # images of a Dataset are in [0, 1]; a GPU would wait
+        steps = steps_per_epoch(config, len(data))
+        self.objective: Objective = self.model.objective(config, config.seed, steps)
+        # Held-out images are measured by one objective, whatever is trained with.
+        self.measure: Objective = self.model.objective(ObjectiveConfig(), config.seed, steps)
+        self.optimizer = config.make_optimizer(list(self.model.parameters()))
+        self.ema = (
+            AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
+            if config.ema
+            else None
+        )
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.amp == "fp16")
         self.done = Progress()
         self.step = 0
@@ -155,7 +203,9 @@ class _Trainer:
 
     def restore(self) -> None:
         """Go back to the last checkpoint."""
-        self.done = load_checkpoint(self.folder.checkpoint, self.model, self.optimizer, self.scaler)
+        self.done = load_checkpoint(
+            self.folder.checkpoint, self.model, self.optimizer, self.scaler, self.config, self.ema
+        )
         self.step = self.done.step
         if self.done.epoch > self.config.epochs:
             raise ValueError(
@@ -163,114 +213,149 @@ class _Trainer:
                 f"epochs must be at least that; got {self.config.epochs}"
             )
 
-    def run(self, progress: bool) -> None:
+    def run(self, progress: bool, writer: EpochWriter | None) -> None:
         """Train the epochs that are left."""
-        model: nn.Module = self.model
+        loss: nn.Module = _Loss(self.model, self.objective)
         if self.world.size > 1:
-            model = DistributedDataParallel(model)
+            loss = DistributedDataParallel(loss)
         images, epochs = len(self.data), self.config.epochs
         with tqdm(
             total=epochs * images,
             initial=self.done.epoch * images,
             unit=" images",
             unit_scale=True,
-            # None: no bar where nobody watches a terminal.
+            # None: tqdm disables itself when stderr is not a terminal.
             disable=None if progress and self.world.is_main else True,
         ) as bar:
             for epoch in range(self.done.epoch + 1, epochs + 1):
                 bar.set_description(f"epoch {epoch}/{epochs}")
-                record = self._epoch(model, epoch, bar)
+                record = self._epoch(loss, epoch, bar)
                 self.done = Progress(epoch, self.step, [*self.done.history, record])
                 if self.world.is_main:
                     self._save(self.folder)
+                    if writer is not None:
+                        writer.add(record)
                     if progress:
-                        bar.write(_line(record, epochs))
+                        bar.write(self._line(record))
                 self.world.wait()
         if self.world.is_main:
             # Also after an interruption between the checkpoint and the files made from it.
             self._export(self.folder)
 
-    def _epoch(self, model: nn.Module, epoch: int, bar: tqdm) -> dict[str, float]:
+    @property
+    def trained(self) -> Any:
+        """The model that is evaluated and saved: of the averaged weights if there are any."""
+        return self.model if self.ema is None else self.ema.module
+
+    def _epoch(self, loss: nn.Module, epoch: int, bar: tqdm) -> dict[str, float]:
         started = time.perf_counter()
-        meter = Meter(self.device)
-        model.train()
-        order = permutation(self.config.seed, epoch, len(self.data))
-        for index in order.split(self.config.batch):
-            bad = self._step(model, index, meter)
-            if bad is not None:
-                self._stop(*bad)
-            bar.update(len(index))
-            if meter.last is not None:
-                last = meter.last
-                bar.set_postfix_str(f"loss {last.loss:.2f}, ELBO {last.elbo:.2f}", refresh=False)
+        meter = Meter(self.device, self.objective)
+        loss.train()
+        order = permutation(self.config.seed, epoch, len(self.data)).split(self.config.batch)
+        # The parts of each batch; a small batch has fewer.
+        split_order = [
+            [part for part in index.tensor_split(self.config.accumulate) if len(part)]
+            for index in order
+        ]
+        every_part = (part for parts in split_order for part in parts)
+        with closing(load_shares(self.data, every_part, self.world, self.device)) as batches:
+            for index, parts in zip(order, split_order, strict=True):
+                bad = self._step(loss, parts, batches, meter)
+                if bad is not None:
+                    self._stop(*bad)
+                bar.update(len(index))
+                if meter.last is not None:
+                    shown = _shown(meter.last, ["loss", *self.objective.summary(meter.last)])
+                    bar.set_postfix_str(shown, refresh=False)
         bad = meter.flush()
         if bad is not None:
-            self._stop(bad[0] + 1, bad[1])
-        trained = mean_of(self.world.sum(meter.total.to(self.device)).cpu())
+            self._stop(*bad)
+        total = self.world.sum(meter.total.to(self.device)).cpu()
+        trained = mean_of(meter.names, total, self.objective)
         seconds = time.perf_counter() - started
         heldout = evaluate(
-            self.model,
+            self.trained,
             self.heldout,
-            batch=self.config.batch,
+            batch=math.ceil(self.config.batch / self.config.accumulate),
             seed=self.config.seed,
             device=self.device,
             world=self.world,
+            objective=self.measure,
         )
         self._check_weights(heldout)
         return {
             "epoch": epoch,
             "step": self.step,
-            "beta": kl_weight(self.config, self.step - 1, len(self.data)),
+            **self.objective.settings(self.step - 1),
+            **self._options(),
             **trained.to_dict(),
             **heldout.to_dict("heldout_"),
             "seconds": seconds,
             "images_per_second": len(self.data) / seconds,
         }
 
-    def _step(self, model: nn.Module, index: Tensor, meter: Meter) -> tuple[int, str] | None:
-        """One optimizer step; steps ago and name of a loss that is not finite, or None."""
-        mine = self.world.share(index)
-        count = len(mine)
-        if count == 0:
-            # Every process must join the sum of the gradients: take part with weight zero.
-            mine = index[:1]
-        amp = self.config.amp_dtype
-        autocast = nullcontext() if amp is None else torch.autocast(self.device.type, amp)
-        with autocast:
-            out = model(
-                self.data.batch(mine, self.device),
-                beta=kl_weight(self.config, self.step, len(self.data)),
-                free_bits=self.config.free_bits,
-                seed=self.config.seed,
-                step=self.step,
-                sample_ids=self.data.ids[mine].to(self.device),
-            )
-        bad = meter.add(out, count) if count else None
-        if bad is not None:
-            return bad
-        # DistributedDataParallel averages over processes; their parts may differ in size.
-        weight = count * self.world.size / len(index)
+    def _options(self) -> dict[str, float]:
+        """The last learning rate, where it changes, and the decay of the weights' average."""
+        options: dict[str, float] = {}
+        if self.config.schedule != "constant" or self.config.lr_warmup_epochs:
+            options["lr"] = self.optimizer.param_groups[0]["lr"]
+        if self.config.ema:
+            options["ema"] = self.config.ema
+        return options
+
+    def _step(
+        self, loss: Any, parts: list[Tensor], batches: Iterator[Batch], meter: Meter
+    ) -> tuple[int, str] | None:
+        """One optimizer step; the step and name of a loss that is not finite, or None."""
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(out.loss * weight if weight != 1 else out.loss).backward()
+        total = sum(len(part) for part in parts)
+        for number, part in enumerate(parts, start=1):
+            batch = next(batches)
+            count = len(self.world.share(part))
+            # Gradients are summed over the processes with those of the last part.
+            sync = number == len(parts) or self.world.size == 1
+            with nullcontext() if sync else loss.no_sync():
+                bad = self._add_gradients(loss, batch, count, total, meter)
+            if bad is not None:
+                return bad
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, self.step, len(self.data))
         if self.config.grad_clip:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
         self.step += 1
+        return None
+
+    def _add_gradients(
+        self, loss: nn.Module, batch: Batch, count: int, total: int, meter: Meter
+    ) -> tuple[int, str] | None:
+        """Backward of ``batch``, whose ``count`` images are of the ``total`` of the step."""
+        amp = self.config.amp_dtype
+        autocast = nullcontext() if amp is None else torch.autocast(self.device.type, amp)
+        with autocast:
+            out = loss(batch, self.step)
+        bad = meter.add(self.step, out, count)
+        if bad is not None:
+            return bad
+        # DistributedDataParallel averages over processes; their parts may differ in size.
+        weight = count * self.world.size / total
+        self.scaler.scale(out.total * weight if weight != 1 else out.total).backward()
         return None
 
     def _check_weights(self, heldout: Losses) -> None:
         """No checkpoint is made of broken weights: the loss before the last update was finite."""
-        if not math.isfinite(heldout.nll):
-            self._stop(1, f"held-out nll is {heldout.nll}")
-        if not math.isfinite(heldout.kl):
-            self._stop(1, f"held-out kl is {heldout.kl}")
+        last = self.step - 1
+        for name, value in reversed(heldout.items()):  # the terms before their sum
+            if not math.isfinite(value) and name not in self.measure.summary(heldout):
+                self._stop(last, f"held-out {name} is {value}")
         if not math.isfinite(largest_weight(self.model)):
-            self._stop(1, "a weight is not finite")
+            self._stop(last, "a weight is not finite")
 
-    def _stop(self, steps_ago: int, term: str) -> None:
-        step = self.step - steps_ago
+    def _stop(self, step: int, term: str) -> None:
         epoch = step // steps_per_epoch(self.config, len(self.data)) + 1
         raise NonFiniteLossError(
             f"training stopped at step {step} (epoch {epoch}): {term}; "
@@ -280,17 +365,33 @@ class _Trainer:
 
     def _save(self, folder: RunFolder) -> None:
         # The checkpoint is the truth; the rest is made from it.
-        save_checkpoint(folder.checkpoint, self.model, self.optimizer, self.scaler, self.done)
+        save_checkpoint(
+            folder.checkpoint, self.model, self.optimizer, self.scaler, self.done, self.ema
+        )
         self._export(folder)
 
     def _export(self, folder: RunFolder) -> None:
-        self.model.save_pretrained(folder.path)
+        metadata = {} if self.ema is None else {"weights": f"average with decay {self.config.ema}"}
+        self.trained.save_pretrained(folder.path, metadata=metadata)
         folder.write_metrics(self.done.history)
 
+    def _line(self, record: dict[str, float]) -> str:
+        """An epoch for the terminal."""
+        heldout = [name for name in record if name.startswith("heldout_")]
+        means = {name.removeprefix("heldout_"): record[name] for name in heldout}
+        derived = list(self.measure.summary(means)) or ["loss"]
+        terms = [name for name in means if name not in ("loss", *derived)]
+        weights = "" if self.ema is None else " (averaged weights)"
+        return (
+            f"epoch {record['epoch']:.0f}/{self.config.epochs}  "
+            f"{_shown(record, ['loss', *self.objective.summary(record)])}  "
+            f"held-out{weights} {_shown(means, [*derived, *terms])}  "
+            f"{record['images_per_second']:.0f} images/s"
+        )
 
-def _line(record: dict[str, float], epochs: int) -> str:
-    return (
-        f"epoch {record['epoch']:.0f}/{epochs}  loss {record['loss']:.2f}  "
-        f"ELBO {record['elbo']:.2f}  held-out ELBO {record['heldout_elbo']:.2f}  "
-        f"KL {record['heldout_kl']:.2f}  {record['images_per_second']:.0f} images/s"
+
+def _shown(values: Mapping[str, float], names: list[str]) -> str:
+    """``values`` by their names, of which all but the loss are abbreviations."""
+    return "  ".join(
+        f"{name if name == 'loss' else name.upper()} {values[name]:.2f}" for name in names
     )

@@ -3,84 +3,89 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from vaekernels.models.vae.outputs import VAEOutput
+from vaekernels.objectives import LossTerms, Objective
 from vaekernels.training.config import TrainConfig
 
-# On a GPU a look at the losses waits for all queued work: look once in so many steps.
+# Reading a loss waits for all work that is queued on a GPU: it is done once in so many batches.
 _CUDA_INTERVAL = 50
-# Trained weights of a VAE stay far below; Adam with a rate too high passes it in a few steps.
+# Trained weights stay far below; Adam with a rate too high passes it in a few steps.
 _DIVERGED = 1e4
-# Columns of a row: the terms before their sum, for the message on one that is not finite.
-_TERMS = {1: "nll", 2: "kl", 0: "loss"}
 
 
 class NonFiniteLossError(FloatingPointError):
     """Training stopped at a loss that is NaN or infinite; the message says where and why."""
 
 
-@dataclass(frozen=True)
-class Losses:
-    """Means per image, in nats."""
+class Losses(dict[str, float]):
+    """Means per image by name: ``loss``, the terms, and what the objective derives from them.
 
-    loss: float
-    nll: float
-    kl: float
+    They are attributes too: of an ELBO ``losses.nll``, ``losses.kl`` and ``losses.elbo``.
+    """
 
-    @property
-    def elbo(self) -> float:
-        """The evidence lower bound, whatever beta was trained with."""
-        return -(self.nll + self.kl)
+    def __getattr__(self, name: str) -> float:
+        try:
+            return self[name]
+        except KeyError as error:
+            raise AttributeError(f"no loss {name}; there are {', '.join(self)}") from error
 
     def to_dict(self, prefix: str = "") -> dict[str, float]:
         """For the history."""
-        values = {"loss": self.loss, "nll": self.nll, "kl": self.kl, "elbo": self.elbo}
-        return {prefix + name: value for name, value in values.items()}
+        return {prefix + name: value for name, value in self.items()}
 
 
 class Meter:
-    """Collects the losses of steps on their device and brings them over a block at a time."""
+    """Collects the losses of steps on their device and copies them to the CPU a block at a time."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, objective: Objective) -> None:
         self.interval = _CUDA_INTERVAL if device.type == "cuda" else 1
-        self.total = torch.zeros(4, dtype=torch.float64)  # loss, nll, kl, images
         self.last: Losses | None = None
-        self._rows = torch.zeros(self.interval, 4, device=device)
-        self._count = 0
+        self.names: tuple[str, ...] = ()
+        # Sums over the images of loss and terms, and the number of images.
+        self.total = torch.zeros((), dtype=torch.float64)
+        self._objective, self._device = objective, device
+        self._rows = torch.empty(0)
+        self._steps: list[int] = []
 
-    def add(self, out: VAEOutput, images: int) -> tuple[int, str] | None:
-        """Take in a step; what :meth:`flush` says when a block is full, else None."""
-        row = torch.stack((out.loss, out.nll.mean(), out.kl.mean()))
-        self._rows[self._count, :3] = row.detach()
-        self._rows[self._count, 3] = images
-        self._count += 1
-        return self.flush() if self._count == self.interval else None
+    def add(self, step: int, out: LossTerms, images: int) -> tuple[int, str] | None:
+        """Add a batch of ``step``; returns :meth:`flush` when a block is full, else None."""
+        if not self.names:
+            self.names = tuple(out.terms)
+            self._rows = torch.zeros(self.interval, len(self.names) + 2, device=self._device)
+        row = torch.stack((out.total, *(term.mean() for term in out.terms.values())))
+        self._rows[len(self._steps), :-1] = row.detach()
+        self._rows[len(self._steps), -1] = images
+        self._steps.append(step)
+        return self.flush() if len(self._steps) == self.interval else None
 
     def flush(self) -> tuple[int, str] | None:
-        """Look at the block: how many steps ago a loss was not finite, and which; None: all are."""
-        if self._count == 0:
+        """Read the block: the first step with a value that is not finite, and its name; or None."""
+        if not self._steps:
             return None
-        rows, self._count = self._rows[: self._count].double().cpu(), 0
+        steps, self._steps = self._steps, []
+        rows = self._rows[: len(steps)].double().cpu()
         finite = rows.isfinite()
         if not finite.all():
             first = int((~finite.all(1)).nonzero()[0])
-            column = next(column for column in _TERMS if not finite[first, column])
-            return len(rows) - 1 - first, f"{_TERMS[column]} is {rows[first, column].item()}"
-        rows[:, :3] *= rows[:, 3:]
-        self.total += rows.sum(0)
-        self.last = mean_of(rows.sum(0))
+            names = ("loss", *self.names)
+            # The terms before their sum.
+            column = next(c for c in (*range(1, len(names)), 0) if not finite[first, c])
+            return steps[first], f"{names[column]} is {rows[first, column].item()}"
+        rows[:, :-1] *= rows[:, -1:]
+        self.total = self.total + rows.sum(0)
+        self.last = mean_of(self.names, rows.sum(0), self._objective)
         return None
 
 
-def mean_of(total: Tensor) -> Losses:
-    """Means from sums of loss, nll, kl and images."""
-    loss, nll, kl, images = total.tolist()
+def mean_of(names: tuple[str, ...], total: Tensor, objective: Objective) -> Losses:
+    """Means from ``total``: sums of the loss and of the terms ``names``, and number of images."""
+    loss, *terms, images = total.tolist()
     count = max(images, 1.0)
-    return Losses(loss / count, nll / count, kl / count)
+    means = {name: value / count for name, value in zip(names, terms, strict=True)}
+    return Losses(loss=loss / count, **means, **objective.summary(means))
 
 
 def largest_weight(model: nn.Module) -> float:
@@ -91,7 +96,7 @@ def largest_weight(model: nn.Module) -> float:
 
 def likely_cause(model: nn.Module, config: TrainConfig, term: str) -> str:
     """A sentence on why ``term`` is not finite, and what to do."""
-    weight = largest_weight(model)
+    weight, name = largest_weight(model), term.partition(" ")[0]
     if not math.isfinite(weight) or weight > _DIVERGED:
         return (
             f"the weights have diverged (largest magnitude {weight:.3g}): the learning rate is "
@@ -99,8 +104,7 @@ def likely_cause(model: nn.Module, config: TrainConfig, term: str) -> str:
         )
     if config.amp == "fp16":
         return "a value probably exceeds float16's 65504; try --amp bf16 or --amp off"
-    where = "encoder" if term.startswith("kl") else "decoder"
     return (
-        f"the weights are finite (largest magnitude {weight:.3g}), the {where} makes it; try a "
-        "smaller --lr, or run a step in vk.detect_nonfinite() to see the first op that does"
+        f"the weights are finite (largest magnitude {weight:.3g}), {name} is not; try a smaller "
+        "--lr, or run a step in vk.detect_nonfinite() to see the first op that is not"
     )

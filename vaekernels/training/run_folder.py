@@ -2,15 +2,19 @@
 
 ::
 
-    RUN/config.json               the model, for VAE.from_pretrained(RUN)
+    RUN/config.json               the model, for vk.models.from_pretrained(RUN)
     RUN/model.safetensors
     RUN/train_config.json         settings, data and versions
     RUN/checkpoint.safetensors    the last finished epoch
     RUN/metrics.jsonl             one line for each epoch
+    RUN/metrics.csv               the same as a table
+    RUN/tensorboard/              the same for TensorBoard, with --tensorboard
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shutil
 from collections.abc import Iterator
@@ -19,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vaekernels.models import VAEConfig
+from vaekernels.models.registry import model_class
 from vaekernels.training.config import TrainConfig
 from vaekernels.utils.atomic_file import atomic_write
 from vaekernels.utils.limits import parse_json, read_json_object
@@ -71,15 +75,24 @@ class RunFolder:
                 )
         try:
             TrainConfig.from_dict(settings["train"])
-            VAEConfig.from_dict(settings["model"])
+            model_class(settings.setdefault("kind", "vae")).config_class.from_dict(
+                settings["model"]
+            )
         except (TypeError, ValueError) as error:
             raise ValueError(f"{self.settings_file}: {error}") from error
         return settings
 
     def write_metrics(self, history: list[dict[str, float]]) -> None:
-        """Write ``metrics.jsonl``."""
+        """Write ``metrics.jsonl`` and ``metrics.csv``; a value that an epoch lacks is empty."""
         with atomic_write(self.metrics_file) as file:
             file.write("".join(json.dumps(record) + "\n" for record in history).encode())
+        table = io.StringIO()
+        names = list(dict.fromkeys(name for record in history for name in record))
+        writer = csv.DictWriter(table, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+        with atomic_write(self.path / "metrics.csv") as file:
+            file.write(table.getvalue().encode())
 
     def metrics(self) -> list[dict[str, float]]:
         """Read ``metrics.jsonl``.

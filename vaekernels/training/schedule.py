@@ -18,10 +18,25 @@ def steps_per_epoch(config: TrainConfig, images: int) -> int:
     return math.ceil(images / config.batch)
 
 
-def kl_weight(config: TrainConfig, step: int, images: int) -> float:
-    """The weight of the KL term at ``step`` (from 0), after a linear warm-up to beta."""
-    warmup = config.kl_warmup_epochs * steps_per_epoch(config, images)
-    return config.beta * min(1.0, step / warmup) if warmup else config.beta
+def learning_rate(config: TrainConfig, step: int, images: int) -> float:
+    r"""The learning rate of the optimizer step ``step``, counted from 0.
+
+    .. math::
+        \eta_t = \eta\, \min\Big(1, \frac{t + 1}{W}\Big)\, f\Big(\frac{t - W}{T - W}\Big), \qquad
+        f(p) = 1,\quad 1 - p \quad\text{or}\quad \tfrac12 (1 + \cos \pi p)
+
+    with the steps W of the warm-up and T of the run; f is 1 during the warm-up.
+    """
+    steps = steps_per_epoch(config, images)
+    warmup, total = config.lr_warmup_epochs * steps, config.epochs * steps
+    if step < warmup:
+        return config.lr * min(1.0, (step + 1) / warmup)
+    if config.schedule == "constant":
+        return config.lr
+    progress = (step - warmup) / (total - warmup)
+    if config.schedule == "linear":
+        return config.lr * (1.0 - progress)
+    return config.lr * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
 def permutation(seed: int, epoch: int, images: int) -> Tensor:

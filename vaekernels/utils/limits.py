@@ -16,7 +16,7 @@ LARGEST_FLOAT = torch.finfo(torch.float32).max
 # Levels of a model, and blocks of a level; constructing more takes minutes.
 MOST_LAYERS = 1000
 # A configuration is a few kB; a list of a million entries is not one.
-_LARGEST_JSON = 2**20
+LARGEST_FILE = 2**20
 
 
 def check_room(what: str, needed: int, device: torch.device | str = "cpu") -> None:
@@ -25,15 +25,16 @@ def check_room(what: str, needed: int, device: torch.device | str = "cpu") -> No
     Raises:
         ValueError: they do; the message begins with ``what``.
     """
-    total = _memory(torch.device(device))
+    total = total_memory(device)
     if total is not None and needed > total:
         raise ValueError(
             f"{what} needs {needed / 2**30:,.0f} GiB of memory; {device} has {total / 2**30:,.0f}"
         )
 
 
-def _memory(device: torch.device) -> int | None:
+def total_memory(device: torch.device | str = "cpu") -> int | None:
     """All the memory of a device in bytes; None where the system does not say."""
+    device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     try:
@@ -50,9 +51,9 @@ def read_json_object(path: Path, *, otherwise: str = "expected JSON") -> dict[st
         ValueError: the file is too large, nested too deeply, or not a JSON object.
     """
     size = path.stat().st_size
-    if size > _LARGEST_JSON:
+    if size > LARGEST_FILE:
         raise ValueError(
-            f"{path}: expected a JSON file of at most {_LARGEST_JSON:,} bytes; got {size:,}"
+            f"{path}: expected a JSON file of at most {LARGEST_FILE:,} bytes; got {size:,}"
         )
     values = parse_json(str(path), path.read_bytes(), otherwise)
     if not isinstance(values, dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,8 @@ from vaekernels.models.vae.backbones import build_backbone
 from vaekernels.models.vae.config import VAEConfig
 from vaekernels.models.vae.likelihoods import build_likelihood
 from vaekernels.models.vae.outputs import DecoderOutput, EncoderOutput, VAEOutput
-from vaekernels.objectives.terms import LogMeanExp, free_bits_kl
+from vaekernels.objectives import Objective, ObjectiveConfig, importance_weighted_bound
+from vaekernels.objectives.elbo import NegativeELBO, negative_elbo
 from vaekernels.ops import randn
 from vaekernels.ops._seed import seed_tensor
 from vaekernels.runtime.nonfinite_policy import warn_if_slow
@@ -104,10 +106,10 @@ class VAE(PretrainedModel):
         Paper: beta: I. Higgins et al., "beta-VAE", ICLR 2017; free bits: D. Kingma et al.,
         "Improved variational inference with inverse autoregressive flow", NeurIPS 2016.
         """
-        cost, raw, nll, kl, z = self._terms(
+        out = self._negative_elbo(
             x, beta, free_bits, seed=seed, step=step, sample_ids=sample_ids, generator=generator
         )
-        return VAEOutput(cost.mean(), self.likelihood.mean(raw), nll, kl, z)
+        return VAEOutput(out.cost.mean(), self.likelihood.mean(out.raw), out.nll, out.kl, out.z)
 
     def encode(self, x: Tensor) -> EncoderOutput:
         """The posterior q(z | x).
@@ -167,10 +169,10 @@ class VAE(PretrainedModel):
         Returns:
             (B,) in nats, float32 (float64 for a float64 model). Gradients flow to the weights.
         """
-        cost, *_ = self._terms(
+        out = self._negative_elbo(
             x, beta, free_bits, seed=seed, step=step, sample_ids=sample_ids, generator=generator
         )
-        return -cost
+        return -out.cost
 
     @torch.no_grad()
     def marginal_log_likelihood(
@@ -215,35 +217,15 @@ class VAE(PretrainedModel):
         """
         _check_count("samples", samples, least=1)
         _check_count("chunk", chunk, least=1)
-        posterior = self.encode(x).latent_dist
-        seed = seed_tensor("VAE", seed, generator, x.device)
-        dtype = torch.promote_types(posterior.mean.dtype, torch.float32)
-        mean, logvar = posterior.mean.to(dtype), posterior.logvar.to(dtype)
-        std = (0.5 * logvar).exp()
-        estimate = LogMeanExp()
-        for first in range(0, samples, chunk):
-            steps = range(step + first, step + min(first + chunk, samples))
-            eps = torch.stack(
-                [
-                    randn(
-                        mean.shape,
-                        seed=seed,
-                        step=one,
-                        sample_ids=sample_ids,
-                        device=mean.device,
-                        dtype=dtype,
-                    )
-                    for one in steps
-                ]
-            )
-            z = mean + std * eps
-            # log p(z) - log q(z | x), from the noise itself: (z - mean) / std would cancel.
-            log_ratio = 0.5 * (eps.square() - z.square() + logvar).sum(2)
-            raw = self.decoder(z.flatten(0, 1).to(posterior.mean.dtype))
-            target = x.expand(len(steps), *x.shape).flatten(0, 1)
-            nll = self.likelihood.nll(raw, target).view(len(steps), -1)
-            estimate.add(log_ratio - nll)
-        return estimate.result()
+        return importance_weighted_bound(
+            self,
+            x,
+            samples,
+            seed=seed_tensor("VAE", seed, generator, self.device),
+            step=step,
+            sample_ids=sample_ids,
+            chunk=chunk,
+        )
 
     @torch.no_grad()
     def sample(
@@ -326,6 +308,10 @@ class VAE(PretrainedModel):
         z = along(first, second, steps)
         return self.decode(z.flatten(0, 1)).sample.unflatten(0, (-1, steps))
 
+    def objective(self, settings: ObjectiveConfig, seed: int, steps_per_epoch: int) -> Objective:
+        """The loss that ``vaekernels train`` minimises; see :class:`ObjectiveConfig`."""
+        return settings.build(seed, steps_per_epoch)
+
     @property
     def device(self) -> torch.device:
         """Device of the parameters."""
@@ -336,29 +322,12 @@ class VAE(PretrainedModel):
         """Dtype of the parameters."""
         return next(self.parameters()).dtype
 
-    def _terms(
-        self,
-        x: Tensor,
-        beta: float,
-        free_bits: float,
-        *,
-        seed: int | Tensor | None,
-        step: int,
-        sample_ids: Tensor | None,
-        generator: torch.Generator | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Negative ELBO (B,), decoder output, nll (B,), kl (B,), latents."""
+    def _negative_elbo(
+        self, x: Tensor, beta: float, free_bits: float, **noise: Any
+    ) -> NegativeELBO:
         _check_weight("beta", beta)
         _check_weight("free_bits", free_bits)
-        posterior = self.encode(x).latent_dist
-        z, kl = posterior.rsample_kl(
-            seed=seed, step=step, sample_ids=sample_ids, generator=generator
-        )
-        raw = self.decoder(z)
-        nll = self.likelihood.nll(raw, x)
-        # The fused op sums the KL over the dims, which free bits need one by one.
-        paid = free_bits_kl(posterior, free_bits) if free_bits > 0 else kl
-        return nll + beta * paid, raw, nll, kl, z
+        return negative_elbo(self, x, beta=beta, free_bits=free_bits, **noise)
 
     def _check(self, name: str, tensor: Tensor, event: tuple[int, ...]) -> None:
         """``tensor`` is (B, *event), in the dtype and on the device of the parameters."""
