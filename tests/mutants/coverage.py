@@ -43,6 +43,8 @@ _TESTS = (
     ("vaekernels/cli/bench", "tests/bench/test_bench.py tests/cli"),
     ("vaekernels/cli/demo", "tests/demo tests/cli"),
     ("vaekernels/cli/tune", "tests/backends/triton/test_conv_autotune.py tests/cli"),
+    ("vaekernels/__main__.py", "tests/test_packaging.py"),
+    ("vaekernels/utils/extras.py", "tests/test_packaging.py"),
     ("vaekernels/cli/", "tests/cli tests/training/test_failures.py"),
     ("vaekernels/bench/", "tests/bench"),
     ("vaekernels/demo/", "tests/demo"),
