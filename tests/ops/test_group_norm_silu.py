@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -407,3 +409,28 @@ def test_eps_of_zero_is_pytorchs_in_every_op(backend: str) -> None:
         y = vk.conv3x3(x, filters, norm=norm, backend=backend)
         plain = F.conv2d(plain, filters, padding=1)
         torch.testing.assert_close(y, plain, rtol=1e-4, atol=1e-4, equal_nan=True)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "size", [(1, 6, 1, 5), (1, 6, 3, 1), (2, 6, 1, 1), (3, 6, 1, 5), (1, 1, 2, 3)]
+)
+def test_dims_of_size_one_in_any_strides(size: tuple[int, ...], backend: str) -> None:
+    """Their strides mean nothing, and the layout that they suggest may not be the real one."""
+    weight, bias = torch.randn(size[1]), torch.randn(size[1])
+    groups = 2 if size[1] % 2 == 0 else 1
+    for order in itertools.permutations(range(4)):
+        sizes = [size[dim] for dim in order]
+        # Some strides reach beyond the dense elements.
+        dense = (
+            torch.randn(1000)[: math.prod(sizes)].view(sizes).permute(*map(order.index, range(4)))
+        )
+        for stride in (1, 7, size[1]):
+            strides = [
+                stride if length == 1 else step
+                for length, step in zip(size, dense.stride(), strict=True)
+            ]
+            x = dense.as_strided(size, strides)
+            expected = F.silu(F.group_norm(x.contiguous(), groups, weight, bias))
+            got = vk.group_norm_silu(x, weight, bias, groups, backend=backend)
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)

@@ -31,8 +31,14 @@ def group_norm_silu(
 
 
 def _dense(x: Tensor) -> Tensor:
-    """``x`` in a layout that PyTorch's kernels take: channels_last only on CPU."""
-    channels_last = x.device.type == "cpu" and x.ndim == 4
-    if channels_last and x.is_contiguous(memory_format=torch.channels_last):
-        return x
+    """``x`` in a layout that PyTorch's kernels take: channels_last only on CPU.
+
+    PyTorch finds the layout by the strides, also where dimensions of size 1 could have any stride;
+    ``is_contiguous`` ignores these.
+    """
+    if x.device.type == "cpu" and x.ndim == 4:
+        _, channels, height, width = x.shape
+        row = channels * width
+        if x.stride() == (height * row, 1, row, channels):
+            return x
     return x.contiguous()
