@@ -52,7 +52,7 @@ bench: $(STAMP)  ## measure this machine and record it
 	$(BIN)/vaekernels bench models --json benchmarks/results/cpu/models.json
 	$(BIN)/vaekernels bench autoencoders --json benchmarks/results/cpu/autoencoders.json
 
-readme: $(STAMP)  ## write the README's tables from the committed JSON
+readme: $(STAMP)  ## write the tables of README and docs from the committed JSON
 	$(BIN)/python benchmarks/readme_tables.py
 
 # torch comes first: what depends on it must find the pinned version. The build uses this

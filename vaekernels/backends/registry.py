@@ -153,7 +153,7 @@ def _triton_refusals(device: str) -> list[str]:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "triton":
             raise
-        return ["the package triton is not installed (pip install triton)"]
+        return ["the package triton is not installed (pip install 'vaekernels[triton]')"]
     return triton.refusals(device)
 
 
