@@ -28,8 +28,12 @@ def _by_library(conv: Conv, tensors: dict[str, torch.Tensor], precision: str) ->
     options = {} if conv.padding is None else {"padding": conv.padding}
     weight = tensors["weight"].detach().requires_grad_()
     found = vk.explain(conv.op, tensors["x"], weight, precision=precision, **options)
-    ways = {"y": found.forward, "weight": found.weight_gradient, "x": found.x_gradient}
-    theirs = {name for name, way in ways.items() if way is None or way.name == "library"}
+    algorithms = {"y": found.forward, "weight": found.weight_gradient, "x": found.x_gradient}
+    theirs = {
+        name
+        for name, algorithm in algorithms.items()
+        if algorithm is None or algorithm.name == "library"
+    }
     # Behind the gradient of x lies that of the normalisation.
     return theirs | ({"norm_weight", "norm_bias"} if "x" in theirs else set())
 

@@ -1,4 +1,4 @@
-"""NaN and infinity in the convolutions: a NaN of PyTorch's is one of ours, on every way.
+"""NaN and infinity in the convolutions: a NaN of PyTorch's is one of ours, with every algorithm.
 
 A Winograd tile may spread a NaN to its neighbours, and turns infinities into NaN.
 """
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("capability")
 NAN, INFINITY = math.nan, math.inf
 BIG = (3e38, 1e38, 1e20, 88.0, 0.0, -86.0, -88.0, -1e20, -1e37, -1e38)
 
-# Of each op, a shape for each way that its forward may take.
+# Of each op, a shape for each algorithm that its forward may take.
 CALLS = {
     "few_outputs": [
         Conv("conv3x3", (1, 16, 3, 9, 10), residual=True),
@@ -49,35 +49,37 @@ CALLS = {
         Conv("conv_transpose4x4", (1, 2, 2, 5, 6)),
     ],
 }
-EVERY_WAY = [(way, conv) for way, calls in CALLS.items() for conv in calls]
+EVERY_ALGORITHM = [(algorithm, conv) for algorithm, calls in CALLS.items() for conv in calls]
 
 
-def way_of(conv: Conv) -> str:
-    """Which way the forward takes."""
+def algorithm_of(conv: Conv) -> str:
+    """Which algorithm the forward takes."""
     options = {} if conv.padding is None else {"padding": conv.padding}
     tensors = conv.tensors()
     explanation = vk.explain(getattr(vk, conv.op), tensors["x"], tensors["weight"], **options)
     return explanation.forward.name.split()[0]
 
 
-def check(conv: Conv, tensors: dict[str, Tensor], way: str, what: str) -> None:
+def check(conv: Conv, tensors: dict[str, Tensor], algorithm: str, what: str) -> None:
     with torch.no_grad():
         got = conv(tensors, backend="cpu")
         expected = conv(tensors, backend="reference")
     lost = expected.isnan() & ~got.isnan()
     assert not lost.any(), f"{what}: {int(lost.sum())} NaN lost"
     # Whether a tap is multiplied by the zeros of the border is nobody's promise.
-    if way != "winograd" and not what.startswith("weight"):
+    if algorithm != "winograd" and not what.startswith("weight"):
         assert torch.equal(got.isnan(), expected.isnan()), f"{what}: NaN in other places"
     both = got.isfinite() & expected.isfinite()
     torch.testing.assert_close(got[both], expected[both], rtol=1e-4, atol=1e-4, msg=what)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize(("way", "conv"), EVERY_WAY, ids=lambda v: convs.name_of(v) or str(v))
-def test_a_value_that_is_not_finite(way: str, conv: Conv, activation: str | None) -> None:
+@pytest.mark.parametrize(
+    ("algorithm", "conv"), EVERY_ALGORITHM, ids=lambda v: convs.name_of(v) or str(v)
+)
+def test_a_value_that_is_not_finite(algorithm: str, conv: Conv, activation: str | None) -> None:
     conv = replace(conv, activation=activation)
-    assert way_of(conv) == way
+    assert algorithm_of(conv) == algorithm
     for value in (NAN, INFINITY, -INFINITY):
         for name in ("x", "weight", "bias", "residual"):
             clean = conv.tensors()
@@ -87,17 +89,17 @@ def test_a_value_that_is_not_finite(way: str, conv: Conv, activation: str | None
                 tensors = {key: tensor.clone() for key, tensor in clean.items()}
                 at = 0 if place == "first" else tensors[name].numel() // 2 - 3
                 tensors[name].view(-1)[max(at, 0)] = value
-                check(conv, tensors, way, f"{name} {place} {value}")
+                check(conv, tensors, algorithm, f"{name} {place} {value}")
 
 
 @pytest.mark.parametrize(
     ("activation", "slope"),
     [("relu", 0.0), ("silu", 0.0), *(("leaky_relu", slope) for slope in (0.0, 0.2, 1.0, 3.0))],
 )
-@pytest.mark.parametrize("way", CALLS)
-def test_activations_of_numbers_of_any_size(way: str, activation: str, slope: float) -> None:
+@pytest.mark.parametrize("algorithm", CALLS)
+def test_activations_of_numbers_of_any_size(algorithm: str, activation: str, slope: float) -> None:
     """An image of zeros: results are activations of the bias."""
-    for conv in CALLS[way]:
+    for conv in CALLS[algorithm]:
         tensors = conv.tensors()
         options = {} if conv.padding is None else {"padding": conv.padding}
         x, weight, outputs = torch.zeros_like(tensors["x"]), tensors["weight"], len(tensors["bias"])

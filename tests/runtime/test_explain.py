@@ -46,8 +46,8 @@ def test_every_op_by_name_and_by_function(op: str) -> None:
     assert found.refusals.keys() <= {"cpu", "cuda", "triton"} - {found.backend}
     assert all(found.refusals.values())
     assert str(found).startswith(f"{op} runs on {found.backend}")
-    ways = (found.forward, found.x_gradient, found.weight_gradient)
-    assert all((way is not None) == (op in op_inputs.CONV) for way in ways)
+    algorithms = (found.forward, found.x_gradient, found.weight_gradient)
+    assert all((algorithm is not None) == (op in op_inputs.CONV) for algorithm in algorithms)
 
 
 @compiled
@@ -91,11 +91,11 @@ def test_the_algorithm_of_each_direction_and_tier(
     weight = W if op in ("conv3x3", "upsample_conv3x3") else torch.zeros(64, 64, 4, 4)
     for precision, expected in (("medium", high), ("high", high), ("highest", highest)):
         found = vk.explain(op, X, weight, precision=precision)
-        ways = (found.forward, found.x_gradient, found.weight_gradient)
-        for way, name in zip(ways, expected, strict=True):
-            assert way is not None
-            assert way.name in (f"winograd {name}", "library")
-            assert "of a direct convolution" in way.reason
+        algorithms = (found.forward, found.x_gradient, found.weight_gradient)
+        for algorithm, name in zip(algorithms, expected, strict=True):
+            assert algorithm is not None
+            assert algorithm.name in (f"winograd {name}", "library")
+            assert "of a direct convolution" in algorithm.reason
         with vk.set_conv_precision(precision):
             assert vk.explain(op, X, weight) == found
 
@@ -111,11 +111,11 @@ def test_three_channels_use_no_transform(conv: convs.Conv) -> None:
         from_few, to_few = found.forward, found.x_gradient
         if outgoing == 3:
             from_few, to_few = to_few, from_few
-        ways = {"few_outputs": to_few, "few_inputs": from_few, "": found.weight_gradient}
-        for name, way in ways.items():
-            assert way is not None
-            assert way.name in ("library", name or "few_inputs")
-            assert "channels (3)" in way.reason
+        algorithms = {"few_outputs": to_few, "few_inputs": from_few, "": found.weight_gradient}
+        for name, algorithm in algorithms.items():
+            assert algorithm is not None
+            assert algorithm.name in ("library", name or "few_inputs")
+            assert "channels (3)" in algorithm.reason
 
 
 @compiled
@@ -123,10 +123,18 @@ def test_few_channels_have_their_own_algorithms() -> None:
     image, latent = torch.zeros(2, 3, 16, 16), torch.zeros(2, 64, 8, 8)
     encoder = vk.explain("downsample_conv4x4", image, torch.zeros(64, 3, 4, 4))
     decoder = vk.explain("conv_transpose4x4", latent, torch.zeros(64, 3, 4, 4))
-    ways = (encoder.forward, encoder.x_gradient, encoder.weight_gradient)
-    assert [way and way.name for way in ways] == ["few_inputs", "few_outputs", "few_inputs"]
-    ways = (decoder.forward, decoder.x_gradient, decoder.weight_gradient)
-    assert [way and way.name for way in ways] == ["few_outputs", "few_inputs", "few_inputs"]
+    algorithms = (encoder.forward, encoder.x_gradient, encoder.weight_gradient)
+    assert [algorithm and algorithm.name for algorithm in algorithms] == [
+        "few_inputs",
+        "few_outputs",
+        "few_inputs",
+    ]
+    algorithms = (decoder.forward, decoder.x_gradient, decoder.weight_gradient)
+    assert [algorithm and algorithm.name for algorithm in algorithms] == [
+        "few_outputs",
+        "few_inputs",
+        "few_inputs",
+    ]
 
 
 @compiled

@@ -85,5 +85,5 @@ def tune(
             *(wanted, path, measure, again),
             functools.partial(tqdm, desc="measuring", unit="convolution"),
         )
-    tap_gemm = sum(entry.way == autotune_table.TAP_GEMM for entry in entries.values())
+    tap_gemm = sum(entry.algorithm == autotune_table.TAP_GEMM for entry in entries.values())
     typer.echo(f"wrote {path}: {len(entries)} convolutions, {tap_gemm} by the tap-GEMM")

@@ -269,7 +269,7 @@ def convolve(
         projection=None if projection is None else (projection.weight, projection.bias),
         padding=padding,
         statistics=state.statistics,
-        asks=state.emit_statistics,
+        emit_statistics=state.emit_statistics,
     )
     return State(x, skip, statistics)
 

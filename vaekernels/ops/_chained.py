@@ -36,7 +36,7 @@ _NAME = "chained_conv"
 _SCHEMA = (
     "(str op, Tensor x, Tensor weight, Tensor? bias, Tensor? residual, Tensor? projection, "
     "Tensor? projection_bias, Tensor? statistics, Tensor? norm_weight, Tensor? norm_bias, "
-    "int norm_groups, float norm_eps, str? padding, str precision, bool asks) "
+    "int norm_groups, float norm_eps, str? padding, str precision, bool emit_statistics) "
     "-> (Tensor y, Tensor statistics)"
 )
 
@@ -56,12 +56,12 @@ def _fake(
     norm_eps: float,
     padding: str | None,
     precision: str,
-    asks: bool,
+    emit_statistics: bool,
 ) -> tuple[Tensor, Tensor]:
     channels = weight.shape[0]
     y = empty_result(x, channels, *_size(op, x, padding))
-    shape = (x.shape[0], STATISTICS_PARTS, 3, channels) if asks else (0,)
-    return y, x.new_empty(shape, dtype=torch.float32 if asks else x.dtype)
+    shape = (x.shape[0], STATISTICS_PARTS, 3, channels) if emit_statistics else (0,)
+    return y, x.new_empty(shape, dtype=torch.float32 if emit_statistics else x.dtype)
 
 
 def _size(op: str, x: Tensor, padding: str | None) -> list[int]:
@@ -88,10 +88,10 @@ def chained_conv(
     projection: Projection | None = None,
     padding: str | None = None,
     statistics: Tensor | None = None,
-    asks: bool = False,
+    emit_statistics: bool = False,
     precision: str | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """The result of ``op``, and its statistics where they are asked for and cost no pass.
+    """The result of ``op``, and its statistics if they are requested and need no extra pass.
 
     Args:
         op: one of ``CHAINED``.
@@ -103,13 +103,13 @@ def chained_conv(
         projection: of the residual, which then has the height and width of the result alone.
         padding: of downsample_conv3x3; None elsewhere.
         statistics: those of x from the convolution before; None: ``norm`` takes them itself.
-        asks: whether a normalisation comes next.
+        emit_statistics: whether to return the result's statistics, which a normalisation uses.
         precision: a tier; None is the one in force.
     """
     norm_weight, norm_bias, groups, eps = norm or (None, None, 1, 1e-6)
     filters, shift = projection or (None, None)
     tensors = (x, weight, bias, residual, filters, shift, norm_weight, norm_bias)
-    gains = asks or statistics is not None or projection is not None
+    gains = emit_statistics or statistics is not None or projection is not None
     if not gains or not _runs_on_triton(op, tensors):
         if residual is not None and filters is not None:
             residual = F.conv2d(residual, filters, shift)
@@ -132,13 +132,21 @@ def chained_conv(
     kernel = torch.ops.vaekernels_triton.chained_conv.default
     arguments = (
         *(op, x, weight, bias, residual, filters, shift, statistics),
-        *(norm_weight, norm_bias, groups, eps, padding, conv_precision(op, precision), asks),
+        *(
+            norm_weight,
+            norm_bias,
+            groups,
+            eps,
+            padding,
+            conv_precision(op, precision),
+            emit_statistics,
+        ),
     )
     if not torch.compiler.is_compiling() and registry.is_recording():
         names = [argument.name for argument in kernel._schema.arguments]
         record_call(op, dict(zip(names, arguments, strict=True)))
     y, found = kernel(*arguments)
-    return y, found if asks else None
+    return y, found if emit_statistics else None
 
 
 def _runs_on_triton(op: str, tensors: tuple[Tensor | None, ...]) -> bool:

@@ -1,6 +1,6 @@
 """What this package's layers say of the ops that their forwards call.
 
-``vaekernels.nn`` says it, ``vk.accelerate`` and ``vk.explain`` read it; neither knows the other.
+``vaekernels.nn`` registers it; ``vk.accelerate`` and ``vk.explain`` read it. Neither imports the other.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class UsesOps(Protocol):
 
 
 def op_uses_of(module: nn.Module) -> Sequence[OpUse] | None:
-    """What ``module`` says of its forward; None where it is not this package's."""
+    """The op that the forward of ``module`` runs; None if the layer is not of this package."""
     if not isinstance(module, UsesOps) or "forward" in module.__dict__:
         return None
-    # A subclass may have a forward of which its base knows nothing.
+    # A subclass may override the forward.
     ours = type(module).forward.__module__.startswith("vaekernels.")
     return module.op_uses() if ours else None

@@ -1,4 +1,4 @@
-"""In which way a convolution is computed: by which algorithm, and why."""
+"""The algorithm that computes a convolution, and why."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vaekernels.ops._precision import cpu_precision
 
 
 @dataclass(frozen=True)
-class Way:
+class ConvAlgorithm:
     """How one direction of a convolution is computed.
 
     Attributes:
@@ -30,28 +30,30 @@ class Way:
         return f"{self.name}: {self.reason}"
 
 
-class Ways(NamedTuple):
+class ConvAlgorithms(NamedTuple):
     """Those of the three directions.
 
     Attributes:
         forward: of the result.
         x_gradient: of the gradient of ``x``, if it is wanted.
-        weight_gradient: of the gradient of ``weight``, likewise.
+        weight_gradient: of the gradient of ``weight``, if it is wanted.
     """
 
-    forward: Way
-    x_gradient: Way
-    weight_gradient: Way
+    forward: ConvAlgorithm
+    x_gradient: ConvAlgorithm
+    weight_gradient: ConvAlgorithm
 
 
-def ways_of(choice: registry.Choice) -> Ways:
+def algorithms_of(choice: registry.Choice) -> ConvAlgorithms:
     """How the call of a convolution is computed.
 
     Args:
         choice: recorded with its arguments. Whether gradients are recorded now counts.
     """
     if choice.backend == "reference":
-        return Ways(*[Way("library", "the reference is PyTorch's own convolution")] * 3)
+        return ConvAlgorithms(
+            *[ConvAlgorithm("library", "the reference is PyTorch's own convolution")] * 3
+        )
     arguments = choice.arguments
     x, weight, precision = (arguments[name] for name in ("x", "weight", "precision"))
     if choice.backend == "triton":
@@ -59,7 +61,9 @@ def ways_of(choice: registry.Choice) -> Ways:
 
         # Autocast casts what the op was given.
         seen = {**arguments, "weight": weight.to(choice.dtype)}
-        return Ways(*(Way(*answer) for answer in op_calls.explain(choice.op, seen)))
+        return ConvAlgorithms(
+            *(ConvAlgorithm(*answer) for answer in op_calls.explain(choice.op, seen))
+        )
     answers = extension.load().explain_conv(
         choice.op,
         list(x.shape),
@@ -68,4 +72,4 @@ def ways_of(choice: registry.Choice) -> Ways:
         cpu_precision(precision),
         [keeps_filters(weight, backward=backward) for backward in (False, True)],
     )
-    return Ways(*(Way(*answer) for answer in answers))
+    return ConvAlgorithms(*(ConvAlgorithm(*answer) for answer in answers))

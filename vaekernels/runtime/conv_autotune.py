@@ -1,4 +1,4 @@
-"""``vaekernels tune``: measure each way of each convolution of a model, and write the table."""
+"""``vaekernels tune``: measure the algorithms of a model's convolutions, write the table."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def jobs(shapes: Iterable[Shape], gradients: bool, device: str) -> list[Job]:
 
 
 def candidates(job: Job) -> list[Choice]:
-    """The ways of a job: cuDNN, and our product in each tile that wastes little."""
+    """The algorithms of a job: cuDNN, and our product in each tile that wastes little."""
     from vaekernels.backends.triton.conv import tile_heuristics
     from vaekernels.backends.triton.conv.autotune_table import CUDNN, TAP_GEMM
     from vaekernels.backends.triton.conv.dispatch import Choice
@@ -268,7 +268,7 @@ def measure(job: Job, device: str, timer: Timer) -> Entry:
         grad = call.forward(*job.shape.size)
 
     def run(choice: Choice) -> object:
-        with force_algorithm(choice.way, choice.tile):
+        with force_algorithm(choice.algorithm, choice.tile):
             if grad is not None:
                 wants = job.direction == "input", job.direction == "weight"
                 return call.backward(grad, grad, *wants, False)
@@ -279,12 +279,12 @@ def measure(job: Job, device: str, timer: Timer) -> Entry:
     failures = {choice: _failure(functools.partial(run, choice)) for choice in candidates(job)}
     runnable = [choice for choice, failure in failures.items() if failure is None]
     if not runnable:
-        raise RuntimeError(f"tune: {job}: no way runs: {failures}")
+        raise RuntimeError(f"tune: {job}: no algorithm runs: {failures}")
     seconds = timer([functools.partial(run, choice) for choice in runnable])
     times = dict(zip(runnable, seconds, strict=True))
     best = min(times, key=times.__getitem__)
     named = {_name(choice): round(1e3 * time, 6) for choice, time in times.items()}
-    return Entry(best.way, best.tile, named)
+    return Entry(best.algorithm, best.tile, named)
 
 
 def _failure(run: Callable[[], object]) -> str | None:
@@ -298,8 +298,8 @@ def _failure(run: Callable[[], object]) -> str | None:
 
 def _name(choice: Choice) -> str:
     if choice.tile is None:
-        return choice.way
-    return f"{choice.way} {'x'.join(str(number) for number in asdict(choice.tile).values())}"
+        return choice.algorithm
+    return f"{choice.algorithm} {'x'.join(str(number) for number in asdict(choice.tile).values())}"
 
 
 def tune(

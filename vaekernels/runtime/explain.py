@@ -14,7 +14,7 @@ from vaekernels.backends import registry
 from vaekernels.backends.definitions import DEFINITIONS
 from vaekernels.integrations.accelerate import Report, explain_model
 from vaekernels.ops._conv import CONVOLUTIONS
-from vaekernels.runtime.conv_algorithm import Way, ways_of
+from vaekernels.runtime.conv_algorithm import ConvAlgorithm, algorithms_of
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Explanation:
     op: str
     backend: str
     refusals: dict[str, tuple[str, ...]]
-    forward: Way | None = None
-    x_gradient: Way | None = None
-    weight_gradient: Way | None = None
+    forward: ConvAlgorithm | None = None
+    x_gradient: ConvAlgorithm | None = None
+    weight_gradient: ConvAlgorithm | None = None
 
     def __str__(self) -> str:
         algorithms = {
@@ -112,8 +112,8 @@ def explain(
         for backend in registry.BACKENDS
         if (reasons := registry.refusals(backend, name, choice.device, choice.dtype))
     }
-    ways = ways_of(choice) if name in CONVOLUTIONS else ()
-    return Explanation(name, choice.backend, refusals, *ways)
+    algorithms = algorithms_of(choice) if name in CONVOLUTIONS else ()
+    return Explanation(name, choice.backend, refusals, *algorithms)
 
 
 def _name_of(op: object) -> str:

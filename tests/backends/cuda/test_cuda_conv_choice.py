@@ -1,4 +1,4 @@
-"""cuDNN's way, chains of convolutions and wide attention heads on a GPU."""
+"""cuDNN, chains of convolutions and wide attention heads on a GPU."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def test_cudnn(conv: Conv, dtype: torch.dtype) -> None:
         convs.check(conv, "triton", dtype, device="cuda", roundings=1)
 
 
-@pytest.mark.parametrize("way", ("tap_gemm", "cudnn"))
+@pytest.mark.parametrize("algorithm", ("tap_gemm", "cudnn"))
 @pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16, torch.float32), ids=str)
-def test_a_projected_residual(dtype: torch.dtype, way: str) -> None:
+def test_a_projected_residual(dtype: torch.dtype, algorithm: str) -> None:
     """Channels in a multiple of a step, and not; images whose lines fill no tile."""
     from vaekernels.backends.triton.conv.dispatch import force_algorithm
     from vaekernels.ops._chained import chained_conv
@@ -42,12 +42,12 @@ def test_a_projected_residual(dtype: torch.dtype, way: str) -> None:
         eager = F.conv2d(x, weight, padding=1) + F.conv2d(residual, filters)
         wide = [tensor.double() for tensor in (x, weight, residual, filters)]
         exact = F.conv2d(*wide[:2], padding=1) + F.conv2d(*wide[2:])
-        with torch.no_grad(), force_algorithm("tap_gemm" if dtype == torch.float32 else way):
+        with torch.no_grad(), force_algorithm("tap_gemm" if dtype == torch.float32 else algorithm):
             y, statistics = chained_conv(
                 *("conv3x3", x.cuda(), weight.cuda(), None),
                 residual=residual.cuda(),
                 projection=(filters.cuda(), None),
-                asks=True,
+                emit_statistics=True,
             )
         assert error(y.cpu(), exact) <= 2 * error(eager, exact) + 2e-5
         assert statistics is not None
@@ -75,9 +75,9 @@ def test_cudnn_multiplies_tf32_in_medium(
         assert torch.equal(value, default[name]), name
 
 
-@pytest.mark.parametrize("way", ("tap_gemm", "cudnn"))
+@pytest.mark.parametrize("algorithm", ("tap_gemm", "cudnn"))
 @pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16), ids=str)
-def test_an_autoencoder(dtype: torch.dtype, way: str) -> None:
+def test_an_autoencoder(dtype: torch.dtype, algorithm: str) -> None:
     from vaekernels.backends.triton.conv.dispatch import force_algorithm
 
     model = autoencoders.kl("sd1")
@@ -89,7 +89,7 @@ def test_an_autoencoder(dtype: torch.dtype, way: str) -> None:
         with vk.use_backend("reference"):
             expected = exact.decode(latent.double()).sample
             plain = eager.decode(latent.cuda()).sample.cpu()
-        with force_algorithm(way):
+        with force_algorithm(algorithm):
             got, again = (eager.decode(latent.cuda()).sample.cpu() for _ in range(2))
     assert torch.equal(got, again)
     assert error(got, expected) <= 2 * error(plain, expected) + 1e-2

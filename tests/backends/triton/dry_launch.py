@@ -95,8 +95,8 @@ def convolutions(x: torch.Tensor) -> None:
         as_is, projected = (None, None), (filters[:, :, :1, :1], vector)
         _, parts = chained_conv("conv3x3", x, filters, vector, x, *as_is, None, *norm)
         chained_conv("upsample_conv3x3", x, filters, vector, None, *as_is, parts, *norm)
-        for way in ("tap_gemm", "cudnn"):
-            with force_algorithm(way):
+        for algorithm in ("tap_gemm", "cudnn"):
+            with force_algorithm(algorithm):
                 chained_conv("conv3x3", x, filters, vector, x, *projected, parts, *norm)
         single = (x.float(), filters.float(), None, "symmetric", None, 0.0, "medium")
         y = downsample_conv3x3(*single)

@@ -55,7 +55,7 @@ def test_shapes_of_a_model() -> None:
 
 
 def test_keys_are_those_of_the_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All that a model asks the table in inference was measured."""
+    """Every key that a model looks up in inference was measured."""
     from vaekernels.backends.triton.conv import forward_backward as call
     from vaekernels.models import AutoencoderKL, AutoencoderKLConfig
 
@@ -80,19 +80,19 @@ def test_keys_are_those_of_the_calls(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_candidate_is_run_and_the_fastest_is_kept(arranged: Any) -> None:
     (job,) = conv_autotune.jobs([SMALL], False, "cpu")
-    ways = conv_autotune.candidates(job)
-    assert ways[0].way == "cudnn"
-    assert {way.tile.columns for way in ways[1:]} == {16, 32}
-    for number, way in enumerate(ways):
+    algorithms = conv_autotune.candidates(job)
+    assert algorithms[0].algorithm == "cudnn"
+    assert {algorithm.tile.columns for algorithm in algorithms[1:]} == {16, 32}
+    for number, algorithm in enumerate(algorithms):
         with torch.no_grad():
             entry = conv_autotune.measure(job, "cpu", arranged(number))
-        assert (entry.way, entry.tile) == (way.way, way.tile)
-        assert len(entry.milliseconds) == len(ways)
+        assert (entry.algorithm, entry.tile) == (algorithm.algorithm, algorithm.tile)
+        assert len(entry.milliseconds) == len(algorithms)
         assert sorted(entry.milliseconds.values())[:2] == [1.0, 2.0]
 
 
 def test_float32_has_two_tiers(arranged: Any) -> None:
-    """One multiplies tf32, where cuDNN is a way and tiles are others."""
+    """One multiplies tf32, where cuDNN is a candidate beside the tiles."""
     shapes = [replace(SMALL, dtype=dtype, outputs=128) for dtype in ("tf32", "float32")]
     jobs = conv_autotune.jobs(shapes, True, "cpu")
     assert len(jobs) == 2 * len(conv_autotune.jobs(shapes[:1], True, "cpu"))
@@ -101,12 +101,14 @@ def test_float32_has_two_tiers(arranged: Any) -> None:
         call = job.shape.call("cpu")
         assert call.x.dtype == torch.float32
         assert call.precision == ("medium" if job.shape.dtype == "tf32" else "high")
-        ways = conv_autotune.candidates(job)
-        assert ("cudnn" in {way.way for way in ways}) == (job.shape.dtype == "tf32")
+        algorithms = conv_autotune.candidates(job)
+        assert ("cudnn" in {algorithm.algorithm for algorithm in algorithms}) == (
+            job.shape.dtype == "tf32"
+        )
     first = jobs[0]
-    assert max(way.tile.columns for way in conv_autotune.candidates(first)[1:]) == 128
+    assert max(algorithm.tile.columns for algorithm in conv_autotune.candidates(first)[1:]) == 128
     with torch.no_grad():
-        assert conv_autotune.measure(first, "cpu", arranged(0)).way == "cudnn"
+        assert conv_autotune.measure(first, "cpu", arranged(0)).algorithm == "cudnn"
 
 
 def test_gradients(arranged: Any) -> None:
@@ -119,7 +121,7 @@ def test_gradients(arranged: Any) -> None:
     ]
     for job in found[2:]:
         entry = conv_autotune.measure(job, "cpu", arranged(1))
-        assert entry.way == "tap_gemm"
+        assert entry.algorithm == "tap_gemm"
         assert type(entry.tile).__name__ == ("GradientTile" if "weight" in str(job) else "Tile")
 
 
@@ -134,8 +136,10 @@ def test_a_candidate_that_does_not_launch_is_left_out(
     (job,) = conv_autotune.jobs([SMALL], False, "cpu")
     monkeypatch.setattr(call, "convolve", refuse)
     assert list(conv_autotune.measure(job, "cpu", arranged(0)).milliseconds) == ["cudnn"]
-    monkeypatch.setattr(call.library, "forward", refuse)
-    with pytest.raises(RuntimeError, match=r"tune: conv3x3 forward .*: no way runs: .*out of reso"):
+    monkeypatch.setattr(call.cudnn, "forward", refuse)
+    with pytest.raises(
+        RuntimeError, match=r"tune: conv3x3 forward .*: no algorithm runs: .*out of reso"
+    ):
         conv_autotune.measure(job, "cpu", arranged(0))
 
 

@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # numpy's, on masked-out lanes
 ]
 
-WAYS = ("tap_gemm", "cudnn")
+ALGORITHMS = ("tap_gemm", "cudnn")
 
 
 def moments(parts: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,7 +45,7 @@ def check_moments(parts: Tensor | None, y: Tensor) -> None:
 
 
 @pytest.mark.usefixtures("on_triton")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize(
     ("op", "options"),
     [
@@ -55,7 +55,9 @@ def check_moments(parts: Tensor | None, y: Tensor) -> None:
         ("downsample_conv3x3", {"padding": "symmetric"}),
     ],
 )
-def test_statistics_are_those_of_the_result(op: str, options: dict[str, Any], way: str) -> None:
+def test_statistics_are_those_of_the_result(
+    op: str, options: dict[str, Any], algorithm: str
+) -> None:
     """Parts with a tile and parts without one; a mean far from zero; two images."""
     from vaekernels.backends.triton.conv.dispatch import force_algorithm
     from vaekernels.backends.triton.conv.tile_heuristics import Tile
@@ -63,8 +65,8 @@ def test_statistics_are_those_of_the_result(op: str, options: dict[str, Any], wa
     x, weight = torch.randn(2, 3, 7, 9), torch.randn(20, 3, 3, 3)
     bias = torch.full((20,), 300.0)
     x[1] += 5
-    with force_algorithm(way, Tile(16, 32, 16, 4, 2)):
-        y, statistics = chained_conv(op, x, weight, bias, **options, asks=True)
+    with force_algorithm(algorithm, Tile(16, 32, 16, 4, 2)):
+        y, statistics = chained_conv(op, x, weight, bias, **options, emit_statistics=True)
         again, nothing = chained_conv(op, x, weight, bias, **options)
     assert error(again, y) <= 1e-6
     assert nothing is None
@@ -102,7 +104,7 @@ def test_a_normalisation_by_them(dtype: torch.dtype, counted: Any) -> None:
     second = (torch.randn(6, 40, 3, 3) / 20).to(dtype)
     residual = torch.randn(2, 6, 7, 5).to(dtype)
     norm = vk.NormPrologue(torch.rand(40).to(dtype), torch.randn(40).to(dtype), 2, 1e-3)
-    h, statistics = chained_conv("conv3x3", x, first, None, asks=True)
+    h, statistics = chained_conv("conv3x3", x, first, None, emit_statistics=True)
     y, _ = chained_conv(
         "conv3x3", h, second, None, norm=norm, residual=residual, statistics=statistics
     )
@@ -117,10 +119,10 @@ def test_a_normalisation_by_them(dtype: torch.dtype, counted: Any) -> None:
 
 
 @pytest.mark.usefixtures("on_triton")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float16, torch.bfloat16), ids=str)
 @pytest.mark.parametrize("layout", ("channels_last", "planes", "part"))
-def test_a_projected_residual(dtype: torch.dtype, way: str, layout: str) -> None:
+def test_a_projected_residual(dtype: torch.dtype, algorithm: str, layout: str) -> None:
     """More channels than y, in number no multiple of a step; several steps; any strides."""
     from vaekernels.backends.triton.conv.dispatch import force_algorithm
     from vaekernels.backends.triton.conv.tile_heuristics import Tile
@@ -133,12 +135,12 @@ def test_a_projected_residual(dtype: torch.dtype, way: str, layout: str) -> None
         residual = residual[:, :37].contiguous(memory_format=torch.channels_last)
     residual = residual[:, :37].contiguous() if layout == "planes" else residual[:, -37:]
     for first, second in ((bias, shift), (None, shift)):
-        with force_algorithm(way, Tile(16, 32, 16, 4, 2)):
+        with force_algorithm(algorithm, Tile(16, 32, 16, 4, 2)):
             y, statistics = chained_conv(
                 *("conv3x3", x, weight, first),
                 residual=residual,
                 projection=(filters, second),
-                asks=True,
+                emit_statistics=True,
             )
         eager = F.conv2d(x, weight, first, padding=1) + F.conv2d(residual, filters, second)
         wide = [t if t is None else t.double() for t in (x, weight, first)]
@@ -222,7 +224,7 @@ def test_without_statistics_the_normalisation_takes_them_itself(counted: Any) ->
     passes = counted(chained, "normalisation")
     x, weight = torch.randn(1, 4, 5, 6), torch.randn(4, 4, 3, 3)
     norm = vk.NormPrologue(torch.rand(4), torch.randn(4), 2)
-    y, statistics = chained_conv("conv3x3", x, weight, None, norm=norm, asks=True)
+    y, statistics = chained_conv("conv3x3", x, weight, None, norm=norm, emit_statistics=True)
     assert len(passes) == 1
     assert statistics is not None
     assert error(y, vk.conv3x3(x, weight, norm=norm, backend="reference")) <= 1e-5
@@ -232,7 +234,7 @@ def test_without_statistics_the_normalisation_takes_them_itself(counted: Any) ->
 def test_not_a_number_reaches_the_next_layer_and_no_other_image() -> None:
     x, weight = torch.randn(2, 4, 5, 6), torch.randn(4, 4, 3, 3)
     x[1, 2, 3, 3] = torch.nan
-    h, statistics = chained_conv("conv3x3", x, weight, None, asks=True)
+    h, statistics = chained_conv("conv3x3", x, weight, None, emit_statistics=True)
     norm = vk.NormPrologue(torch.rand(4), torch.randn(4), 1)
     y, _ = chained_conv("conv3x3", h, weight, None, norm=norm, statistics=statistics)
     assert y[0].isfinite().all()
@@ -243,12 +245,12 @@ def test_not_a_number_reaches_the_next_layer_and_no_other_image() -> None:
 def test_errors_are_those_of_the_public_ops_and_empty_batches_pass() -> None:
     x, weight = torch.randn(2, 4, 5, 6), torch.randn(4, 4, 3, 3)
     with pytest.raises(ValueError, match=r"conv3x3: weight must have shape \(Co, 4, 3, 3\)"):
-        chained_conv("conv3x3", x, weight[:, :3], None, asks=True)
+        chained_conv("conv3x3", x, weight[:, :3], None, emit_statistics=True)
     norm = vk.NormPrologue(torch.ones(4), torch.ones(4), 3)
     with pytest.raises(ValueError, match=r"norm\.groups must divide the 4 channels"):
-        chained_conv("conv3x3", x, weight, None, norm=norm, asks=True)
+        chained_conv("conv3x3", x, weight, None, norm=norm, emit_statistics=True)
     with pytest.raises(ValueError, match="residual must have the shape of the result"):
-        chained_conv("conv3x3", x, weight, None, residual=x[:, :3], asks=True)
+        chained_conv("conv3x3", x, weight, None, residual=x[:, :3], emit_statistics=True)
     filters = torch.randn(4, 3, 1, 1)
     with pytest.raises(ValueError, match=r"projection: weight must have shape \(Co, 4, 1, 1\)"):
         chained_conv("conv3x3", x, weight, None, residual=x, projection=(filters, None))
@@ -258,7 +260,7 @@ def test_errors_are_those_of_the_public_ops_and_empty_batches_pass() -> None:
             residual=x[:, :3, 1:],
             projection=(filters, None),
         )
-    y, statistics = chained_conv("upsample_conv3x3", x[:0], weight, None, asks=True)
+    y, statistics = chained_conv("upsample_conv3x3", x[:0], weight, None, emit_statistics=True)
     assert y.shape == (0, 4, 10, 12)
     assert statistics is not None
     assert statistics.shape == (0, STATISTICS_PARTS, 3, 4)
@@ -268,14 +270,14 @@ def test_opcheck() -> None:
     arguments = (torch.randn(1, 4, 5, 6), torch.randn(4, 4, 3, 3), *[None] * 5)
     vk.explain("conv3x3", *arguments[:2], backend="triton")  # loads the kernels
     rest = (torch.ones(4), torch.ones(4), 2, 1e-6)
-    for op, norm, padding, asks in (
+    for op, norm, padding, emit_statistics in (
         ("conv3x3", rest, None, True),
         ("upsample_conv3x3", (None, None, 1, 1e-6), None, False),
         ("downsample_conv3x3", (None, None, 1, 1e-6), "asymmetric", True),
     ):
         torch.library.opcheck(
             torch.ops.vaekernels_triton.chained_conv.default,
-            (op, *arguments, *norm, padding, "high", asks),
+            (op, *arguments, *norm, padding, "high", emit_statistics),
             test_utils=("test_schema", "test_faketensor"),
         )
 

@@ -1,4 +1,4 @@
-"""Which way computes a convolution: the table, the rule, and the library's way itself."""
+"""Which algorithm computes a convolution: the table, the rule; and cuDNN's wrapper itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import torch
 import vaekernels as vk
 from tests.ops import convs
 from tests.ops.convs import Conv
-from vaekernels.runtime.explain import Way
+from vaekernels.runtime.explain import ConvAlgorithm
 
 pytestmark = [
     pytest.mark.interpreter,
@@ -55,8 +55,10 @@ def test_the_library(conv: Conv, dtype: torch.dtype, monkeypatch: pytest.MonkeyP
     convs.check(conv, "triton", dtype, ("medium",), roundings=1)
 
 
-@pytest.mark.parametrize("way", ("cudnn", "tap_gemm"))
-def test_backward_goes_the_way_of_its_forward(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("algorithm", ("cudnn", "tap_gemm"))
+def test_backward_goes_the_way_of_its_forward(
+    algorithm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In a thread of its own, as on a GPU; and nobody else's calls do."""
     from vaekernels.backends.triton.conv import cudnn as library
     from vaekernels.backends.triton.conv import dispatch
@@ -67,13 +69,13 @@ def test_backward_goes_the_way_of_its_forward(way: str, monkeypatch: pytest.Monk
         library, "gradients", lambda *given: calls.append("cudnn") or gradients(*given)
     )
     x, weight = torch.randn(1, 4, 4, 4), torch.randn(4, 4, 3, 3, requires_grad=True)
-    with dispatch.force_algorithm(way):
+    with dispatch.force_algorithm(algorithm):
         y = vk.conv3x3(x, weight, precision="medium", backend="triton")
         with ThreadPoolExecutor(1) as pool:
-            assert pool.submit(dispatch._asked.get).result() is None
+            assert pool.submit(dispatch._forced.get).result() is None
     with ThreadPoolExecutor(1) as pool:
         pool.submit(torch.autograd.grad, y.sum(), weight).result()
-    assert calls == (["cudnn"] if way == "cudnn" else [])
+    assert calls == (["cudnn"] if algorithm == "cudnn" else [])
 
 
 def test_threads_leave_the_settings_as_they_were() -> None:
@@ -178,7 +180,9 @@ def test_each_direction_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
         residual=tensors["residual"],
         backend="triton",
     )
-    assert explained.forward == Way("tap-GEMM 32x16x64", "table: the fastest on sm_0, mine.json")
+    assert explained.forward == ConvAlgorithm(
+        "tap-GEMM 32x16x64", "table: the fastest on sm_0, mine.json"
+    )
     assert explained.x_gradient is not None
     assert explained.x_gradient.name == "cudnn"
     assert explained.weight_gradient is not None
@@ -209,10 +213,12 @@ def test_each_tier_of_float32_is_looked_up_by_itself(monkeypatch: pytest.MonkeyP
         ("high", "tap-GEMM 32x16x16", "tap-GEMM 64x16x32"),
         ("highest", "tap-GEMM 32x16x16", "tap-GEMM 64x16x32"),
     ):
-        ways = vk.explain("conv3x3", x, weight, precision=precision, backend="triton")
-        assert ways.forward is not None
-        assert ways.x_gradient is not None
-        assert (ways.forward.name, ways.x_gradient.name) == (forward, x_gradient), precision
+        algorithms = vk.explain("conv3x3", x, weight, precision=precision, backend="triton")
+        assert algorithms.forward is not None
+        assert algorithms.x_gradient is not None
+        assert (algorithms.forward.name, algorithms.x_gradient.name) == (forward, x_gradient), (
+            precision
+        )
     # In 16 bits a tier changes nothing.
     half = x.half(), weight.half()
     first, *others = (
@@ -255,14 +261,14 @@ def test_tiles_of_the_explanation_are_those_that_run(
             (t.rows, t.columns, t.depth) if hasattr(t, "depth") else (t.inputs, t.outputs, t.rows)
             for t in asked
         ]
-        ways = (found.forward, found.x_gradient, found.weight_gradient)
+        algorithms = (found.forward, found.x_gradient, found.weight_gradient)
         suffix = " tf32" if precision == "medium" else ""
         names = [f"tap-GEMM {a}x{b}x{c}{suffix}" for a, b, c in expected]
-        assert [way and way.name for way in ways] == names, conv
+        assert [algorithm and algorithm.name for algorithm in algorithms] == names, conv
 
 
 @pytest.mark.parametrize(
-    ("fields", "way"),
+    ("fields", "algorithm"),
     [
         ({"architecture": 0}, "tap_gemm"),
         ({"dtype": "float32"}, "tap_gemm"),
@@ -276,11 +282,11 @@ def test_tiles_of_the_explanation_are_those_that_run(
         ({"op": "downsample_conv3x3", "direction": "weight"}, "cudnn"),
     ],
 )
-def test_the_rule(fields: dict[str, object], way: str) -> None:
+def test_the_rule(fields: dict[str, object], algorithm: str) -> None:
     from vaekernels.backends.triton.conv.dispatch import choose
 
     chosen = choose(key(**{"architecture": 90, **fields}))
-    assert chosen.way == way
+    assert chosen.algorithm == algorithm
     assert chosen.reason.startswith("rule")
 
 
@@ -328,7 +334,7 @@ GOOD = {
     "outputs": 64,
     "rows": 4096,
     "epilogue": "norm",
-    "way": "tap_gemm",
+    "algorithm": "tap_gemm",
     "tile": [128, 64, 64, 4, 4],
 }
 
@@ -340,12 +346,15 @@ GOOD = {
         ({"dtype": "float64"}, "dtype must be one of"),
         ({"rows": 0}, "rows must be a positive integer; got 0"),
         ({"epilogue": "residual+norm"}, "epilogue must be some of norm"),
-        ({"way": "cublas"}, "way must be tap_gemm with a tile, or cudnn; got 'cublas'"),
-        ({"way": "cudnn"}, "way must be"),
+        ({"algorithm": "cublas"}, "algorithm must be tap_gemm with a tile, or cudnn; got 'cublas'"),
+        ({"algorithm": "cudnn"}, "algorithm must be"),
         ({"tile": [128, 64, 64, 4]}, "tile must be 5 integers"),
         ({"tile": [128, 48, 64, 4, 4]}, "powers of two"),
         ({"tile": [256, 64, 64, 4, 4]}, "at most 128 rows"),
-        ({"way": "cudnn", "tile": None, "dtype": "float32"}, "cudnn is no way of float32"),
+        (
+            {"algorithm": "cudnn", "tile": None, "dtype": "float32"},
+            "cudnn is no algorithm of float32",
+        ),
         ({"tiles": 3}, "unknown field 'tiles'"),
     ],
 )

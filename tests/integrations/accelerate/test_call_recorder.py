@@ -1,4 +1,4 @@
-"""``vk.explain`` of a model with an example: the calls of its convolutions, and their ways."""
+"""``vk.explain`` of a model with an example: its convolutions' calls and algorithms."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_every_convolution_of_other_people(name: str) -> None:
             with torch.no_grad():
                 expected = vk.explain(call.op, torch.empty(call.x), weight, **options)
             assert call.weight_gradient == expected.weight_gradient
-            if not options:  # the other padding may have another way
+            if not options:  # the other padding may have another algorithm
                 assert (call.forward, call.x_gradient) == (expected.forward, expected.x_gradient)
 
 

@@ -45,8 +45,8 @@ def _backward_name_of(specialization: Any) -> str:
 def row_sum_kernel(
     a,  # operand (B, extent)
     b,  # operand (B, extent), or one number
-    c,  # likewise, or None
-    d,  # likewise, or None
+    c,  # as above, or None
+    d,  # as above, or None
     partial,  # (B, segments): out, sums of the formula
     a_stride,
     b_stride,
@@ -86,8 +86,8 @@ def row_sum_backward_kernel(
     grad,  # (B,)
     a,  # operand (B, extent)
     b,  # operand (B, extent), or one number
-    c,  # likewise, or None
-    d,  # likewise, or None
+    c,  # as above, or None
+    d,  # as above, or None
     grad_a,  # like a: out, or None
     grad_b,  # like b (one number: (B, segments)): out, or None
     grad_c,  # like c (one number: (B, segments)): out, or None

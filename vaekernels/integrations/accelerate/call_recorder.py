@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vaekernels.backends import registry
 from vaekernels.integrations.accelerate.verification import evaluated
-from vaekernels.runtime.conv_algorithm import Way, ways_of
+from vaekernels.runtime.conv_algorithm import ConvAlgorithm, algorithms_of
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class LayerCall:
     dtype: torch.dtype
     x: tuple[int, ...]
     weight: tuple[int, ...]
-    forward: Way
-    x_gradient: Way
-    weight_gradient: Way
+    forward: ConvAlgorithm
+    x_gradient: ConvAlgorithm
+    weight_gradient: ConvAlgorithm
 
     def __str__(self) -> str:
         return f"{self.op} on {self.backend}, {self.x}: {self.forward}"
@@ -59,7 +59,7 @@ def recorded_calls(
 
 def _as_call(choice: registry.Choice) -> LayerCall:
     x, weight = (tuple(choice.arguments[name].shape) for name in ("x", "weight"))
-    return LayerCall(choice.op, choice.backend, choice.dtype, x, weight, *ways_of(choice))
+    return LayerCall(choice.op, choice.backend, choice.dtype, x, weight, *algorithms_of(choice))
 
 
 def _uncompiled() -> AbstractContextManager[object]:

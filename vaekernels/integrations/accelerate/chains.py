@@ -169,7 +169,7 @@ def fused(
         options["projection"] = projection.weight, projection.bias
     gains = emits or statistics is not None or projection is not None
     if gains and op in CHAINED and "activation" not in options:
-        options |= {"statistics": statistics, "asks": emits}
+        options |= {"statistics": statistics, "emit_statistics": emits}
         y, statistics = chained_conv(op, x, weight, bias, **options)
     else:
         y, statistics = getattr(ops, op)(x, weight, bias, **options), None

@@ -1,1 +1,1 @@
-"""The CUDA kernels on the CPU, from the same sources; docs/design/correctness.md says what that proves."""
+"""The CUDA kernels on the CPU, from the same sources (docs/design/correctness.md)."""

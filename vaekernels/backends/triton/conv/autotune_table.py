@@ -1,4 +1,4 @@
-"""What was measured: which way computes which convolution fastest, as a file.
+"""What was measured: which algorithm computes which convolution fastest, as a file.
 
 Two files are read, once: the one that is shipped, ``autotune_table.json``, and the user's, whose
 entries come first. The user's is the one that ``VAEKERNELS_TUNING`` names, or, if it is there,
@@ -23,7 +23,7 @@ SHIPPED = Path(__file__).with_name("autotune_table.json")
 VARIABLE = "VAEKERNELS_TUNING"
 
 TAP_GEMM, CUDNN = "tap_gemm", "cudnn"
-WAYS = (TAP_GEMM, CUDNN)
+ALGORITHMS = (TAP_GEMM, CUDNN)
 DIRECTIONS = ("forward", "input", "weight")
 DTYPES = ("bfloat16", "float16", "tf32", "float32")
 # What a kernel does beside the product, in the order in which a key names it.
@@ -60,12 +60,12 @@ class Entry:
     """What was measured for a key.
 
     Attributes:
-        way: the fastest, one of ``WAYS``.
+        algorithm: the fastest, one of ``ALGORITHMS``.
         tile: of ``"tap_gemm"``; None otherwise.
         milliseconds: candidate -> median time, for who reads the file.
     """
 
-    way: str
+    algorithm: str
     tile: Tile | GradientTile | None = None
     milliseconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -135,7 +135,7 @@ def _order(item: tuple[Key, Entry]) -> tuple[Any, ...]:
 def _plain(key: Key, entry: Entry) -> dict[str, Any]:
     tile = {} if entry.tile is None else {"tile": list(astuple(entry.tile))}
     times = {"milliseconds": dict(entry.milliseconds)} if entry.milliseconds else {}
-    return {**asdict(key), "way": entry.way, **tile, **times}
+    return {**asdict(key), "algorithm": entry.algorithm, **tile, **times}
 
 
 def _parsed(plain: Any) -> tuple[Key, Entry]:
@@ -152,15 +152,17 @@ def _parsed(plain: Any) -> tuple[Key, Entry]:
     extras = key.epilogue.split("+") if key.epilogue else []
     if epilogue_of(extras) != key.epilogue:
         raise ValueError(f"epilogue must be some of {'+'.join(EXTRAS)}; got {key.epilogue!r}")
-    way, tile = plain.pop("way"), plain.pop("tile", None)
-    if way not in WAYS or (tile is None) != (way == CUDNN):
-        raise ValueError(f"way must be tap_gemm with a tile, or cudnn; got {way!r}, tile {tile!r}")
-    if way == CUDNN and key.dtype == "float32":
-        raise ValueError("cudnn is no way of float32, whose products are not tf32")
+    algorithm, tile = plain.pop("algorithm"), plain.pop("tile", None)
+    if algorithm not in ALGORITHMS or (tile is None) != (algorithm == CUDNN):
+        raise ValueError(
+            f"algorithm must be tap_gemm with a tile, or cudnn; got {algorithm!r}, tile {tile!r}"
+        )
+    if algorithm == CUDNN and key.dtype == "float32":
+        raise ValueError("cudnn is no algorithm of float32, whose products are not tf32")
     times = {str(name): float(time) for name, time in plain.pop("milliseconds", {}).items()}
     if plain:
         raise ValueError(f"unknown field {next(iter(plain))!r}")
-    return key, Entry(way, None if tile is None else _tile(key.direction, tile), times)
+    return key, Entry(algorithm, None if tile is None else _tile(key.direction, tile), times)
 
 
 def _tile(direction: str, numbers: Any) -> Tile | GradientTile:

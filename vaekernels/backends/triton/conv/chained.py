@@ -34,7 +34,7 @@ def chained_conv(
     norm_eps: float,
     padding: str | None,
     precision: str,
-    asks: bool,
+    emit_statistics: bool,
 ) -> tuple[Tensor, Tensor]:
     affine = None
     if norm_weight is not None and norm_bias is not None and x.numel() > 0:
@@ -52,6 +52,6 @@ def chained_conv(
         affine=affine,
     )
     size = output_size(op, padding, x.shape[2], x.shape[3])
-    if asks:
+    if emit_statistics:
         return call.forward_with_statistics(*size)
     return call.forward(*size), x.new_empty(0)

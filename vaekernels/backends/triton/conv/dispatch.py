@@ -23,43 +23,43 @@ class Choice:
     """How one direction of a convolution is computed.
 
     Attributes:
-        way: one of ``autotune_table.WAYS``.
+        algorithm: one of ``autotune_table.ALGORITHMS``.
         tile: of our product; None: the one that tile_heuristics.py finds.
         reason: why.
     """
 
-    way: str
+    algorithm: str
     tile: Any = None  # a Tile; a GradientTile where the direction is "weight"
     reason: str = "asked for"
 
 
-_asked: ContextVar[Choice | None] = ContextVar("vaekernels_conv_way", default=None)
+_forced: ContextVar[Choice | None] = ContextVar("vaekernels_conv_algorithm", default=None)
 
 
 @contextlib.contextmanager
-def force_algorithm(way: str, tile: Tile | GradientTile | None = None) -> Iterator[None]:
+def force_algorithm(algorithm: str, tile: Tile | GradientTile | None = None) -> Iterator[None]:
     """Compute every convolution inside the block by one algorithm, for measurements and tests.
 
     In this thread alone, but for the backwards of what is computed here, whatever thread of
     PyTorch's runs them (``backends/definitions.py``).
     """
-    token = _asked.set(Choice(way, tile))
+    token = _forced.set(Choice(algorithm, tile))
     try:
         yield
     finally:
-        _asked.reset(token)
+        _forced.reset(token)
 
 
 def choose(key: Key) -> Choice:
-    """The way for ``key``."""
-    asked = _asked.get()
-    if asked is not None:
+    """The algorithm for ``key``."""
+    forced = _forced.get()
+    if forced is not None:
         kind = GradientTile if key.direction == "weight" else Tile
-        return asked if isinstance(asked.tile, kind) else Choice(asked.way)
+        return forced if isinstance(forced.tile, kind) else Choice(forced.algorithm)
     found = measured().get(key)
     if found is not None:
         reason = f"table: the fastest on sm_{key.architecture}, {found.path.name}"
-        return Choice(found.entry.way, found.entry.tile, reason)
+        return Choice(found.entry.algorithm, found.entry.tile, reason)
     return _rule(key)
 
 

@@ -86,7 +86,7 @@ class ConvCall:
             *(self._summed_bias(), self.residual, self.projection),
             *(self.activation, self.slope, statistics),
         )
-        if choice.way == CUDNN:
+        if choice.algorithm == CUDNN:
             if self.residual is not None and self.projection is not None:
                 residual = cudnn.forward(POINT, self.residual, self.projection, size)
                 epilogue = replace(epilogue, residual=residual, projection=None)
@@ -167,11 +167,11 @@ class ConvCall:
     def _gradients(
         self, g: Tensor, wants_x: bool, wants_weight: bool
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Of x and weight, each by the way that is chosen for it; None if not wanted."""
+        """Gradients of x and weight, each by its chosen algorithm; None if not wanted."""
         outputs, size = (g.shape[2], g.shape[3]), (self.x.shape[2], self.x.shape[3])
         wanted = {"input": wants_x, "weight": wants_weight}
         choices = {name: self.choice(name, outputs) for name, wants in wanted.items() if wants}
-        theirs = {name for name, choice in choices.items() if choice.way == CUDNN}
+        theirs = {name for name, choice in choices.items() if choice.algorithm == CUDNN}
         ours = choices.keys() - theirs
         grad_x, grad_weight = None, None
         if theirs:

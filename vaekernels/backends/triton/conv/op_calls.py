@@ -46,7 +46,7 @@ def output_size(op: str, padding: str | None, height: int, width: int) -> tuple[
 
 
 def explain(op: str, arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Name and reason of the way of each of ``autotune_table.DIRECTIONS``.
+    """Name and reason of the algorithm of each of ``autotune_table.DIRECTIONS``.
 
     Args:
         op: a convolution.
@@ -63,12 +63,12 @@ def explain(op: str, arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
     )
     size = output_size(op, padding, x.shape[2], x.shape[3])
     suffix = " tf32" if factors_of(weight.dtype, call.precision) == "tf32" else ""
-    ways = []
+    algorithms = []
     for direction in DIRECTIONS:
-        statistics = direction == "forward" and arguments.get("asks", False)
+        statistics = direction == "forward" and arguments.get("emit_statistics", False)
         choice = call.choice(direction, size, statistics)
-        if choice.way == CUDNN:
-            ways.append((CUDNN + suffix, choice.reason))
+        if choice.algorithm == CUDNN:
+            algorithms.append((CUDNN + suffix, choice.reason))
             continue
         tile = choice.tile or _tile(call, direction, size, statistics)
         sides = (
@@ -76,8 +76,8 @@ def explain(op: str, arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
             if isinstance(tile, GradientTile)
             else (tile.rows, tile.columns, tile.depth)
         )
-        ways.append((f"tap-GEMM {'x'.join(map(str, sides))}{suffix}", choice.reason))
-    return ways
+        algorithms.append((f"tap-GEMM {'x'.join(map(str, sides))}{suffix}", choice.reason))
+    return algorithms
 
 
 def _tile(
