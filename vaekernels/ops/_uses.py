@@ -1,6 +1,7 @@
-"""What this package's layers say of the ops that their forwards call.
+"""The ops that the forwards of this package's layers call.
 
-``vaekernels.nn`` registers it; ``vk.accelerate`` and ``vk.explain`` read it. Neither imports the other.
+``vaekernels.nn`` registers them; ``vk.accelerate`` and ``vk.explain`` read them. Neither imports the
+other.
 """
 
 from __future__ import annotations
