@@ -1,7 +1,7 @@
 """The ops that the forwards of this package's layers call.
 
-``vaekernels.nn`` registers them; ``vk.accelerate`` and ``vk.explain`` read them. Neither imports the
-other.
+``vaekernels.nn`` registers them; ``vk.accelerate`` and ``vk.explain`` read them, so that neither
+imports the other.
 """
 
 from __future__ import annotations
