@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 SOURCES := $(shell find csrc -type f 2>/dev/null) setup.py build_backend.py CMakeLists.txt pyproject.toml constraints.txt
 # Processes that share the tests; OpenMP threads that wait must not keep the cores from the others.
 JOBS ?= 2
-PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup
+PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 # Compilers, Triton's interpreter, measurements and the like take most of the suite's time.
 NOT_FAST := backends/cuda backends/triton bench benchmarks demo fuzz mutants sanitizers \
     integrations/accelerate/test_forwards.py models/test_autoencoder_tiling.py

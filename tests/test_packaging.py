@@ -218,7 +218,6 @@ if build_backend.NO_EXTENSION:
     return folder
 
 
-@pytest.mark.xdist_group("published")
 def test_the_source_distribution_has_sources_and_no_binaries(published: Path) -> None:
     with tarfile.open(next(published.glob("*.tar.gz"))) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
@@ -232,7 +231,6 @@ def test_the_source_distribution_has_sources_and_no_binaries(published: Path) ->
     assert not [name for name in names if re.search(made, name)]
 
 
-@pytest.mark.xdist_group("published")
 def test_a_wheel_has_what_was_built_now_and_nothing_else(published: Path) -> None:
     with zipfile.ZipFile(next(published.glob("*.whl"))) as archive:
         names = archive.namelist()

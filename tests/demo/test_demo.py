@@ -35,7 +35,6 @@ from vaekernels.training import ImageData, RunFolder, split
 pytest.importorskip("matplotlib", reason="the demo needs matplotlib: extra [demo]")
 _labelled = pytest.importorskip("vaekernels.demo.figures")._labelled
 
-pytestmark = pytest.mark.xdist_group("demo")  # one process runs the demonstration
 
 CPU = torch.device("cpu")
 TINY = Settings(

@@ -17,10 +17,9 @@ from tests.sanitizers import build
 from tests.sanitizers.build import MEMORY, RACES
 from vaekernels.backends import extension
 
-pytestmark = [
-    pytest.mark.xdist_group("sanitizers"),  # one process compiles for all of them
-    pytest.mark.skipif(bool(extension.refusals()), reason="built without the C++ extension"),
-]
+pytestmark = pytest.mark.skipif(
+    bool(extension.refusals()), reason="built without the C++ extension"
+)
 
 EXERCISE = Path(__file__).with_name("exercise.py")
 CLEAN = re.compile(r"^done$", re.MULTILINE)

@@ -18,9 +18,7 @@ from vaekernels.backends.definitions import DEFINITIONS
 ARCHITECTURES = ("sm_80", "sm_90a")
 SOURCES = Path(__file__).parents[3] / "csrc" / "cuda"
 
-# One worker of pytest-xdist builds for all tests of this file.
 pytestmark = [
-    pytest.mark.xdist_group("cuda_build"),
     pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not on PATH"),
     pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not on PATH"),
     pytest.mark.skipif(not SOURCES.is_dir(), reason="not a source tree"),

@@ -15,8 +15,6 @@ from tests.backends.cuda.emulation import build
 from tests.backends.cuda.emulation.ops import Emulation
 from tests.ops.oracle import KINDS, make
 
-pytestmark = pytest.mark.xdist_group("cuda_emulation")  # one process compiles for all of them
-
 ROOT = Path(__file__).parents[3]
 ACCESSES = ("float32", "bfloat16", "float16", "packs", "any, float32", "any, float64")
 

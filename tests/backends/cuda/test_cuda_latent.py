@@ -23,7 +23,6 @@ from vaekernels.backends import extension
 
 pytestmark = [
     pytest.mark.usefixtures("poisoned_memory"),
-    pytest.mark.xdist_group("cuda_emulation"),  # one process compiles for all of them
 ]
 
 DEVICE, BACKEND = "cpu" if extension.cuda_refusals() else "cuda", "cuda"

@@ -15,8 +15,6 @@ import pytest
 
 from tests.backends.cuda.emulation import build
 
-pytestmark = pytest.mark.xdist_group("cuda_sanitizers")  # one process compiles for all of them
-
 MEMORY, RACES = "address,undefined", "thread"
 TWO_BARRIERS = "if (threadIdx.x < 32) __syncthreads();\nelse __syncthreads();"
 

@@ -10,8 +10,6 @@ from collections import Counter
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("triton_aot")  # one process compiles for all of them
-
 # Configurations checked by default and, with the others, by `pytest -m slow`.
 QUICK = r"(fp32|bf16) rows of 4096"
 SLOW = r"fp64 rows of 4096|rows of 20"

@@ -22,7 +22,7 @@ QUICK, SLOW = "not slow", "slow"
         ("test_triton_conv_engine.py", QUICK),
         ("test_triton_conv_choice.py", QUICK),
         ("test_triton_chain.py", QUICK),
-        ("../../runtime/test_conv_autotune.py", QUICK),
+        ("test_conv_autotune.py", QUICK),
         pytest.param("test_triton_convs.py", SLOW, marks=pytest.mark.slow),
         pytest.param("test_triton_chain.py", SLOW, marks=pytest.mark.slow),
     ],
