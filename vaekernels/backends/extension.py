@@ -1,8 +1,8 @@
 """The compiled extension: loaded at the first use, never at import.
 
-``vaekernels/_build.py`` is written by setup.py and says what was built. A build for another
-version of torch or Python is not loaded: there is a warning, and plain PyTorch runs instead. A
-build that fits and cannot be loaded is an error, not a reason to run something slower.
+setup.py writes ``vaekernels/_build.py``, which describes the build. A build for another version of
+torch or Python is not loaded: plain PyTorch runs, with a warning. A matching build that cannot be
+loaded is an error, never a silent fallback to something slower.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STABLE_SINCE = "2.10"  # TORCH_TARGET_VERSION of csrc/cuda/CMakeLists.txt
 
 
 class ExtensionError(RuntimeError):
-    """The compiled extension was built but cannot be loaded; the message says what to do."""
+    """The compiled extension was built but cannot be loaded; the message states the remedy."""
 
 
 @functools.cache
@@ -35,7 +35,7 @@ def build_info() -> dict[str, Any]:
 
 
 def refusals() -> list[str]:
-    """Why the C++ kernels cannot run; empty if they can.
+    """The reasons why the C++ kernels cannot run; empty if they can.
 
     Warns:
         UserWarning: they were built for another version of torch or Python; once.

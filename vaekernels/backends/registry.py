@@ -1,9 +1,9 @@
-"""Which backend runs an op, and why the others refused.
+"""Selection of the backend that runs an op, and the reasons why others cannot.
 
 The choice, first match wins: the argument ``backend=``, the innermost
 ``with use_backend(...)``, the environment variable ``VAEKERNELS_BACKEND`` (read once,
-at import, and checked when it first counts), else the first backend of :data:`RANKING` for the
-tensors' device that does not refuse.
+at import, and checked at its first use), else the first backend of :data:`RANKING` for the
+tensors' device that supports the call.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RANKING = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
 
 
 class BackendError(RuntimeError):
-    """A backend was asked for by name and cannot run this call; the message says why."""
+    """A backend that was selected by name cannot run this call; the message gives the reasons."""
 
 
 def _checked(name: str, source: str) -> str:
@@ -46,7 +46,7 @@ _requested: ContextVar[str | None] = ContextVar("vaekernels_backend", default=No
 
 
 def requested() -> str | None:
-    """The backend asked for by ``use_backend`` or by the environment; None: there is a choice.
+    """The backend selected by ``use_backend`` or by the environment; None: selection is automatic.
 
     Raises:
         ValueError: ``VAEKERNELS_BACKEND`` is not a backend's name.
@@ -80,15 +80,15 @@ def use_backend(backend: str) -> Iterator[None]:
 
 
 class Choice(NamedTuple):
-    """A backend that was chosen, and what for.
+    """A backend that was selected for a call.
 
     Attributes:
         op: the op.
         device: of its tensors.
-        dtype: that it computes in.
-        backend: the chosen one.
-        arguments: of a convolution, by their names in the schema; images have no memory. Empty for
-            the other ops.
+        dtype: the dtype it computes in.
+        backend: the name of the backend.
+        arguments: a convolution's arguments by their names in the schema, images as tensors without
+            memory. Empty for the other ops.
     """
 
     op: str
@@ -103,7 +103,7 @@ _choices: ContextVar[list[Choice] | None] = ContextVar("vaekernels_choices", def
 
 @contextlib.contextmanager
 def recorded_choices() -> Iterator[list[Choice]]:
-    """The choices that are made inside the ``with`` block, in their order."""
+    """Record the choices made inside the ``with`` block, in order."""
     choices: list[Choice] = []
     token = _choices.set(choices)
     try:
@@ -113,19 +113,19 @@ def recorded_choices() -> Iterator[list[Choice]]:
 
 
 def is_recording() -> bool:
-    """Whether choices are recorded. Dynamo cannot trace it, nor :func:`amend_choice`."""
+    """Whether choices are recorded. Dynamo can trace neither this nor :func:`amend_choice`."""
     return _choices.get() is not None
 
 
 def amend_choice(**fields: Any) -> None:
-    """Correct ``fields`` of the choice that was made last, if it was recorded."""
+    """Correct ``fields`` of the last choice, if it was recorded."""
     choices = _choices.get()
     if choices is not None:
         choices[-1] = choices[-1]._replace(**fields)
 
 
 def refusals(backend: str, op: str, device: str, dtype: torch.dtype) -> list[str]:
-    """Why ``backend`` will not run ``op`` on such tensors; empty if it will."""
+    """The reasons why ``backend`` cannot run ``op`` on such tensors; empty if it can."""
     if backend == "reference":
         return []
     dtypes = DEFINITIONS[op].backends.get(backend)
@@ -158,22 +158,25 @@ def _triton_refusals(device: str) -> list[str]:
 
 
 def select(op: str, device: str, dtype: torch.dtype, backend: str | None = None) -> str:
-    """The name of the backend that runs ``op`` on such tensors, loaded and ready.
+    """The name of the backend that runs ``op`` on such tensors, after loading it.
 
     Raises:
         ValueError: ``backend`` is not a backend's name.
-        BackendError: an explicitly chosen backend refuses; every reason is in the message.
+        BackendError: an explicitly selected backend cannot run the call; the message says why.
     """
-    asked = backend if backend is not None else requested()
-    name = _automatic(op, device, dtype) if asked is None else _explicit(op, device, dtype, asked)
+    selected = backend if backend is not None else requested()
+    if selected is None:
+        name = _automatic(op, device, dtype)
+    else:
+        name = _explicit(op, device, dtype, selected)
     choices = _choices.get()
     if choices is not None:
         choices.append(Choice(op, device, dtype, name))
     return name
 
 
-# Dynamo cannot trace a context variable, an import or a library being loaded: a compiled function
-# keeps the backend that was in force when it was traced. This attribute is what
+# Dynamo cannot trace a context variable, an import or the loading of a library: a compiled function
+# keeps the backend that was selected when it was traced. This attribute is what
 # torch.compiler.assume_constant_result sets; calling that would import Dynamo, and Triton with it.
 select._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
@@ -214,7 +217,7 @@ def _ready(op: str, backend: str) -> str:
 
 
 def refuse_shape(op: str, name: str, backend: str | None, reason: str) -> str:
-    """What runs a call whose shape the chosen backend ``name`` does not take.
+    """The backend that runs a call whose shape the selected backend ``name`` does not support.
 
     Raises:
         BackendError: ``name`` was chosen explicitly.
@@ -238,13 +241,13 @@ def implementation(
     Args:
         op: the op.
         tensor: one of its inputs.
-        backend: one of :data:`BACKENDS`; None chooses.
-        dtype: that the op computes in, where it is not that of ``tensor``, as under autocast.
-        limits: backends that do not take the shape -> why.
+        backend: one of :data:`BACKENDS`; None selects automatically.
+        dtype: the dtype the op computes in, if it is not that of ``tensor``, as under autocast.
+        limits: backends that do not support the shape, with the reason.
 
     Raises:
         ValueError: ``backend`` is not a backend's name.
-        BackendError: an explicitly chosen backend refuses; every reason is in the message.
+        BackendError: an explicitly selected backend cannot run the call; the message says why.
     """
     name = select(op, tensor.device.type, dtype or tensor.dtype, backend)
     if limits and name in limits:
