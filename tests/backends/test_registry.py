@@ -95,7 +95,7 @@ def _python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_environment_variable_is_read() -> None:
     code = (
-        "import torch\nfrom vaekernels import registry\n"
+        "import torch\nfrom vaekernels.backends import registry\n"
         "print(registry.select('rsample_kl', 'cpu', torch.float32))"
     )
     assert _python(code, VAEKERNELS_BACKEND="reference").stdout.strip() == "reference"
@@ -111,7 +111,7 @@ def test_the_environment_variable_is_read() -> None:
 
 @needs_extension
 def test_the_capability_variable_is_read() -> None:
-    code = "from vaekernels import _extension\nprint(_extension.load().cpu_capability())"
+    code = "from vaekernels.backends import extension\nprint(extension.load().cpu_capability())"
     assert _python(code, VAEKERNELS_CPU_CAPABILITY="baseline").stdout.strip() == "baseline"
     bad = _python(code, VAEKERNELS_CPU_CAPABILITY="mmx")
     assert "expected baseline, avx2 or avx512; got mmx" in bad.stderr

@@ -147,8 +147,8 @@ MISTAKES = {
 }
 PROGRAM = """
 import torch, vaekernels as vk
-from vaekernels import _extension
-_extension.load().set_cpu_capability("baseline")
+from vaekernels.backends import extension
+extension.load().set_cpu_capability("baseline")
 torch.set_num_threads(3)
 for _ in range(3):
     {call}

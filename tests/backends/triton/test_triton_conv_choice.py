@@ -106,8 +106,8 @@ def test_threads_leave_the_settings_as_they_were() -> None:
 # In a process of its own: what PyTorch starts with cannot be set again.
 TF32_SETTINGS = """
 import torch
-from vaekernels.triton.conv import library
-from vaekernels.triton.conv.forms import SAME
+from vaekernels.backends.triton.conv import cudnn as library
+from vaekernels.backends.triton.conv.forms import SAME
 
 backends, cudnn = torch.backends, torch.backends.cudnn
 
