@@ -32,6 +32,7 @@ _ACCELERATION = " ".join(
     f"tests/integrations/accelerate/test_{name}.py"
     for name in (
         *("report", "devices", "attention", "attributes", "changes", "tracing", "memory_format"),
+        "nonfinite_policy",
         *("patches", "fuzz", "call_recorder", "parity", "forwards", "callers"),
     )
 )

@@ -32,7 +32,15 @@ from tests.mutants.python import mistake
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / "build" / "mutants"
 LEAST = 0.9
-_COPIED = ("vaekernels", "tests", "benchmarks", "csrc", "CMakeLists.txt", "setup.py")
+_COPIED = (
+    "vaekernels",
+    "tests",
+    "benchmarks",
+    "csrc",
+    "CMakeLists.txt",
+    "setup.py",
+    "build_backend.py",
+)
 _COPIED += ("pyproject.toml", "README.md", "ARCHITECTURE.md", "docs", "Makefile", "LICENSE")
 _SKIPPED = ("vaekernels/_build.py",)
 
