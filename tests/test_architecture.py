@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import vaekernels as vk
+from tests.ops import edges, oracle
 from vaekernels.backends import extension
 from vaekernels.backends.definitions import DEFINITIONS
 from vaekernels.bench import op_inputs
@@ -123,6 +124,11 @@ def test_every_op_has_its_files(op: str) -> None:
     assert op == "randn" or op in op_inputs.ALL
     sources = [p.read_text() for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".cpp")]
     assert any(f'"{op}"' in source for source in sources)
+    if op in op_inputs.LATENT:
+        assert op in oracle.KINDS
+        assert op == "rsample_kl" or op in edges.PLAIN
+        for test in ("cuda/test_cuda_latent.py", "triton/test_triton_latent.py"):
+            assert f'    "{op}": (' in (ROOT / "tests/backends" / test).read_text(), test
 
 
 @pytest.mark.parametrize("op", DEFINITIONS)

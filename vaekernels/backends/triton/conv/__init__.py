@@ -1,4 +1,4 @@
-"""The five convolutions and their gradients as one engine: the tap-GEMM.
+"""The convolutions and their gradients as one engine: the tap-GEMM.
 
 | file | contents |
 |---|---|

@@ -1,4 +1,4 @@
-"""The five ops as calls of the engine, by name; and how a call would be computed, as text."""
+"""The convolution ops as calls of the engine, by name; explanations of calls as text."""
 
 from __future__ import annotations
 
