@@ -100,7 +100,9 @@ def test_resumed_run_ends_bit_identical(images, model_config, config, tmp_path, 
     assert folder.settings()["train"]["epochs"] == 4
 
 
-@pytest.mark.parametrize("changes", [{}, {"schedule": "cosine", "lr_warmup_epochs": 1.5}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"schedule": "cosine", "lr_warmup_epochs": 1.5}, {"schedule": "linear"}]
+)
 @pytest.mark.parametrize("learned", [False, True])
 def test_run_killed_in_mid_epoch_ends_bit_identical(
     images, model_config, config, tmp_path, monkeypatch, learned, changes

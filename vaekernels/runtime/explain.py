@@ -48,7 +48,7 @@ class Explanation:
         lines = [f"{self.op} runs on {self.backend}"]
         lines += [f"  {direction:18}  {found}" for direction, found in algorithms.items() if found]
         for backend, reasons in self.refusals.items():
-            lines.append(f"  {backend + ' refuses':18}  {'; '.join(reasons)}")
+            lines.append(f"  {'not ' + backend:18}  {'; '.join(reasons)}")
         return "\n".join(lines)
 
 
@@ -93,8 +93,8 @@ def explain(
           forward             winograd F(4x4, 3x3): the cost model expects ...
           gradient of x       winograd F(4x4, 3x3): ...
           gradient of weight  winograd F(4x4, 3x3): ...
-          cuda refuses        conv3x3 has no cuda kernels
-          triton refuses      tensors are on cpu, expected cuda ...
+          not cuda            conv3x3 has no cuda kernels
+          not triton          tensors are on cpu, expected cuda ...
         >>> print(vk.explain(vae, images))
         AutoencoderKL: 50 of 62 layers run on ops
           encoder.conv_in  conv3x3 on cpu, (1, 3, 512, 512): few_inputs: few input channels (3)

@@ -39,7 +39,7 @@ def test_layers_that_stay_are_listed_with_the_reason() -> None:
     assert [layer.path for layer in report.accelerated] == ["7", "8", "10"]
     lines = str(report).splitlines()
     assert lines[0] == "Sequential: 3 of 10 layers run on ops"
-    assert "  0   stays: groups must be 1; got 2" in lines
+    assert "  0   not replaced: groups must be 1; got 2" in lines
     assert "  7   downsample_conv4x4" in lines
     assert "  10  conv3x3 (8 + 9 + 10 + 11)" in lines
     assert lines[-1] == "  vk.explain(model, example) shows how each convolution is computed"

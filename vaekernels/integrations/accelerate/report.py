@@ -42,7 +42,7 @@ class LayerReport:
     def lines(self) -> list[str]:
         """The lines printed after its path."""
         if self.op is None:
-            return [f"stays: {self.reason}"]
+            return [f"not replaced: {self.reason}"]
         what = self.op + (f" ({' + '.join(self.parts)})" if len(self.parts) > 1 else "")
         if self.calls is None:
             return [what]

@@ -1,0 +1,1 @@
+"""Layers that map each vector of a tensor to one of a finite set of codes."""
