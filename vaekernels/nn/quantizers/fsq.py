@@ -73,7 +73,7 @@ class FSQ(nn.Module):
         self.codebook_size = math.prod(levels)
         if self.codebook_size >= 2**63:
             raise ValueError(f"FSQ: levels must give fewer than 2^63 codes; got {levels}")
-        # Of each channel's digit in an index.
+        # The place value of each channel's digit in an index.
         self._places = tuple(math.prod(levels[:channel]) for channel in range(self.dim))
 
     def forward(self, x: Tensor) -> Quantized:
@@ -93,7 +93,7 @@ class FSQ(nn.Module):
         check_channels("FSQ", x, self.dim, self.channel_dim)
         wide = torch.promote_types(x.dtype, torch.float32)
         quantized, digits = [], []
-        # Channel by channel: the constants are Python numbers, and images keep their layout.
+        # Channel by channel: Python numbers as constants need no device and no dtype.
         for channel, n, place in zip(
             x.unbind(self.channel_dim), self.levels, self._places, strict=True
         ):
